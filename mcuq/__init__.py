@@ -1,0 +1,3 @@
+"""mcuq: a deployment compiler for microcontrollers."""
+
+__version__ = "0.1.0"

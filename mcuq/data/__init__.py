@@ -1,0 +1,1 @@
+"""Data sets the commands know by name."""

@@ -1,0 +1,1 @@
+"""Integer graph and memory plan to a C source tree."""

@@ -1,0 +1,1 @@
+"""From users' models to the float Graph."""

@@ -1,0 +1,217 @@
+"""The float network: a frozen, topologically ordered tuple of operators.
+
+Every operator has exactly one output, and the output tensor bears the operator's name (SSA by name), so
+``op.inputs`` are names of earlier operators. Activations have shape (H, W, C), batch 1 implied; a vector is
+(1, 1, C). Weights are OHWI. A linear layer is a convolution whose kernel covers its whole input.
+
+Front ends may produce ``BatchNorm`` and ``Clip`` as operators of their own; ``ir.fuse.fuse`` moves them into
+the producing convolution or addition (``norm``, ``clamp``), after which every operator's output is a point
+where activations are quantized.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+Shape = tuple[int, int, int]
+Clamp = tuple[float | None, float | None]
+"""Lower and upper clip of an activation; None is unbounded. ReLU is (0.0, None), ReLU6 (0.0, 6.0)."""
+
+NO_CLAMP: Clamp = (None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Sliding window of a convolution or pool. Padding is (top, left, bottom, right), in input pixels."""
+
+    kernel: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+
+    def output_hw(self, height: int, width: int) -> tuple[int, int]:
+        """Output height and width for an input of ``height`` x ``width`` (floor mode)."""
+        top, left, bottom, right = self.padding
+        span_h = (self.kernel[0] - 1) * self.dilation[0] + 1
+        span_w = (self.kernel[1] - 1) * self.dilation[1] + 1
+        return (
+            (height + top + bottom - span_h) // self.stride[0] + 1,
+            (width + left + right - span_w) // self.stride[1] + 1,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Norm:
+    """Batch normalization per channel: ``gamma * (x - mean) / sqrt(variance + epsilon) + beta``; arrays [C]."""
+
+    gamma: FloatArray
+    beta: FloatArray
+    mean: FloatArray
+    variance: FloatArray
+    epsilon: float
+
+    def gain_bias(self) -> tuple[FloatArray, FloatArray]:
+        """(gain, bias) with ``norm(x) = gain * x + bias``."""
+        gain = self.gamma / np.sqrt(self.variance + self.epsilon)
+        return gain, self.beta - self.mean * gain
+
+
+@dataclass(frozen=True, slots=True)
+class Normalization:
+    """How raw uint8 pixels become the network's input: ``scale * (pixel - zero_point)``, zero_point 0..255."""
+
+    scale: float
+    zero_point: int
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Op:
+    """Common fields: ``name`` (unique; also the output tensor), ``inputs`` (names), ``shape`` (output H, W, C).
+
+    ``source`` is where the operator stands in the user's model, for error texts only.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    shape: Shape
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Input(Op):
+    """Network input. With ``normalization`` the device takes raw uint8 pixels."""
+
+    normalization: Normalization | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Conv2d(Op):
+    """Convolution, depthwise and fully connected: weight [O, kh, kw, I/groups], bias [O] or None."""
+
+    weight: FloatArray
+    bias: FloatArray | None = None
+    window: Window = field(default_factory=Window)
+    groups: int = 1
+    norm: Norm | None = None
+    clamp: Clamp = NO_CLAMP
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class BatchNorm(Op):
+    """A batch normalization not (yet) part of a convolution."""
+
+    norm: Norm
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Clip(Op):
+    """ReLU, ReLU6, clamp."""
+
+    clamp: Clamp
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Add(Op):
+    """Elementwise sum of two tensors of one shape, then clamp."""
+
+    clamp: Clamp = NO_CLAMP
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Concat(Op):
+    """Concatenation along the channels."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class MaxPool(Op):
+    window: Window
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class AvgPool(Op):
+    """Average pool; a global pool has a kernel of the whole input. Padding taps count as zeros if asked."""
+
+    window: Window
+    count_include_pad: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Pad(Op):
+    """Zero padding (top, left, bottom, right)."""
+
+    padding: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Reshape(Op):
+    """Same codes in (H, W, C) order under another shape."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Softmax(Op):
+    """Softmax over the channels of a vector (1, 1, C)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Argmax(Op):
+    """Index of the largest channel (lowest index on ties); shape (1, 1, 1)."""
+
+
+FloatOp = (
+    Input | Conv2d | BatchNorm | Clip | Add | Concat | MaxPool | AvgPool | Pad | Reshape | Softmax | Argmax
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Graph:
+    """A network: operators in topological order and the names of its outputs."""
+
+    ops: tuple[FloatOp, ...]
+    outputs: tuple[str, ...]
+
+    def __iter__(self) -> Iterator[FloatOp]:
+        return iter(self.ops)
+
+    def op(self, name: str) -> FloatOp:
+        """The operator called ``name``. Raises KeyError."""
+        for op in self.ops:
+            if op.name == name:
+                return op
+        raise KeyError(name)
+
+    def consumers(self, name: str) -> tuple[FloatOp, ...]:
+        """Operators that read tensor ``name``, in order."""
+        return tuple(op for op in self.ops if name in op.inputs)
+
+    @property
+    def input(self) -> Input:
+        """The network's only input."""
+        inputs = [op for op in self.ops if isinstance(op, Input)]
+        if len(inputs) != 1:
+            raise ValueError(f"expected one input, found {len(inputs)}")
+        return inputs[0]
+
+    @property
+    def convs(self) -> tuple[Conv2d, ...]:
+        """Layers with weights, in execution order: the layer indices users and the paper count by."""
+        return tuple(op for op in self.ops if isinstance(op, Conv2d))
+
+
+def macs(op: Any) -> int:
+    """Multiply-accumulates of one operator (padding taps counted), batch 1; 0 without weights."""
+    weight = getattr(op, "weight", None)
+    if weight is None:
+        return 0
+    height, width, _ = op.shape
+    return int(height * width * weight.size)
+
+
+def is_depthwise(groups: int, weight_shape: tuple[int, ...], input_channels: int) -> bool:
+    """One filter per channel: groups == input channels == output channels > 1 or a single-channel 1-to-1 map."""
+    return groups == input_channels == weight_shape[0] and groups > 1

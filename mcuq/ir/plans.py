@@ -1,0 +1,98 @@
+"""What planning decides: bits of every tensor, order of operators, addresses in the arena."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+TensorKind = Literal["weight", "activation"]
+Status = Literal["OPTIMAL", "FEASIBLE", "INFEASIBLE"]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorBits:
+    """Bits of one tensor. ``name`` is ``<layer>.weight`` or ``<layer>`` for the activation that ``layer`` writes."""
+
+    name: str
+    layer: str
+    kind: TensorKind
+    bits: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Byte limits of a plan: ``flash`` for weights, parameters and code, ``ram`` for arena, stack and statics."""
+
+    flash: int
+    ram: int
+
+
+@dataclass(frozen=True, slots=True)
+class BitPlan:
+    """Bits of every weight and activation in execution order, with the solver's certificate.
+
+    ``objective`` is expected loss (unit of the sensitivity table), ``bound`` its proved lower bound (equal when
+    OPTIMAL). ``quant_types``/``fold_types`` (layer, choice) are set by the paper's rules only.
+    """
+
+    tensors: tuple[TensorBits, ...]
+    status: Status
+    objective: float
+    bound: float
+    flash_used: int
+    ram_used: int
+    limits: Limits
+    method: str
+    order: tuple[str, ...] = ()
+    quant_types: tuple[tuple[str, str], ...] = ()
+    fold_types: tuple[tuple[str, str], ...] = ()
+
+    def weight_bits(self, layer: str) -> int:
+        """Bits of ``layer``'s weights. Raises KeyError."""
+        return self._bits(layer, "weight")
+
+    def activation_bits(self, tensor: str) -> int:
+        """Bits of activation ``tensor``. Raises KeyError."""
+        return self._bits(tensor, "activation")
+
+    def _bits(self, layer: str, kind: TensorKind) -> int:
+        for tensor in self.tensors:
+            if tensor.layer == layer and tensor.kind == kind:
+                return tensor.bits
+        raise KeyError(f"{kind} of {layer}")
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """Bytes [offset, offset + size) of the arena, in use from step ``first`` to ``last`` inclusive.
+
+    Steps index ``MemoryPlan.order``. ``kind`` scratch buffers live one step. Tensors that alias another
+    tensor's bytes (reshape, in-place) have overlapping addresses and ``alias_of`` set.
+    """
+
+    name: str
+    offset: int
+    size: int
+    first: int
+    last: int
+    kind: Literal["activation", "scratch"] = "activation"
+    alias_of: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """Order of operators and the address of every buffer; ``lower_bound`` is the liveness bound in bytes."""
+
+    order: tuple[str, ...]
+    buffers: tuple[Buffer, ...]
+    arena_bytes: int
+    lower_bound: int
+    alignment: int = 16
+
+    def buffer(self, name: str, kind: str = "activation") -> Buffer:
+        """The buffer of tensor ``name`` (or of operator ``name``'s scratch). Raises KeyError."""
+        for buffer in self.buffers:
+            if buffer.name == name and buffer.kind == kind:
+                return buffer
+        raise KeyError(f"{kind} {name}")

@@ -1,0 +1,1 @@
+"""Quantized graph to integer graph."""

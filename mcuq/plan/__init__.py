@@ -1,0 +1,1 @@
+"""Bits, order and addresses: exact, and by the paper's rules."""

@@ -1,0 +1,1 @@
+"""Quantizers, calibration, sensitivity and quantization-aware training."""

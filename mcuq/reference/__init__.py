@@ -1,0 +1,1 @@
+"""Interpreters in numpy, float and integer: the oracle."""

@@ -1,0 +1,1 @@
+"""Boards, and what operators cost on their cores."""

@@ -1,0 +1,148 @@
+/* mcuq runtime: parameter structs and kernel prototypes.
+ *
+ * No malloc, no float, no state: every kernel reads its constant parameters, its inputs and its scratch, and
+ * writes its output. Activations are (height, width, channels), batch 1, packed as docs/FORMAT.md draws them.
+ * Pointers need no alignment beyond 1 for 8-, 4- and 2-bit tensors, 4 for 32-bit tensors and for scratch.
+ */
+#ifndef MCUQ_MCUQ_H
+#define MCUQ_MCUQ_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "mcuq/numerics.h"
+
+#define MCUQ_ABI 1
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* A stored activation. bits: 8 (int8), 4 or 2 (unsigned, packed), 32 (int32). */
+typedef struct {
+    uint16_t height, width, channels;
+    uint8_t bits;
+} mcuq_shape;
+
+typedef struct {
+    uint8_t kernel_height, kernel_width;
+    uint8_t stride_height, stride_width;
+    uint8_t dilation_height, dilation_width;
+    uint8_t pad_top, pad_left;
+} mcuq_window;
+
+/* Convolution: out = clamp(requantize(bias + sum x * (w - zw))). Padding taps read input_zero_point.
+ * weights: packed as the kernel's layout in docs/FORMAT.md says.
+ * weight_zero_points: NULL when all zero; else one entry, or one per output channel.
+ * multipliers, shifts: one entry, or one per output channel. bias holds the folded input zero point. */
+typedef struct {
+    const void *weights;
+    const int32_t *bias;
+    const int32_t *multipliers;
+    const uint8_t *shifts;
+    const int8_t *weight_zero_points;
+    mcuq_shape input, output;
+    mcuq_window window;
+    uint16_t groups;
+    uint8_t per_channel_scale;      /* multipliers and shifts have output.channels entries */
+    uint8_t per_channel_zero_point; /* weight_zero_points has output.channels entries */
+    int16_t input_zero_point;
+    int16_t output_zero_point;
+    int32_t clamp_lo, clamp_hi;
+} mcuq_conv2d_params;
+
+/* One function per weight width; input and output bits are read from the shapes.
+ * Weight layout "rows": one packed row of kernel_height * kernel_width * (C / groups) codes per output channel.
+ * scratch: mcuq/target/kernels.py states the bytes. */
+void mcuq_conv2d_w8(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
+void mcuq_conv2d_w4(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
+void mcuq_conv2d_w2(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
+
+/* Depthwise, one filter per channel (groups == input channels == output channels).
+ * Weight layout "taps": kernel_height * kernel_width packed rows of C codes. */
+void mcuq_depthwise_w8(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
+void mcuq_depthwise_w4(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
+void mcuq_depthwise_w2(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
+
+/* Fully connected: kernel covers the whole input, no padding, output 1 x 1. Layout "rows". */
+void mcuq_fully_connected_w8(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
+void mcuq_fully_connected_w4(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
+void mcuq_fully_connected_w2(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
+
+/* Elementwise sum: out = clamp((a * multiplier_a + b * multiplier_b + constant) >> shift).
+ * The output may be either input's buffer when its rows are no longer than that input's. */
+typedef struct {
+    mcuq_shape shape; /* bits: of the output */
+    uint8_t bits_a, bits_b;
+    uint8_t shift;
+    int32_t multiplier_a, multiplier_b, constant;
+    int32_t clamp_lo, clamp_hi;
+} mcuq_add_params;
+void mcuq_add(const mcuq_add_params *p, const void *a, const void *b, void *output);
+
+/* Elementwise rescaling, also a change of bits. In place when the output's rows are no longer. */
+typedef struct {
+    mcuq_shape input, output; /* same height, width, channels */
+    mcuq_affine affine;
+    int32_t clamp_lo, clamp_hi;
+} mcuq_rescale_params;
+void mcuq_rescale_copy(const mcuq_rescale_params *p, const void *input, void *output);
+
+/* Same codes in (height, width, channels) order under another shape, bits unchanged (rows repacked). */
+void mcuq_reshape(mcuq_shape input, mcuq_shape output, const void *source, void *destination);
+
+/* Border of output_zero_point around the rescaled input. */
+typedef struct {
+    mcuq_shape input, output;
+    uint8_t pad_top, pad_left;
+    int16_t output_zero_point;
+    mcuq_affine affine;
+    int32_t clamp_lo, clamp_hi;
+} mcuq_pad_params;
+void mcuq_pad(const mcuq_pad_params *p, const void *input, void *output);
+
+/* Concatenation along the channels; input i has its own shape, rescaling and pointer. */
+typedef struct {
+    const mcuq_shape *inputs;
+    const mcuq_affine *affines;
+    uint16_t count;
+    mcuq_shape output;
+    int32_t clamp_lo, clamp_hi;
+} mcuq_concat_params;
+void mcuq_concat(const mcuq_concat_params *p, const void *const *inputs, void *output);
+
+/* Max pool: rescaled maximum of the valid taps. */
+typedef struct {
+    mcuq_shape input, output;
+    mcuq_window window;
+    mcuq_affine affine;
+    int32_t clamp_lo, clamp_hi;
+} mcuq_max_pool_params;
+void mcuq_max_pool(const mcuq_max_pool_params *p, const void *input, void *output);
+
+/* Average pool: requantize(sum over the n valid taps of (x - input_zero_point)), table entry n - 1, or entry 0
+ * when table_length is 1. */
+typedef struct {
+    const int32_t *multipliers;
+    const uint8_t *shifts;
+    uint16_t table_length;
+    mcuq_shape input, output;
+    mcuq_window window;
+    int16_t input_zero_point, output_zero_point;
+    int32_t clamp_lo, clamp_hi;
+} mcuq_avg_pool_params;
+void mcuq_avg_pool(const mcuq_avg_pool_params *p, const void *input, void *output);
+
+/* Softmax over each row of channels; table: round(2^15 exp(-d * scale)), d = 0..255; output int8. */
+void mcuq_softmax(const uint16_t *table, mcuq_shape input, const void *source, int8_t *destination);
+
+/* Lowest index of the largest of the channels (8, 4, 2 or 32 bits). */
+void mcuq_argmax(mcuq_shape input, const void *source, int32_t *destination);
+
+/* Raw pixels to int8 codes, in place: p - 128. */
+void mcuq_pixels_to_int8(void *data, size_t count);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

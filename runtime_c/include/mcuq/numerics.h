@@ -1,0 +1,51 @@
+/* The arithmetic contract in C: twin of mcuq/numerics.py, line for line. See docs/NUMERICS.md. */
+#ifndef MCUQ_NUMERICS_H
+#define MCUQ_NUMERICS_H
+
+#include <stdint.h>
+
+/* Arithmetic shift right of signed values is relied on: gcc and clang define it so. */
+_Static_assert((-1 >> 1) == -1, "mcuq needs arithmetic right shifts of signed integers");
+
+static inline int32_t mcuq_clamp(int32_t value, int32_t lo, int32_t hi)
+{
+    return value < lo ? lo : value > hi ? hi : value;
+}
+
+/* clamp(zero_point + floor(acc * multiplier / 2^shift + 1/2), lo, hi), 1 <= shift <= 55, |multiplier| < 2^31.
+ * For shift >= 33 only the high word is needed: floor((P + 2^(s-1)) / 2^s) =
+ * floor((floor(P / 2^32) + 2^(s-33)) / 2^(s-32)); |high word| < 2^30 and 2^(s-33) <= 2^22, so int32 suffices. */
+static inline int32_t mcuq_requantize(int32_t acc, int32_t multiplier, uint32_t shift, int32_t zero_point,
+                                      int32_t lo, int32_t hi)
+{
+    const int64_t product = (int64_t)acc * multiplier;
+    if (shift >= 33u) {
+        const int32_t high = (int32_t)(product >> 32);
+        const int32_t rounded = (high + (int32_t)(1 << (shift - 33u))) >> (shift - 32u);
+        return mcuq_clamp(rounded + zero_point, lo, hi);
+    }
+    /* shift <= 32: the quotient may exceed int32, clamp in 64 bits. */
+    const int64_t value = ((product + ((int64_t)1 << (shift - 1u))) >> shift) + zero_point;
+    return value < lo ? lo : value > hi ? hi : (int32_t)value;
+}
+
+/* Elementwise rescaling of codes: clamp((sum_i x_i * multiplier_i + constant) >> shift, lo, hi).
+ * The compiler proves that no partial sum leaves int32. */
+typedef struct {
+    int32_t multiplier;
+    int32_t constant;
+    uint8_t shift;
+} mcuq_affine;
+
+static inline int32_t mcuq_rescale(int32_t code, const mcuq_affine *a, int32_t lo, int32_t hi)
+{
+    return mcuq_clamp((code * a->multiplier + a->constant) >> a->shift, lo, hi);
+}
+
+/* Bytes of one packed row of channels; rows start on a byte. */
+static inline uint32_t mcuq_row_bytes(uint32_t channels, uint32_t bits)
+{
+    return (channels * bits + 7u) >> 3;
+}
+
+#endif
