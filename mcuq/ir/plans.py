@@ -96,3 +96,31 @@ class MemoryPlan:
             if buffer.name == name and buffer.kind == kind:
                 return buffer
         raise KeyError(f"{kind} {name}")
+
+
+@dataclass(frozen=True, slots=True)
+class TensorLoss:
+    """Expected loss of storing one tensor with ``bits`` bits instead of float, others untouched."""
+
+    layer: str
+    kind: TensorKind
+    bits: int
+    loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sensitivity:
+    """Single-swap losses of every weight and activation tensor for bits in {8, 4, 2}.
+
+    ``method`` names the measure ("kl", "fit", "sqnr", "data-free"); losses are >= 0 and sum to the objective.
+    """
+
+    method: str
+    losses: tuple[TensorLoss, ...]
+
+    def loss(self, layer: str, kind: TensorKind, bits: int) -> float:
+        """Raises KeyError when the tensor was not measured."""
+        for entry in self.losses:
+            if (entry.layer, entry.kind, entry.bits) == (layer, kind, bits):
+                return entry.loss
+        raise KeyError(f"{kind} of {layer} at {bits} bits")
