@@ -1,0 +1,106 @@
+"""The float interpreter: what a float graph means, in float64 numpy."""
+
+from __future__ import annotations
+
+from typing import Any, assert_never
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mcuq.errors import DataError
+from mcuq.ir.graph import (
+    Add,
+    Argmax,
+    AvgPool,
+    BatchNorm,
+    Clamp,
+    Clip,
+    Concat,
+    Conv2d,
+    FloatArray,
+    FloatOp,
+    Graph,
+    Input,
+    MaxPool,
+    Pad,
+    Reshape,
+    Softmax,
+)
+from mcuq.reference.taps import convolve, pad_images, tap_counts, windows
+
+
+def run(graph: Graph, x: NDArray[Any]) -> dict[str, FloatArray]:
+    """Evaluate every operator.
+
+    Args:
+        x: real inputs [N, H, W, C], normalized already (``scale * (pixel - zero_point)`` for raw pixels).
+
+    Returns:
+        Tensor name -> float64 [N, H, W, C], in execution order.
+
+    Raises:
+        DataError: ``x`` does not fit the network's input.
+    """
+    images = np.asarray(x, dtype=np.float64)
+    if images.ndim != 4 or images.shape[1:] != graph.input.shape:
+        raise DataError(
+            f"input has shape {images.shape}, the network takes (N, {', '.join(map(str, graph.input.shape))})"
+        )
+    values: dict[str, FloatArray] = {}
+    for op in graph:
+        values[op.name] = images if isinstance(op, Input) else evaluate(op, tuple(values[name] for name in op.inputs))
+    return values
+
+
+def evaluate(op: FloatOp, inputs: tuple[FloatArray, ...]) -> FloatArray:
+    """One operator on batches [N, H, W, C]."""
+    match op:
+        case Input():
+            raise ValueError(f"{op.name} is an input, it has a value, not a function")
+        case Conv2d():
+            return _conv(op, inputs[0])
+        case BatchNorm():
+            gain, bias = op.norm.gain_bias()
+            return inputs[0] * gain + bias
+        case Clip():
+            return _clip(inputs[0], op.clamp)
+        case Add():
+            return _clip(inputs[0] + inputs[1], op.clamp)
+        case Concat():
+            return np.concatenate(inputs, axis=3)
+        case MaxPool():
+            return np.max([view for _, _, view in windows(inputs[0], op.window, -np.inf)], axis=0)
+        case AvgPool():
+            total = np.sum([view for _, _, view in windows(inputs[0], op.window, 0.0)], axis=0)
+            return total / _divisor(op, inputs[0])
+        case Pad():
+            return pad_images(inputs[0], op.padding, 0.0)
+        case Reshape():
+            return inputs[0].reshape(len(inputs[0]), *op.shape)
+        case Softmax():
+            e = np.exp(inputs[0] - inputs[0].max(axis=3, keepdims=True))
+            return e / e.sum(axis=3, keepdims=True)
+        case Argmax():
+            return inputs[0].argmax(axis=3)[..., None].astype(np.float64)
+        case _:
+            assert_never(op)
+
+
+def _conv(op: Conv2d, x: FloatArray) -> FloatArray:
+    y = convolve(x, op.weight.astype(np.float64), op.window, op.groups, 0.0)
+    if op.bias is not None:
+        y = y + op.bias
+    if op.norm is not None:
+        gain, bias = op.norm.gain_bias()
+        y = y * gain + bias
+    return _clip(y, op.clamp)
+
+
+def _clip(x: FloatArray, clamp: Clamp) -> FloatArray:
+    return x if clamp == (None, None) else np.clip(x, clamp[0], clamp[1])
+
+
+def _divisor(op: AvgPool, x: FloatArray) -> FloatArray | int:
+    if op.count_include_pad:
+        return op.window.kernel[0] * op.window.kernel[1]
+    return tap_counts(x.shape[1], x.shape[2], op.window)[:, :, None].astype(np.float64)
