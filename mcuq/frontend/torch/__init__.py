@@ -1,0 +1,179 @@
+"""PyTorch modules to the float graph, through torch.export.
+
+The exported program is functional (in-place operators are replaced), so aliasing in the user's code cannot
+change the meaning of the graph. Names of layers come from module paths and are data only: nothing here
+evaluates, formats or writes them anywhere but into the graph.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from mcuq.errors import McuqError, ModelError, UnsupportedError, UsageError
+from mcuq.frontend.torch import layers, shapes
+from mcuq.frontend.torch.nodes import Translator, Unsupported
+from mcuq.ir.graph import Graph, Normalization
+
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_\-]+")
+FIELDS = ("weight", "bias", "gamma", "beta", "mean", "variance")
+"""Fields of ``Capture.parameters``: of Conv2d the first two, of BatchNorm the others."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Capture:
+    """A captured module.
+
+    Attributes:
+        graph: float graph, not fused.
+        parameters: operator name -> field (see ``FIELDS``) -> qualified name of the parameter or buffer.
+    """
+
+    graph: Graph
+    parameters: dict[str, dict[str, str]]
+
+
+def capture(
+    module: nn.Module, input_shape: tuple[int, ...], normalization: Normalization | None = None
+) -> Capture:
+    """The float graph of ``module`` in inference mode. The module is left as it was.
+
+    Args:
+        input_shape: (H, W, C) for a module that takes [N, C, H, W]; (L, C) for [N, C, L]; (L,) for [N, L].
+            (1, 1, L) is also tried as a vector when the module does not take [N, L, 1, 1].
+        normalization: how raw uint8 pixels become the module's input; kept in the graph's input.
+
+    Raises:
+        UnsupportedError: the module holds operators mcuq has none for (all of them are listed), or torch
+            cannot export it.
+        ModelError: a parameter holds NaN or infinity, or a name is not plain.
+        UsageError: ``input_shape`` is not a shape.
+    """
+    if not input_shape or len(input_shape) > 3 or any(int(n) != n or n < 1 for n in input_shape):
+        raise UsageError(
+            f"input shape must be positive integers (H, W, C), (L, C) or (L,), got {input_shape}"
+        )
+    _check_names(module)
+    _check_finite(module)
+    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
+    failure: Exception | None = None
+    for shape in _example_shapes(input_shape):
+        example = torch.zeros(shape, dtype=dtype)
+        with _inference_mode(module):
+            try:
+                program = _export(module, example)
+            except McuqError:
+                raise
+            except Exception as error:  # torch.export raises many kinds; each is the user's module
+                failure = failure or error
+                continue
+        return _translate(program, normalization)
+    raise UnsupportedError(
+        f"torch.export cannot capture {type(module).__name__} with input {_example_shapes(input_shape)[0]}: "
+        f"{_first_line(failure)}. Check the input shape; data-dependent control flow has to leave forward()."
+    ) from failure
+
+
+def _example_shapes(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    match shape:
+        case (length,):
+            return [(1, length)]
+        case (length, channels):
+            return [(1, channels, length)]
+        case (1, 1, channels):
+            return [(1, channels, 1, 1), (1, channels)]
+        case _:
+            return [(1, shape[2], shape[0], shape[1])]
+
+
+def _export(module: nn.Module, example: torch.Tensor) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # The empty table keeps conv2d, linear, ... whole and makes the program functional.
+        return torch.export.export(module, (example,)).run_decompositions({})
+
+
+@contextmanager
+def _inference_mode(module: nn.Module) -> Generator[None]:
+    """Eval mode inside; every submodule's own training flag comes back."""
+    flags = [(m, m.training) for m in module.modules()]
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for m, training in flags:
+            m.training = training
+
+
+def _check_names(module: nn.Module) -> None:
+    """Refuse names that are not plain: torch.export writes them into Python code that it then runs."""
+    paths = [path for path, _ in module.named_modules(remove_duplicate=False) if path]
+    paths += [path for path, _ in module.named_parameters(remove_duplicate=False)]
+    paths += [path for path, _ in module.named_buffers(remove_duplicate=False)]
+    odd = sorted({n for path in paths for n in path.split(".") if not _PLAIN_NAME.fullmatch(n)})
+    if odd:
+        raise ModelError(
+            f"module or parameter name {odd[0][:80]!r} is not a plain name ({len(odd)} such); "
+            "use letters, digits, _ and - only"
+        )
+
+
+def _check_finite(module: nn.Module) -> None:
+    """Refuse NaN and infinity, naming each tensor and how many values are wrong."""
+    wrong: list[str] = []
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        if tensor.is_floating_point():
+            count = int((~torch.isfinite(tensor)).sum())
+            if count:
+                wrong.append(f"{name} ({count} of {tensor.numel()} values)")
+    if wrong:
+        raise ModelError(
+            f"parameters hold NaN or infinity: {', '.join(wrong)}. Train again from a sound checkpoint, "
+            "with a lower learning rate."
+        )
+
+
+def _translate(program: Any, normalization: Normalization | None) -> Capture:
+    signature = program.graph_signature
+    tensors: dict[str, tuple[str, Any]] = {}
+    for spec in signature.input_specs:
+        if spec.target is not None:
+            value = program.state_dict.get(spec.target, program.constants.get(spec.target))
+            if isinstance(value, torch.Tensor):
+                tensors[spec.arg.name] = (spec.target, _array(value))
+    translator = Translator(tensors, normalization, layers.HANDLERS | shapes.HANDLERS)
+    for node in program.graph.nodes:
+        translator.visit(node)
+    for spec in signature.output_specs:
+        if spec.kind.name != "USER_OUTPUT":
+            translator.problems.append(
+                Unsupported(f"writing to {spec.target}", "", "state has to be constant in inference")
+            )
+    if translator.problems:
+        raise UnsupportedError(_problem_text(translator.problems))
+    return Capture(Graph(tuple(translator.ops), tuple(translator.outputs)), translator.parameters)
+
+
+def _array(value: torch.Tensor) -> Any:
+    array = value.detach().cpu()
+    return array.to(torch.float64).numpy() if array.is_floating_point() else np.asarray(array.numpy())
+
+
+def _problem_text(problems: list[Unsupported]) -> str:
+    lines = [f"  {p.what}" + (f" at {p.where}" if p.where else "") + f" -> {p.advice}" for p in problems]
+    plural = "operator has" if len(lines) == 1 else "operators have"
+    return f"{len(lines)} {plural} no counterpart in mcuq:\n" + "\n".join(lines)
+
+
+def _first_line(error: Exception | None) -> str:
+    text = str(error).strip().splitlines()
+    return text[0][:300] if text else type(error).__name__
