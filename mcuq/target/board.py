@@ -1,0 +1,270 @@
+"""Boards: memory regions, placement, compiler flags and the QEMU machine that stands in for them.
+
+A board is a file in ``boards/``; a new board is a new file and never a new branch in the code. A board whose
+part QEMU does not model is linked twice: at its real addresses (measured, never run) and, with regions of the
+same lengths, on the machine of its core (:func:`emulated`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from mcuq.errors import UsageError
+from mcuq.ir.plans import Limits
+from mcuq.target.files import product_dir
+from mcuq.target.limits import parse_bytes
+
+RegionKind = Literal["flash", "ram"]
+EmulationMode = Literal["native", "real-addresses", "same-lengths"]
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Bytes [origin, origin + length) of the address space."""
+
+    name: str
+    kind: RegionKind
+    origin: int
+    length: int
+
+    @property
+    def end(self) -> int:
+        return self.origin + self.length
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Names of the regions for code (with vectors and constants), weights, arena, and stack with statics."""
+
+    code: str
+    weights: str
+    arena: str
+    stack: str
+
+
+@dataclass(frozen=True, slots=True)
+class Emulation:
+    """QEMU machine and how the board maps onto it.
+
+    native: the board is this machine; real-addresses: the machine has memory at the board's addresses;
+    same-lengths: run with regions of the same lengths at the machine's addresses.
+    """
+
+    machine: str
+    mode: EmulationMode
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """A microcontroller board. Lengths in bytes, clock in Hz, ``flags`` for arm-none-eabi-gcc."""
+
+    name: str
+    aliases: tuple[str, ...]
+    part: str
+    core: str
+    clock_hz: int
+    flags: tuple[str, ...]
+    emulation: Emulation
+    placement: Placement
+    regions: tuple[Region, ...]
+    limits: Limits
+    sources: tuple[str, ...] = ()
+
+    def region(self, name: str) -> Region:
+        """The region called ``name``. Raises KeyError."""
+        for region in self.regions:
+            if region.name == name:
+                return region
+        raise KeyError(name)
+
+    def region_at(self, address: int) -> Region | None:
+        """The region that holds ``address``, or None."""
+        return next((r for r in self.regions if r.origin <= address < r.end), None)
+
+    @property
+    def split_weights(self) -> bool:
+        """Weights have a region of their own, apart from code."""
+        return self.placement.weights != self.placement.code
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _RegionFile(_Strict):
+    name: str = Field(pattern=r"^[A-Z][A-Z0-9_]{0,15}$")
+    kind: RegionKind
+    origin: int = Field(ge=0, lt=2**32, multiple_of=4)
+    length: int = Field(gt=0, le=2**32)
+
+    @field_validator("length", mode="before")
+    @classmethod
+    def _sizes(cls, value: object) -> object:
+        return parse_bytes(value) if isinstance(value, str) else value
+
+
+class _PlacementFile(_Strict):
+    code: str
+    weights: str
+    arena: str
+    stack: str
+
+
+class _EmulationFile(_Strict):
+    machine: str
+    mode: EmulationMode
+
+
+class _BoardFile(_Strict):
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")
+    aliases: list[str] = []
+    part: str
+    core: str = Field(pattern=r"^cortex-m[0-9]+(plus)?$")
+    clock_hz: int = Field(gt=0)
+    flags: list[str]
+    sources: list[str] = Field(min_length=1)
+    emulation: _EmulationFile
+    placement: _PlacementFile
+    region: list[_RegionFile] = Field(min_length=1)
+
+
+def board_names(folder: Path | None = None) -> tuple[str, ...]:
+    """Names of all boards, sorted."""
+    return tuple(sorted(path.stem for path in (folder or product_dir("boards")).glob("*.toml")))
+
+
+def load_boards(folder: Path | None = None) -> tuple[Board, ...]:
+    """All boards, by name. Raises UsageError for a faulty file or a name used twice."""
+    root = folder or product_dir("boards")
+    boards = tuple(read_board(root / f"{name}.toml") for name in board_names(root))
+    owner: dict[str, str] = {}
+    for board in boards:
+        for name in (board.name, *board.aliases):
+            if name in owner:
+                raise UsageError(f"board name {name!r} is used by {owner[name]}.toml and {board.name}.toml; rename one")
+            owner[name] = board.name
+    return boards
+
+
+@cache
+def _by_name() -> dict[str, Board]:
+    return {name: board for board in load_boards() for name in (board.name, *board.aliases)}
+
+
+def load_board(name: str) -> Board:
+    """The board called ``name`` (or an alias of it); a path ending in ``.toml`` is read as a board file.
+
+    Raises:
+        UsageError: no such board; the text names the closest ones.
+    """
+    if name.endswith(".toml"):
+        return read_board(Path(name))
+    boards = _by_name()
+    if name.lower() in boards:
+        return boards[name.lower()]
+    close = difflib.get_close_matches(name.lower(), boards, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"boards are {', '.join(board_names())}"
+    raise UsageError(f"unknown board {name!r}; {hint} (`mcuq boards` lists all)")
+
+
+def read_board(path: Path) -> Board:
+    """Read and validate one board file.
+
+    Raises:
+        UsageError: the file is missing, is not TOML, or breaks a rule; the text says which field, what was
+            found and what is allowed.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        parsed = _BoardFile.model_validate(tomllib.loads(text))
+    except OSError as error:
+        raise UsageError(f"board file {path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"board file {path} is not TOML: {error}") from error
+    except ValidationError as error:
+        raise UsageError(f"board file {path}: {_first_error(error)}") from error
+    return _board(parsed, path)
+
+
+def _first_error(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    found = "" if first["type"] in ("missing", "extra_forbidden") else f", found {first['input']!r}"
+    more = error.error_count() - 1
+    return f"{where}: {first['msg']}{found}" + (f" (and {more} more)" if more else "")
+
+
+def _board(parsed: _BoardFile, path: Path) -> Board:
+    regions = tuple(Region(r.name, r.kind, r.origin, r.length) for r in parsed.region)
+    placement = Placement(**parsed.placement.model_dump())
+    if parsed.name != path.stem:
+        raise UsageError(f"board file {path}: name is {parsed.name!r}, but must be the file's name {path.stem!r}")
+    _check_regions(regions, placement, path)
+    by_name = {region.name: region for region in regions}
+    return Board(
+        name=parsed.name,
+        aliases=tuple(parsed.aliases),
+        part=parsed.part,
+        core=parsed.core,
+        clock_hz=parsed.clock_hz,
+        flags=tuple(parsed.flags),
+        emulation=Emulation(parsed.emulation.machine, parsed.emulation.mode),
+        placement=placement,
+        regions=regions,
+        limits=Limits(flash=by_name[placement.weights].length, ram=by_name[placement.arena].length),
+        sources=tuple(parsed.sources),
+    )
+
+
+def _check_regions(regions: tuple[Region, ...], placement: Placement, path: Path) -> None:
+    by_name = {region.name: region for region in regions}
+    if len(by_name) != len(regions):
+        raise UsageError(f"board file {path}: two regions have one name; names must differ")
+    allowed = {"code": "flash", "weights": "flash", "arena": "ram", "stack": "ram"}
+    for role, kind in allowed.items():
+        name = getattr(placement, role)
+        fitting = [region.name for region in regions if region.kind == kind]
+        if name not in fitting:
+            raise UsageError(
+                f"board file {path}: placement.{role} is {name!r}, but must be a {kind} region: {', '.join(fitting)}"
+            )
+    ordered = sorted(regions, key=lambda region: region.origin)
+    for low, high in zip(ordered, ordered[1:], strict=False):
+        if low.end > high.origin:
+            raise UsageError(
+                f"board file {path}: region {low.name} ends at 0x{low.end:08x}, inside {high.name} at 0x{high.origin:08x}"
+            )
+
+
+def emulated(board: Board) -> Board:
+    """The board as it runs under QEMU: the same regions that mcuq uses, at addresses the machine has.
+
+    Raises:
+        UsageError: the machine has no room for a region.
+    """
+    if board.emulation.mode != "same-lengths":
+        return board
+    machine = load_board(board.emulation.machine)
+    roles = ("code", "weights", "arena", "stack")
+    homes = {getattr(board.placement, role): getattr(machine.placement, role) for role in roles}
+    moved: list[Region] = []
+    used: dict[str, int] = {}
+    for name, home_name in homes.items():
+        region, home = board.region(name), machine.region(home_name)
+        offset = used.get(home_name, 0)
+        if offset + region.length > home.length:
+            raise UsageError(
+                f"board {board.name}: region {name} of {region.length} bytes does not fit {home_name} of "
+                f"{machine.name} ({home.length - offset} bytes free); choose another machine in boards/{board.name}.toml"
+            )
+        moved.append(replace(region, origin=home.origin + offset))
+        # Vector tables and stacks want alignment; 64 KiB also keeps neighbours apart in dumps.
+        used[home_name] = (offset + region.length + 0xFFFF) & ~0xFFFF
+    return replace(board, regions=tuple(moved), emulation=Emulation(machine.name, "same-lengths"))

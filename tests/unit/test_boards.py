@@ -1,0 +1,86 @@
+"""Board files: what is read, and the text of every refusal."""
+
+from pathlib import Path
+
+import pytest
+
+from mcuq.errors import UsageError
+from mcuq.target.board import board_names, emulated, load_board, load_boards, read_board
+
+REQUIRED = {
+    "stm32h7", "stm32f4", "stm32f7", "stm32l4r5", "nrf52840", "nrf5340", "rp2040", "rp2350", "mps2-an385",
+    "mps2-an386", "mps2-an500", "mps2-an505", "mps3-an547", "netduinoplus2", "microbit",
+}  # fmt: skip
+
+
+def test_all_boards_load_and_names_are_unique() -> None:
+    assert set(board_names()) >= REQUIRED
+    assert {board.name for board in load_boards()} == set(board_names())
+
+
+def test_stm32h7_is_the_two_megabyte_part() -> None:
+    board = load_board("stm32h743")
+    assert board.name == "stm32h7"
+    assert (board.limits.flash, board.limits.ram) == (2 << 20, 512 << 10)
+    assert (board.region("AXI_SRAM").origin, board.region("DTCM").length) == (0x24000000, 128 << 10)
+
+
+def test_the_emulated_board_keeps_the_lengths_and_sits_inside_the_machine() -> None:
+    for board in load_boards():
+        run = emulated(board)
+        machine = load_board(run.emulation.machine)
+        for role in ("code", "weights", "arena", "stack"):
+            name = getattr(board.placement, role)
+            region = run.region(name)
+            assert region.length == board.region(name).length
+            home = machine.region_at(region.origin)
+            assert home is not None and (region.end <= home.end or board.emulation.mode == "real-addresses")
+
+
+def test_unknown_boards_name_the_closest() -> None:
+    with pytest.raises(UsageError, match="unknown board 'stm32h8'; did you mean stm32h7 or"):
+        load_board("stm32h8")
+    with pytest.raises(UsageError, match="boards are microbit, mps2-an385"):
+        load_board("???")
+
+
+def faulty(tmp_path: Path, old: str, new: str) -> str:
+    source = Path(__file__).parents[2] / "boards" / "stm32h7.toml"
+    text = source.read_text()
+    assert old in text
+    path = tmp_path / "stm32h7.toml"
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(UsageError) as error:
+        read_board(path)
+    return str(error.value).removeprefix(f"board file {path}")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "text"),
+    [
+        ("clock_hz = 480_000_000", 'clock_hz = "fast"', "clock_hz: Input should be a valid integer, found 'fast'"),
+        ('core = "cortex-m7"', "", "core: Field required"),
+        ('kind = "flash"', 'kind = "rom"', "region.0.kind: Input should be 'flash' or 'ram', found 'rom'"),
+        ('arena = "AXI_SRAM"', 'arena = "FLASH"', "placement.arena is 'FLASH', but must be a ram region: ITCM, DTCM"),
+        ('mode = "same-lengths"', 'mode = "same"', "emulation.mode: Input should be 'native', 'real-addresses'"),
+        ("origin = 0x20000000", "origin = 0x23fff000", "region DTCM ends at 0x2401f000, inside AXI_SRAM at 0x24000000"),
+        ('name = "stm32h7"', 'name = "other"', "name is 'other', but must be the file's name 'stm32h7'"),
+        ("clock_hz", "clock_mhz = 1\nclock_hz", "clock_mhz: Extra inputs are not permitted"),
+        ("[placement]", "[placement", "is not TOML"),
+    ],
+)
+def test_faults_are_named(tmp_path: Path, old: str, new: str, text: str) -> None:
+    assert text in faulty(tmp_path, old, new)
+
+
+def test_a_board_too_large_for_its_machine_is_refused(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "boards" / "rp2350.toml").read_text()
+    path = tmp_path / "rp2350.toml"
+    path.write_text(text.replace('length = "4MiB"', 'length = "8MiB"'))
+    with pytest.raises(UsageError, match="region FLASH of 8388608 bytes does not fit FLASH of mps2-an505"):
+        emulated(read_board(path))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be read: No such file"):
+        load_board(str(tmp_path / "x.toml"))
