@@ -1,0 +1,249 @@
+"""The command line: arguments in, one pipeline call, a table or one JSON object out. No logic lives here."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from mcuq import pipeline
+from mcuq.errors import McuqError
+
+app = typer.Typer(
+    name="mcuq",
+    help="Deploy a neural network to a microcontroller: exact mixed-precision bits, integer-only C, proved bit-exact.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+people = Console(stderr=True)
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; everything for people on stderr.")]
+Run = Annotated[Path | None, typer.Argument(help="Folder of an 'mcuq train'; the latest run when left out.")]
+Model = Annotated[
+    str, typer.Option(help="A name from 'mcuq models', or your own: package.module:build (any torch nn.Module).")
+]
+Width = Annotated[float, typer.Option(help="Width multiplier of models that have one.", min=0.05, max=4.0)]
+Resolution = Annotated[int | None, typer.Option(help="Input height and width; the model's own when left out.", min=1)]
+InputShape = Annotated[
+    str | None, typer.Option(help="H,W,C of a user's own model, when no data set tells it.", metavar="H,W,C")
+]
+Classes = Annotated[int | None, typer.Option(help="Number of classes; the data set's when left out.", min=1)]
+DataName = Annotated[
+    str, typer.Option(help="digits, mnist, fashion-mnist, cifar10, a folder of classes, or an .npz file.")
+]
+DataDir = Annotated[Path | None, typer.Option(help="Where the data set's files are or shall go.")]
+MemConstraint = Annotated[
+    str | None,
+    typer.Option(help="FLASH,RAM limits: 2048000,512000 or [2048000,512000] or 2MiB,512KiB.", metavar="FLASH,RAM"),
+]
+BoardName = Annotated[str | None, typer.Option(help="A board from 'mcuq boards'; its limits are taken.")]
+Mixed = Annotated[
+    str | None,
+    typer.Option(help="How bits are chosen: exact (proved optimum, the default), MixPL or MixPC (the paper's rules)."),
+]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+
+
+def _emit(document: dict[str, Any], as_json: bool, show: Callable[[], None]) -> None:
+    """Print ``document`` as JSON on stdout, or let ``show`` print for people."""
+    if as_json:
+        sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
+    else:
+        show()
+
+
+@app.command()
+def train(
+    model: Model = "resnet_tiny",
+    width: Width = 1.0,
+    resolution: Resolution = None,
+    input_shape: InputShape = None,
+    data: DataName = "digits",
+    data_dir: DataDir = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs with quantization in the loop.", min=0)] = None,
+    float_epochs: Annotated[int | None, typer.Option(help="Epochs of float training before.", min=0)] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Trained float weights (.safetensors) to start from instead of training.")
+    ] = None,
+    mem_constraint: MemConstraint = None,
+    board: BoardName = None,
+    mixed: Mixed = None,
+    weight_bits: Annotated[int | None, typer.Option(help="One width for all weights (8, 4, 2): no search.")] = None,
+    act_bits: Annotated[int | None, typer.Option(help="One width for all activations (8, 4, 2): no search.")] = None,
+    quant_type: Annotated[
+        str | None, typer.Option(help="Weight quantizer; see docs. Default: PerChannelsSymMSE.")
+    ] = None,
+    fold_type: Annotated[
+        str | None, typer.Option(help="folding_weights or ICN (arXiv 1905.13082). Default: ICN.")
+    ] = None,
+    fold_delay: Annotated[
+        int | None, typer.Option(help="Epoch from which batch norm is frozen (and folded, if asked).", min=0)
+    ] = None,
+    bits: Annotated[Path | None, typer.Option(help="A bits.json to use instead of searching.")] = None,
+    sensitivity: Annotated[str, typer.Option(help="Measure for the search: kl, fit, sqnr or data-free.")] = "kl",
+    logits: Annotated[int, typer.Option(help="Bits of the network's output: 8 or 32.")] = 8,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run in --out.")] = False,
+    seed: Seed = 0,
+    batch_size: Annotated[int | None, typer.Option(min=1)] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate of quantization-aware training.", min=0)] = None,
+    optimizer: Annotated[str | None, typer.Option(help="adamw or sgd.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    out: Annotated[Path | None, typer.Option(help="Run folder; runs/<model>-<data>-<n> when left out.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train, choose bits under the limits, retrain with quantization, and save the integer network."""
+    settings = pipeline.TrainSettings(
+        model=pipeline.ModelSpec(model, width, resolution, pipeline.parse_shape(input_shape)),
+        data=data,
+        data_dir=data_dir,
+        epochs=epochs,
+        float_epochs=float_epochs,
+        weights=weights,
+        choice=pipeline.BitChoice(
+            mem_constraint=mem_constraint,
+            board=board,
+            mixed=mixed,
+            weight_bits=weight_bits,
+            act_bits=act_bits,
+            bits=bits,
+            sensitivity=sensitivity,
+        ),
+        quant_type=quant_type,
+        fold_type=fold_type,
+        fold_delay=fold_delay,
+        logits=logits,
+        seed=seed,
+        batch_size=batch_size,
+        lr=lr,
+        optimizer=optimizer,
+        device=device,
+    )
+    outcome = pipeline.train(settings, out, resume=resume, console=people)
+    _emit(outcome.document(), as_json, lambda: outcome.show(people))
+
+
+@app.command()
+def solve(
+    model: Model,
+    width: Width = 1.0,
+    resolution: Resolution = None,
+    input_shape: InputShape = None,
+    classes: Classes = None,
+    mem_constraint: MemConstraint = None,
+    board: BoardName = None,
+    mixed: Mixed = None,
+    out: Annotated[Path, typer.Option(help="Where to write the bits.")] = Path("bits.json"),
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Find the bits only, without data: the sensitivity is the data-free measure of docs/solver.md."""
+    spec = pipeline.ModelSpec(model, width, resolution, pipeline.parse_shape(input_shape), classes)
+    choice = pipeline.BitChoice(mem_constraint=mem_constraint, board=board, mixed=mixed, sensitivity="data-free")
+    outcome = pipeline.solve(spec, choice, out, seed=seed)
+    _emit(outcome.document(), as_json, lambda: outcome.show(people))
+    if outcome.plan.status == "INFEASIBLE":
+        raise typer.Exit(1)
+
+
+@app.command()
+def emit(
+    run: Run = None,
+    board: Annotated[str, typer.Option(help="A board from 'mcuq boards'.")] = "stm32h7",
+    out: Annotated[Path | None, typer.Option(help="C folder; RUN/c-<board> when left out.")] = None,
+    prefix: Annotated[str, typer.Option(help="Prefix of every C symbol.")] = "model",
+    build: Annotated[bool, typer.Option("--build/--no-build", help="Compile, link and measure.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Write the C project of a run for a board, build it, and hold promised bytes against the linked image."""
+    outcome = pipeline.emit(run, board, out, prefix=prefix, build=build)
+    _emit(outcome.document(), as_json, lambda: outcome.show(people))
+
+
+@app.command()
+def verify(
+    run: Run = None,
+    target: Annotated[
+        str, typer.Option(help="host, qemu (Cortex-M7), qemu:MACHINE or qemu:BOARD (see 'mcuq boards').")
+    ] = "host",
+    samples: Annotated[int | None, typer.Option(help="Test samples to run; all when left out.", min=1)] = None,
+    as_json: Json = False,
+) -> None:
+    """Run the test split on the built C and compare every output byte with the oracle. Exit 1 on a difference."""
+    outcome = pipeline.verify(run, target, samples, console=people)
+    _emit(outcome.document(), as_json, lambda: outcome.show(people))
+    if outcome.mismatching_bytes:
+        raise typer.Exit(1)
+
+
+@app.command()
+def profile(
+    run: Run = None,
+    board: Annotated[str, typer.Option(help="A board or QEMU machine from 'mcuq boards'.")] = "stm32h7",
+    as_json: Json = False,
+) -> None:
+    """Executed instructions (QEMU, not cycles), bytes and MACs of every layer."""
+    outcome = pipeline.profile(run, board)
+    _emit(outcome.document(), as_json, lambda: outcome.show(people))
+
+
+@app.command()
+def boards(as_json: Json = False) -> None:
+    """Boards and QEMU machines mcuq knows."""
+    outcome = pipeline.boards()
+    _emit(outcome.document(), as_json, lambda: outcome.show(people))
+
+
+@app.command()
+def models(as_json: Json = False) -> None:
+    """Models of the zoo."""
+    outcome = pipeline.models()
+    _emit(outcome.document(), as_json, lambda: outcome.show(people))
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Which compilers, emulators and packages are there, and what to install. Exit 1 when one is missing."""
+    outcome = pipeline.doctor()
+    _emit(outcome.document(), as_json, lambda: outcome.show(people))
+    if not outcome.healthy:
+        raise typer.Exit(1)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/demo"),
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """The whole way on handwritten digits, ending with the device's accuracy and bytes in one table."""
+    outcome = pipeline.demo(out, seed=seed, console=people)
+    _emit(outcome.document(), as_json, lambda: outcome.show(people))
+    if outcome.mismatching_bytes:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Entry point: errors become one line on stderr (and a JSON object with --json), exit codes 0, 1, 2."""
+    try:
+        app()
+    except McuqError as error:
+        people.print(f"[bold red]error:[/] {type(error).__name__}: ", end="")
+        people.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        if "--json" in sys.argv:
+            document = {"error": {"kind": type(error).__name__, "message": str(error)}}
+            sys.stdout.write(json.dumps(document) + "\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        people.print("interrupted")
+        sys.exit(130)
+    except Exception:
+        traceback.print_exc()
+        people.print("[bold red]error:[/] this is a fault in mcuq; please report the lines above")
+        sys.exit(70)

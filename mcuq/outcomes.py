@@ -1,0 +1,267 @@
+"""What each command found: a JSON document for programs, a table for people.
+
+The documents are the public interface of ``--json``; their keys are described in docs/CLI.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from mcuq.ir.plans import BitPlan
+
+
+def _used(used: int, limit: int) -> dict[str, int]:
+    return {"used": used, "limit": limit}
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f} %"
+
+
+@dataclass(frozen=True, slots=True)
+class SolveOutcome:
+    """Bits of every tensor with the certificate."""
+
+    plan: BitPlan
+    shapes: dict[str, str]
+    file: str
+
+    def document(self) -> dict[str, Any]:
+        plan = self.plan
+        return {
+            "status": plan.status,
+            "method": plan.method,
+            "objective": plan.objective,
+            "bound": plan.bound,
+            "flash": _used(plan.flash_used, plan.limits.flash),
+            "ram": _used(plan.ram_used, plan.limits.ram),
+            "tensors": [
+                {"name": t.name, "layer": t.layer, "kind": t.kind, "bits": t.bits, "bytes": t.bytes}
+                for t in plan.tensors
+            ],
+        }
+
+    def show(self, console: Console) -> None:
+        plan = self.plan
+        table = Table(title=f"Bits by {plan.method}: {plan.status}")
+        for column in ("layer", "output", "w bits", "w bytes", "a bits", "a bytes"):
+            table.add_column(column, justify="left" if column in ("layer", "output") else "right")
+        rows: dict[str, list[str]] = {}
+        for t in plan.tensors:
+            row = rows.setdefault(t.layer, [t.layer, self.shapes.get(t.layer, ""), "", "", "", ""])
+            at = 2 if t.kind == "weight" else 4
+            row[at], row[at + 1] = str(t.bits), f"{t.bytes:,}"
+        for row in rows.values():
+            table.add_row(*row)
+        console.print(table)
+        console.print(
+            f"objective {plan.objective:.6g} (proved bound {plan.bound:.6g}); "
+            f"flash {plan.flash_used:,} of {plan.limits.flash:,} bytes, ram {plan.ram_used:,} of {plan.limits.ram:,} bytes"
+        )
+        if self.file:
+            console.print(f"bits written to {self.file}", markup=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainOutcome:
+    """Accuracies of a finished run and its plan."""
+
+    run: str
+    solve: SolveOutcome
+    accuracy: dict[str, float | None]
+    seconds: float
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "run": self.run,
+            "accuracy": self.accuracy,
+            "seconds": round(self.seconds, 1),
+            "plan": self.solve.document(),
+        }
+
+    def show(self, console: Console) -> None:
+        self.solve.show(console)
+        table = Table(title="Accuracy on the held-out split")
+        table.add_column("network")
+        table.add_column("top-1", justify="right")
+        for name, value in self.accuracy.items():
+            table.add_row(name, _percent(value))
+        console.print(table)
+        console.print(f"run saved in {self.run}; next: mcuq emit, mcuq verify, mcuq profile", markup=False)
+
+
+@dataclass(frozen=True, slots=True)
+class EmitOutcome:
+    """Files written, and bytes promised and measured."""
+
+    folder: str
+    board: str
+    files: tuple[str, ...]
+    flash: tuple[int, int | None]
+    ram: tuple[int, int | None]
+    stack: int | None
+    items: tuple[tuple[str, int, int | None], ...]
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "folder": self.folder,
+            "board": self.board,
+            "files": list(self.files),
+            "flash": {"promised": self.flash[0], "measured": self.flash[1]},
+            "ram": {"promised": self.ram[0], "measured": self.ram[1]},
+            "stack": {"bound": self.stack},
+            "items": [{"name": n, "promised": p, "measured": m} for n, p, m in self.items],
+        }
+
+    def show(self, console: Console) -> None:
+        table = Table(title=f"Image for {self.board}, bytes")
+        for column in ("", "promised", "measured"):
+            table.add_column(column, justify="left" if not column else "right")
+        for name, promised, measured in (*self.items, ("flash", *self.flash), ("ram", *self.ram)):
+            table.add_row(name, f"{promised:,}", "-" if measured is None else f"{measured:,}")
+        console.print(table)
+        if self.stack is not None:
+            console.print(f"stack of one inference: at most {self.stack:,} bytes")
+        console.print(f"{len(self.files)} files in {self.folder}", markup=False)
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyOutcome:
+    """Bytes that differ between device and oracle, and accuracies on the samples run."""
+
+    target: str
+    samples: int
+    mismatching_bytes: int
+    compared_bytes: int
+    accuracy: dict[str, float | None]
+    difference: str
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "target": self.target,
+            "samples": self.samples,
+            "mismatching_bytes": self.mismatching_bytes,
+            "compared_bytes": self.compared_bytes,
+            "accuracy": self.accuracy,
+        }
+
+    def show(self, console: Console) -> None:
+        verdict = "bit-exact" if not self.mismatching_bytes else f"DIFFERENT: {self.difference}"
+        console.print(
+            f"{self.target}: {self.samples} samples, {self.mismatching_bytes} of {self.compared_bytes:,} "
+            f"output bytes differ: {verdict}",
+            markup=False,
+        )
+        for name, value in self.accuracy.items():
+            console.print(f"  {name:8s}{_percent(value)}")
+
+
+@dataclass(frozen=True, slots=True)
+class ProfiledLayer:
+    name: str
+    kernel: str
+    instructions: int
+    macs: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileOutcome:
+    """Executed instructions under QEMU, per layer and whole."""
+
+    board: str
+    core: str
+    instructions: int
+    layers: tuple[ProfiledLayer, ...]
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "board": self.board,
+            "core": self.core,
+            "instructions": self.instructions,
+            "layers": [
+                {"name": x.name, "kernel": x.kernel, "instructions": x.instructions, "macs": x.macs, "bytes": x.bytes}
+                for x in self.layers
+            ],
+        }
+
+    def show(self, console: Console) -> None:
+        table = Table(title=f"Executed instructions on {self.core} (QEMU; not cycles)")
+        for column in ("layer", "kernel", "instructions", "share", "MACs", "per MAC", "output bytes"):
+            table.add_column(column, justify="left" if column in ("layer", "kernel") else "right")
+        for x in self.layers:
+            ratio = f"{x.instructions / x.macs:.2f}" if x.macs else "-"
+            share = f"{100 * x.instructions / max(1, self.instructions):.1f} %"
+            table.add_row(x.name, x.kernel, f"{x.instructions:,}", share, f"{x.macs:,}", ratio, f"{x.bytes:,}")
+        console.print(table)
+        console.print(f"one inference: {self.instructions:,} instructions")
+
+
+@dataclass(frozen=True, slots=True)
+class ListOutcome:
+    """A plain table: boards, models, findings of the doctor."""
+
+    key: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+    title: str
+    healthy: bool = True
+
+    def document(self) -> dict[str, Any]:
+        return {self.key: [dict(zip(self.columns, row, strict=True)) for row in self.rows], "ok": self.healthy}
+
+    def show(self, console: Console) -> None:
+        table = Table(title=self.title)
+        for column in self.columns:
+            table.add_column(column)
+        for row in self.rows:
+            table.add_row(*(f"{c:,}" if isinstance(c, int) and not isinstance(c, bool) else str(c) for c in row))
+        console.print(table)
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOutcome:
+    """Everything of one run in one table."""
+
+    train: TrainOutcome
+    emit: EmitOutcome
+    verify: VerifyOutcome
+    profile: ProfileOutcome
+    pictures: tuple[str, ...]
+
+    @property
+    def mismatching_bytes(self) -> int:
+        return self.verify.mismatching_bytes
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "train": self.train.document(),
+            "emit": self.emit.document(),
+            "verify": self.verify.document(),
+            "profile": self.profile.document(),
+            "pictures": list(self.pictures),
+        }
+
+    def show(self, console: Console) -> None:
+        table = Table(title=f"Handwritten digits on {self.emit.board} ({self.profile.core} under QEMU)")
+        table.add_column("")
+        table.add_column("value", justify="right")
+        accuracy = {**self.train.accuracy, "device": self.verify.accuracy["device"]}
+        for name, value in accuracy.items():
+            table.add_row(f"accuracy, {name}", _percent(value))
+        exact = f"{self.verify.mismatching_bytes} of {self.verify.compared_bytes:,}"
+        table.add_row("output bytes that differ, device and oracle", exact)
+        for name, (promised, measured) in (("flash", self.emit.flash), ("RAM", self.emit.ram)):
+            table.add_row(f"{name} promised", f"{promised:,} bytes")
+            table.add_row(f"{name} measured in the ELF", "-" if measured is None else f"{measured:,} bytes")
+        table.add_row("stack bound", f"{self.emit.stack:,} bytes")
+        table.add_row("executed instructions per inference", f"{self.profile.instructions:,}")
+        limits = self.train.solve.plan.limits
+        table.add_row("limits given", f"flash {limits.flash:,}, RAM {limits.ram:,} bytes")
+        console.print(table)
+        for picture in self.pictures:
+            console.print(f"picture: {picture}", markup=False)
