@@ -55,13 +55,16 @@ def is_fully_connected(case: ConvCase) -> bool:
     )
 
 
-def is_pointwise(case: ConvCase) -> bool:
-    """1 x 1 kernel, stride 1, no padding, one group: columns are the input's own rows."""
+def reads_in_place(case: ConvCase) -> bool:
+    """8-bit input, 1 x 1 kernel, every tap inside the input: a column is part of an input pixel's own row."""
+    height, width = case.input_shape[:2]
+    rows, columns = case.output_shape[:2]
     return (
-        case.weight_shape[1:3] == (1, 1)
-        and case.window.stride == (1, 1)
-        and case.window.padding == (0, 0, 0, 0)
-        and case.groups == 1
+        case.input_bits == 8
+        and case.weight_shape[1:3] == (1, 1)
+        and case.window.padding[:2] == (0, 0)
+        and (rows - 1) * case.window.stride[0] < height
+        and (columns - 1) * case.window.stride[1] < width
     )
 
 
@@ -72,35 +75,27 @@ def select(case: ConvCase, core: str) -> Kernel:
 
 
 def _portable(case: ConvCase) -> Kernel:
-    """Portable C. Scratch: an unpacked int8 column or row, and an int8 row of outputs below 8 bits."""
+    """Portable C. Scratch, as the head of each C file states it:
+
+    depthwise.c        int32 offsets[kh * kw]
+    fully_connected.c  int8 column[H * W * C]; none at 8 bits
+    conv2d.c           int8 columns[min(2, output pixels)][kh * kw * C / groups]; none when read in place
+    """
     bits = case.weight_bits
     channels = case.output_shape[2]
-    out_row = channels if case.output_bits in (4, 2) else 0
     taps = case.weight_shape[1] * case.weight_shape[2]
     if is_depthwise(case.groups, case.weight_shape, case.input_shape[2]):
         weights = taps * row_bytes(channels, bits)
-        return Kernel(
-            f"mcuq_depthwise_w{bits}", ("depthwise.c", "pack.c"), "taps", _round4(out_row + 5 * channels), weights
-        )
+        return Kernel(f"mcuq_depthwise_w{bits}", ("depthwise.c", "pack.c"), "taps", 4 * taps, weights)
     column = taps * case.weight_shape[3]
     weights = channels * row_bytes(column, bits)
     if is_fully_connected(case):
-        unpacked = column if case.input_bits != 8 else 0
+        scratch = 0 if case.input_bits == 8 else _round4(column)
         return Kernel(
-            f"mcuq_fully_connected_w{bits}",
-            ("fully_connected.c", "pack.c"),
-            "rows",
-            _round4(unpacked) + _round4(out_row),
-            weights,
+            f"mcuq_fully_connected_w{bits}", ("fully_connected.c", "pack.c"), "rows", scratch, weights
         )
-    direct = is_pointwise(case) and case.input_bits == 8
-    return Kernel(
-        f"mcuq_conv2d_w{bits}",
-        ("conv2d.c", "pack.c"),
-        "rows",
-        (0 if direct else _round4(2 * column)) + _round4(2 * out_row),
-        weights,
-    )
+    columns = 0 if reads_in_place(case) else min(2, case.output_shape[0] * case.output_shape[1])
+    return Kernel(f"mcuq_conv2d_w{bits}", ("conv2d.c", "pack.c"), "rows", _round4(columns * column), weights)
 
 
 def _round4(size: int) -> int:
