@@ -1,1 +1,5 @@
-"""Quantized graph to integer graph."""
+"""Quantized float graphs to integer graphs."""
+
+from mcuq.lower.lower import lower
+
+__all__ = ["lower"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any, assert_never
 
 import numpy as np
@@ -69,9 +70,9 @@ def evaluate(op: FloatOp, inputs: tuple[FloatArray, ...]) -> FloatArray:
         case Concat():
             return np.concatenate(inputs, axis=3)
         case MaxPool():
-            return np.max([view for _, _, view in windows(inputs[0], op.window, -np.inf)], axis=0)
+            return reduce(np.maximum, (view for _, _, view in windows(inputs[0], op.window, -np.inf)))
         case AvgPool():
-            total = np.sum([view for _, _, view in windows(inputs[0], op.window, 0.0)], axis=0)
+            total = reduce(np.add, (view for _, _, view in windows(inputs[0], op.window, 0.0)))
             return total / _divisor(op, inputs[0])
         case Pad():
             return pad_images(inputs[0], op.padding, 0.0)
