@@ -10,11 +10,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from mcuq.ir.graph import Shape, Window, is_depthwise
-from mcuq.numerics import row_bytes
+from mcuq.ir.integer import QConv2d
+from mcuq.numerics import code_range, row_bytes
 
 WeightLayout = Literal["rows", "taps"]
-"""rows: per output channel one packed row of kh*kw*(I/groups) codes. taps: kh*kw packed rows of C codes."""
+"""rows: per output channel one packed row of kh*kw*(I/groups) codes. taps: kh*kw packed rows of C codes.
+``layouts.pack_weights`` packs them all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the actual weights prove of a layer; kernels with range conditions are chosen by it.
+
+    Attributes:
+        accumulator: largest |bias + sum x * (w - zw)| and |bias| + max|x| * sum |w - zw| of any channel;
+        shift: smallest and largest requantization shift.
+    """
+
+    accumulator: int
+    shift: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +48,33 @@ class ConvCase:
     output_bits: int
     asymmetric: bool = False
     per_channel: bool = True
+    facts: Facts | None = None
+    """None before weights are known: kernels are then chosen as for a layer that meets every condition."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """A runtime function: C symbol, source files under ``runtime_c/src``, weight layout, scratch bytes."""
+    """A runtime function: C symbol, source files under ``runtime_c/src``, weight layout, scratch bytes.
+
+    ``weight_bytes`` are those of ``layouts.pack_weights``. With ``packs_parameters`` they hold bias, multiplier,
+    shift and weight zero point too, and the parameter struct's pointers to those are NULL.
+    """
 
     function: str
     sources: tuple[str, ...]
     layout: WeightLayout
     scratch_bytes: int
     weight_bytes: int
+    packs_parameters: bool = False
+
+
+def layer_facts(op: QConv2d, input_bits: int) -> Facts:
+    """Facts of a lowered convolution (see :class:`Facts`)."""
+    weight = op.weight.astype(np.int64).reshape(len(op.weight), -1)
+    centred = np.abs(weight - op.weight_zero_point.astype(np.int64).reshape(-1, 1)).sum(axis=1)
+    largest = max(abs(code) for code in code_range(input_bits))
+    bound = np.abs(op.bias.astype(np.int64)) + largest * centred
+    return Facts(int(bound.max()), (int(op.shift.min()), int(op.shift.max())))
 
 
 def is_fully_connected(case: ConvCase) -> bool:
