@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mcuq.errors import InternalError
 from mcuq.numerics import pack
 
 
@@ -40,7 +39,7 @@ def pack_weights(
         parameters: needed by the layouts of kernels with ``packs_parameters``, ignored by the others.
 
     Raises:
-        InternalError: unknown layout, or missing parameters.
+        ValueError: unknown layout, or missing parameters.
     """
     flat = codes.reshape(codes.shape[0], -1)
     match layout:
@@ -51,5 +50,5 @@ def pack_weights(
         case _:
             pass
     if parameters is None:
-        raise InternalError(f"weight layout {layout!r} needs the channels' parameters")
-    raise InternalError(f"unknown weight layout {layout!r}")
+        raise ValueError(f"weight layout {layout!r} needs the channels' parameters")
+    raise ValueError(f"unknown weight layout {layout!r}")
