@@ -1,0 +1,15 @@
+/* mps2-an385, an386, an500: CMSDK timer 0, 25 MHz. */
+#include "counter_cmsdk.h"
+#include "port.h"
+
+#define TIMER ((mcuq_cmsdk_timer *)0x40000000u)
+
+void mcuq_port_counter_start(void)
+{
+    mcuq_cmsdk_start(TIMER);
+}
+
+uint32_t mcuq_port_counter(void)
+{
+    return mcuq_cmsdk_ticks(TIMER);
+}
