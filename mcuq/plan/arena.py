@@ -1,0 +1,120 @@
+"""The arena problem: operators that read and write storages of fixed size, and what may share bytes.
+
+A *storage* is a run of arena bytes that one or more tensors name: a reshape that keeps every byte in place
+writes into its input's storage. A storage lives from the step that writes it first to the last step that reads
+it; one that holds a graph output lives to the end. An operator marked ``in_place`` may write its output over
+an input that dies there: same address, rows no longer than the input's (runtime_c/include/mcuq/mcuq.h).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mcuq.ir.integer import (
+    IntegerGraph,
+    IntegerOp,
+    QAdd,
+    QArgmax,
+    QAvgPool,
+    QConcat,
+    QConv2d,
+    QInput,
+    QMaxPool,
+    QPad,
+    QRescale,
+    QReshape,
+    QSoftmax,
+    reshape_is_alias,
+)
+from mcuq.numerics import row_bytes
+from mcuq.target.cost import conv_case
+from mcuq.target.kernels import select
+
+WORD = 4
+"""Addresses of tensors and scratch are multiples of 4: scratch and 32-bit tensors need it, fast kernels like it."""
+
+
+def words(size: int) -> int:
+    """``size`` bytes as 4-byte words, rounded up."""
+    return -(-size // WORD)
+
+
+@dataclass(frozen=True, slots=True)
+class ArenaOp:
+    """One step: reads storages, writes one, uses ``scratch`` bytes meanwhile.
+
+    ``in_place``: storages among ``reads`` whose bytes the output may take over if this is their last step.
+    """
+
+    name: str
+    reads: tuple[str, ...]
+    writes: str
+    scratch: int = 0
+    in_place: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """``size`` bytes; ``tensors`` are the names it bears (the first one is written, the others are views)."""
+
+    name: str
+    size: int
+    tensors: tuple[str, ...]
+    persistent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ArenaProblem:
+    """Operators in a topological order, the storages they use."""
+
+    ops: tuple[ArenaOp, ...]
+    storages: tuple[Storage, ...]
+
+    def storage(self, name: str) -> Storage:
+        """The storage called ``name``. Raises KeyError."""
+        for storage in self.storages:
+            if storage.name == name:
+                return storage
+        raise KeyError(name)
+
+
+def arena_problem(graph: IntegerGraph, core: str) -> ArenaProblem:
+    """The arena problem of an integer network with the kernels of ``core``."""
+    owner: dict[str, str] = {}
+    tensors: dict[str, list[str]] = {}
+    for op in graph:
+        view = isinstance(op, QReshape) and reshape_is_alias(graph.tensor(op.inputs[0]), op.output)
+        owner[op.name] = owner[op.inputs[0]] if view else op.name
+        tensors.setdefault(owner[op.name], []).append(op.name)
+    kept = {owner[name] for name in graph.outputs}
+    storages = tuple(
+        Storage(name, graph.tensor(name).bytes, tuple(members), name in kept) for name, members in tensors.items()
+    )
+    ops = tuple(
+        ArenaOp(
+            op.name,
+            tuple(dict.fromkeys(owner[name] for name in op.inputs)),
+            owner[op.name],
+            _scratch(graph, op, core),
+            tuple(dict.fromkeys(owner[name] for name in _overwritable(graph, op))),
+        )
+        for op in graph
+    )
+    return ArenaProblem(ops, storages)
+
+
+def _scratch(graph: IntegerGraph, op: IntegerOp, core: str) -> int:
+    return select(conv_case(graph, op), core).scratch_bytes if isinstance(op, QConv2d) else 0
+
+
+def _overwritable(graph: IntegerGraph, op: IntegerOp) -> tuple[str, ...]:
+    """Inputs that ``op`` may overwrite row by row: its rows are no longer than theirs."""
+    match op:
+        case QAdd() | QRescale():
+            _, _, channels = op.output.shape
+            longest = row_bytes(channels, op.output.bits)
+            return tuple(n for n in op.inputs if longest <= row_bytes(channels, graph.tensor(n).bits))
+        case (
+            QInput() | QConv2d() | QConcat() | QMaxPool() | QAvgPool() | QPad() | QReshape() | QSoftmax() | QArgmax()
+        ):
+            return ()

@@ -1,0 +1,113 @@
+"""Order and addresses of an integer network's buffers: the arena as small as it can be, with its certificate.
+
+Three steps, each of which ends the search once the arena equals the liveness bound (the least, over all orders,
+of the largest sum of bytes in use at one step; no placement can be smaller):
+
+1. the order of least liveness peak (``schedule``; exact unless the graph is very wide);
+2. first fit and hill climbing on that order (``place``);
+3. CP-SAT with the order fixed, then free for up to ``MAX_FREE_ORDER`` operators (``addresses``).
+
+What may share bytes: a reshape that moves no byte is a view of its input; additions and rescalings overwrite an
+input that dies there and whose rows are not shorter, the network's input included (a caller who wants to
+read the input again after a run keeps a copy). Concatenation and padding copy. Scratch lives one step.
+"""
+
+from __future__ import annotations
+
+from mcuq.ir.integer import IntegerGraph
+from mcuq.ir.plans import Buffer, MemoryPlan
+from mcuq.plan.addresses import Placement, solve_addresses
+from mcuq.plan.arena import WORD, ArenaProblem, arena_problem
+from mcuq.plan.place import SCRATCH, blocks, place, take_overs
+from mcuq.plan.schedule import schedule
+from mcuq.plan.validate import check_memory
+
+MAX_FREE_ORDER = 60
+"""Largest number of operators for which CP-SAT may also move operators. Longer graphs keep the order of least
+liveness peak, which is already optimal for the bound; ``MemoryPlan`` shows any gap that is left."""
+
+
+def plan_memory(graph: IntegerGraph, core: str, *, alignment: int = 16, effort: float = 10.0) -> MemoryPlan:
+    """Plan the arena of ``graph`` with the kernels of ``core``.
+
+    Args:
+        alignment: alignment that the arena itself will have; offsets inside are multiples of 4.
+        effort: limit of each CP-SAT search, deterministic seconds.
+
+    Returns:
+        Plan with ``arena_bytes >= lower_bound``; equal means proved minimal. Validated before it is returned.
+
+    Raises:
+        CheckError: the validator found a fault in the plan (a defect of the planner).
+    """
+    problem = arena_problem(graph, core)
+    placement, bound = pack(problem, effort=effort)
+    plan = MemoryPlan(
+        placement.order,
+        _buffers(graph, problem, placement),
+        WORD * placement.top,
+        WORD * bound,
+        alignment,
+    )
+    check_memory(graph, core, plan)
+    return plan
+
+
+def pack(problem: ArenaProblem, *, effort: float = 10.0) -> tuple[Placement, int]:
+    """Best placement found and the proved lower bound of its top, both in words."""
+    ordered = schedule(problem)
+    best = greedy(problem, ordered.order, ordered.bound)
+    bound = ordered.bound
+    free = len(problem.ops) <= MAX_FREE_ORDER
+    for free_order in (False, True):
+        if best.top <= bound or (free_order and not free):
+            break
+        found = solve_addresses(problem, best, bound, free_order=free_order, effort=effort)
+        if found is not None and found.top < best.top:
+            best = found
+        if found is not None and found.optimal and free_order:
+            bound = max(bound, found.top)
+    return best, bound
+
+
+def greedy(problem: ArenaProblem, order: tuple[str, ...], target: int) -> Placement:
+    """Addresses for ``order`` by first fit and hill climbing, ending at ``target`` words."""
+    overs = take_overs(problem, order)
+    items = blocks(problem, order, overs)
+    offsets, top = place(items, target)
+    storages: dict[str, int] = {}
+    scratch: dict[str, int] = {}
+    for item, offset in zip(items, offsets, strict=True):
+        for name in item.names:
+            if name.startswith(SCRATCH):
+                scratch[name.removeprefix(SCRATCH)] = offset
+            else:
+                storages[name] = offset
+    return Placement(order, storages, scratch, overs, top, optimal=top <= target)
+
+
+def _buffers(graph: IntegerGraph, problem: ArenaProblem, placement: Placement) -> tuple[Buffer, ...]:
+    """Buffers in execution order, each operator's scratch after its output."""
+    step = {name: k for k, name in enumerate(placement.order)}
+    owner = {tensor: s.name for s in problem.storages for tensor in s.tensors}
+    found: list[Buffer] = []
+    for name in placement.order:
+        op = graph.op(name)
+        last = max([step[name], *(step[c.name] for c in graph.consumers(name))])
+        if name in graph.outputs:
+            last = len(placement.order) - 1
+        storage = owner[name]
+        view = storage != name
+        alias = op.inputs[0] if view else _overwritten(graph, owner, placement, name)
+        offset = WORD * placement.storages[storage]
+        found.append(Buffer(name, offset, op.output.bytes, step[name], last, alias_of=alias))
+        if name in placement.scratch:
+            size = next(o.scratch for o in problem.ops if o.name == name)
+            found.append(Buffer(name, WORD * placement.scratch[name], size, step[name], step[name], "scratch"))
+    return tuple(found)
+
+
+def _overwritten(graph: IntegerGraph, owner: dict[str, str], placement: Placement, name: str) -> str:
+    """Input whose bytes ``name`` overwrites, or ""."""
+    source = placement.overs.get(name)
+    return next((i for i in graph.op(name).inputs if owner[i] == source), "") if source else ""

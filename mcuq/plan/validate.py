@@ -1,0 +1,148 @@
+"""Naive checks of every answer. Nothing here is shared with the solvers; simplicity before speed.
+
+``check_memory`` plays a plan byte by byte: each byte of the arena remembers whose content it holds, and an
+operator must find its inputs intact.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mcuq.errors import CheckError
+from mcuq.ir.integer import IntegerGraph, IntegerOp, QAdd, QConv2d, QInput, QRescale, QReshape, reshape_is_alias
+from mcuq.ir.plans import Buffer, MemoryPlan
+from mcuq.target.cost import conv_case
+from mcuq.target.kernels import select
+
+
+def check_memory(graph: IntegerGraph, core: str, plan: MemoryPlan, ram: int | None = None) -> None:
+    """Raise CheckError unless ``plan`` runs ``graph`` on ``core`` (within ``ram`` bytes of arena, if given).
+
+    Checked: the order is a topological permutation that starts with the input; each tensor has one buffer of
+    its size whose span covers its writer and readers (graph outputs: to the end), each kernel its scratch;
+    offsets are multiples of 4 inside the arena; two buffers in use at one step share bytes only as a view or in a
+    legal hand-over in place; and, played step by step, no operator finds a byte of its inputs overwritten.
+    """
+    _check_order(graph, plan)
+    _check_spans(graph, core, plan)
+    _check_pairs(graph, plan)
+    _play(graph, plan)
+    if not 0 <= plan.lower_bound <= plan.arena_bytes:
+        raise CheckError(f"arena of {plan.arena_bytes} bytes is below its own lower bound {plan.lower_bound}")
+    if ram is not None and plan.arena_bytes > ram:
+        raise CheckError(f"arena of {plan.arena_bytes} bytes exceeds the limit of {ram}")
+
+
+def _check_order(graph: IntegerGraph, plan: MemoryPlan) -> None:
+    if sorted(plan.order) != sorted(op.name for op in graph):
+        raise CheckError("the order is not a permutation of the operators")
+    if plan.order[0] != graph.input.name:
+        raise CheckError(f"the order starts with {plan.order[0]}, not with the input {graph.input.name}")
+    seen: set[str] = set()
+    for name in plan.order:
+        missing = [i for i in graph.op(name).inputs if i not in seen]
+        if missing:
+            raise CheckError(f"{name} runs before its input {missing[0]}")
+        seen.add(name)
+
+
+def _check_spans(graph: IntegerGraph, core: str, plan: MemoryPlan) -> None:
+    step = {name: k for k, name in enumerate(plan.order)}
+    expected: dict[tuple[str, str], tuple[int, int, int]] = {}
+    for op in graph:
+        last = max([step[op.name], *(step[c.name] for c in graph.consumers(op.name))])
+        if op.name in graph.outputs:
+            last = len(plan.order) - 1
+        expected[op.name, "activation"] = (op.output.bytes, step[op.name], last)
+        scratch = select(conv_case(graph, op), core).scratch_bytes if isinstance(op, QConv2d) else 0
+        if scratch:
+            expected[op.name, "scratch"] = (scratch, step[op.name], step[op.name])
+    found = {(b.name, b.kind): (b.size, b.first, b.last) for b in plan.buffers}
+    if len(found) != len(plan.buffers):
+        raise CheckError("a tensor has two buffers")
+    for key in expected.keys() | found.keys():
+        if expected.get(key) != found.get(key):
+            raise CheckError(
+                f"buffer {key[0]} ({key[1]}): (size, first, last) {found.get(key)}, expected {expected.get(key)}"
+            )
+    for b in plan.buffers:
+        if b.offset < 0 or b.offset % 4 or b.offset + b.size > plan.arena_bytes:
+            raise CheckError(f"buffer {b.name} at {b.offset} size {b.size}: outside the arena or not on 4 bytes")
+
+
+def _check_pairs(graph: IntegerGraph, plan: MemoryPlan) -> None:
+    """Every pair in use at one step must be disjoint, unless it is a view or a hand-over in place."""
+    for i, a in enumerate(plan.buffers):
+        for b in plan.buffers[:i]:
+            in_time = a.first <= b.last and b.first <= a.last
+            in_space = a.offset < b.offset + b.size and b.offset < a.offset + a.size
+            if in_time and in_space and not (_may_share(graph, a, b) or _may_share(graph, b, a)):
+                raise CheckError(f"{a.kind} {a.name} and {b.kind} {b.name} overlap in steps and addresses")
+
+
+def _may_share(graph: IntegerGraph, later: Buffer, earlier: Buffer) -> bool:
+    """Both name the bytes of one view, or ``later`` overwrites (a view of) ``earlier`` in the step it dies."""
+    if later.kind != "activation" or earlier.kind != "activation" or later.offset != earlier.offset:
+        return False
+    if _origin(graph, later.name) == _origin(graph, earlier.name):
+        return True
+    op = graph.op(later.name)
+    while isinstance(op, QReshape) and _is_view(graph, op):
+        op = graph.op(op.inputs[0])
+    if not isinstance(op, QAdd | QRescale) or earlier.last > _writer_step(later, graph, op):
+        return False
+    origin = _origin(graph, earlier.name)
+    sources = [i for i in op.inputs if _origin(graph, i) == origin]
+    return any(graph.tensor(i).bytes >= op.output.bytes and _row(graph, i) >= _row(graph, op.name) for i in sources)
+
+
+def _writer_step(later: Buffer, graph: IntegerGraph, op: IntegerOp) -> int:
+    """Last step at which the overwritten tensor may be in use; a view of the output starts later than it."""
+    return later.first if op.name == later.name else -1
+
+
+def _row(graph: IntegerGraph, name: str) -> int:
+    tensor = graph.tensor(name)
+    return -(-tensor.shape[2] * tensor.bits // 8)
+
+
+def _is_view(graph: IntegerGraph, op: QReshape) -> bool:
+    return reshape_is_alias(graph.tensor(op.inputs[0]), op.output)
+
+
+def _origin(graph: IntegerGraph, name: str) -> str:
+    op = graph.op(name)
+    return _origin(graph, op.inputs[0]) if isinstance(op, QReshape) and _is_view(graph, op) else name
+
+
+def _play(graph: IntegerGraph, plan: MemoryPlan) -> None:
+    """Run the plan on an arena whose bytes remember the tensor (by number) and index they hold."""
+    arena: NDArray[np.int64] = np.full(plan.arena_bytes, -1, dtype=np.int64)
+    number = {op.name: k for k, op in enumerate(graph)}
+    buffers = {(b.name, b.kind): b for b in plan.buffers}
+
+    def content(name: str) -> NDArray[np.int64]:
+        size = graph.tensor(name).bytes
+        return np.arange(size, dtype=np.int64) + (np.int64(number[_origin(graph, name)]) << 32)
+
+    def view(name: str, kind: str = "activation") -> NDArray[np.int64]:
+        b = buffers[name, kind]
+        return arena[b.offset : b.offset + b.size]
+
+    for name in plan.order:
+        op = graph.op(name)
+        if (name, "scratch") in buffers:
+            view(name, "scratch")[:] = -1
+        for source in op.inputs:
+            if not np.array_equal(view(source), content(source)):
+                raise CheckError(f"{name} finds its input {source} overwritten")
+        if isinstance(op, QInput) or not (isinstance(op, QReshape) and _is_view(graph, op)):
+            view(name)[:] = content(name)
+            if (name, "scratch") in buffers:
+                view(name, "scratch")[:] = -1
+                if not np.array_equal(view(name), content(name)):
+                    raise CheckError(f"{name} has its scratch inside its output")
+    for name in graph.outputs:
+        if not np.array_equal(view(name), content(name)):
+            raise CheckError(f"output {name} is overwritten before the end")
