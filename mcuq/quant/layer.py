@@ -1,0 +1,260 @@
+"""One convolution of the trainable network: the user's tensors, its weight quantizer, its batch norm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mcuq.errors import UsageError
+from mcuq.ir import graph as ir
+from mcuq.ir.quantized import WeightQuant
+from mcuq.quant.network import conv2d
+from mcuq.quant.rounding import round_half_up
+from mcuq.quant.weights import PactWeights, WeightQuantizer
+
+FOLD_TYPES = ("folding_weights", "ICN")
+
+
+@dataclass(frozen=True, slots=True)
+class LayerConfig:
+    """Choices of one layer: weight bits, bits of its output, quantizer and batch norm treatment."""
+
+    layer: str
+    w_bits: int
+    a_bits: int
+    quant_type: str
+    fold_type: str
+
+
+@dataclass(slots=True, eq=False)
+class BatchNormTensors:
+    """The user's batch norm: parameters may be None (affine=False); statistics are the module's buffers."""
+
+    gamma: Tensor | None
+    beta: Tensor | None
+    mean: Tensor
+    variance: Tensor
+    epsilon: float
+    momentum: float | None
+    batches: Tensor | None
+
+    def gain(self) -> Tensor:
+        """gamma / sigma per channel, without gradient, [O]; finite also for variance 0."""
+        inverse = torch.rsqrt(self.variance + self.epsilon)
+        return inverse if self.gamma is None else (self.gamma.detach() * inverse)
+
+    def offset(self) -> Tensor:
+        """beta - mean * gain, without gradient, [O]."""
+        shift = -self.mean * self.gain()
+        return shift if self.beta is None else shift + self.beta.detach()
+
+    def train_step(self, x: Tensor) -> Tensor:
+        """Normalize by the batch's statistics and update the running ones, as the module would."""
+        momentum = self.momentum
+        if self.batches is not None:
+            self.batches.add_(1)
+            if momentum is None:
+                momentum = 1.0 / float(self.batches)
+        return F.batch_norm(
+            x,
+            self.mean,
+            self.variance,
+            self.gamma,
+            self.beta,
+            True,
+            0.1 if momentum is None else momentum,
+            self.epsilon,
+        )
+
+
+class QuantLayer:
+    """A convolution with fake-quantized weights.
+
+    The weight tensor is the user's parameter in its own shape; ``shape`` is its [O, I/groups, kh, kw] view.
+    While the layer is stored (between ``store`` and ``restore``) the parameter holds fake-quantized values.
+    With folding, these are the quantized folded weights divided by gamma/sigma again, so that the frozen
+    batch norm after them gives the folded layer's output.
+    """
+
+    def __init__(
+        self,
+        op: ir.Conv2d,
+        config: LayerConfig,
+        weight: Tensor,
+        bias: Tensor | None,
+        norm: BatchNormTensors | None,
+        quantizer: WeightQuantizer,
+    ) -> None:
+        if config.fold_type not in FOLD_TYPES:
+            raise UsageError(f"fold_type must be one of {', '.join(FOLD_TYPES)}, got {config.fold_type!r}")
+        self.op = op
+        self.name = op.name
+        self.config = config
+        self.weight = weight
+        self.bias = bias
+        self.norm = norm
+        self.quantizer = quantizer
+        outputs, kh, kw, inputs = op.weight.shape
+        self.shape = (outputs, inputs, kh, kw)
+        self.frozen = norm is None
+        self.folded = False
+        self.step = torch.ones(1)
+        self.saved: Tensor | None = None
+        self.earlier_grad: Tensor | None = None
+        self.version = -1
+        if isinstance(quantizer, PactWeights):
+            quantizer.projection = config.fold_type == "ICN"
+        self.reset()
+
+    # -- real weights -------------------------------------------------------------------------------------
+
+    def gain(self) -> Tensor:
+        """gamma / sigma [O], ones without batch norm."""
+        return torch.ones(self.shape[0]) if self.norm is None else self.norm.gain()
+
+    def _fold_gain(self) -> Tensor | None:
+        """Gain to fold into the weights, as a column [O, 1, ...]; None when nothing is folded."""
+        if not self.folded or self.norm is None:
+            return None
+        return self.norm.gain().reshape(-1, *[1] * (self.weight.dim() - 1))
+
+    def effective(self, weight: Tensor) -> Tensor:
+        """The weights that the quantizer sees: folded when folding is on."""
+        gain = self._fold_gain()
+        return weight.detach() if gain is None else weight.detach() * gain
+
+    def reset(self) -> None:
+        """Choose thresholds and steps for the current (real) weights."""
+        self.quantizer.reset(self.effective(self.weight))
+
+    def fold(self) -> None:
+        """Freeze the batch norm and, if the layer folds, quantize folded weights from now on."""
+        self.frozen = True
+        if self.norm is not None and self.config.fold_type == "folding_weights":
+            self.folded = True
+            self.reset()
+
+    # -- the two states of the weights --------------------------------------------------------------------
+
+    def store(self) -> None:
+        """Save the real weights and put fake-quantized ones into the parameter."""
+        with torch.no_grad():
+            self.saved = self.weight.detach().clone()
+            # Gradients of earlier batches are done; only this batch's may be transformed by backprop.
+            self.earlier_grad, self.weight.grad = self.weight.grad, None
+            quantized, self.step = self.quantizer.quantize(self.effective(self.saved))
+            gain = self._fold_gain()
+            if gain is not None:
+                quantized = torch.where(gain != 0, quantized / gain, torch.zeros_like(quantized))
+            self.weight.copy_(quantized)
+            self.version = self.weight._version
+
+    def restore(self) -> bool:
+        """Put the real weights back, bit for bit; False when somebody changed the quantized ones meanwhile."""
+        assert self.saved is not None
+        untouched = self.weight._version == self.version
+        with torch.no_grad():
+            self.weight.copy_(self.saved)
+            if self.earlier_grad is not None:
+                grad = self.weight.grad
+                self.weight.grad = self.earlier_grad if grad is None else grad.add_(self.earlier_grad)
+        self.saved = self.earlier_grad = None
+        return untouched
+
+    def backprop(self) -> None:
+        """Turn the gradient at the quantized weights into that of real weights, thresholds and steps."""
+        grad = self.weight.grad
+        if grad is None:
+            return
+        real = self.weight.detach() if self.saved is None else self.saved
+        gain = self._fold_gain()
+        folded_grad = grad if gain is None else torch.where(gain != 0, grad / gain, torch.zeros_like(grad))
+        result = self.quantizer.gradients(self.effective(real), folded_grad)
+        self.weight.grad = result if gain is None else result * gain
+
+    # -- forward ------------------------------------------------------------------------------------------
+
+    def forward(self, x: Tensor, input_scale: Tensor | None, *, training: bool) -> Tensor:
+        """Convolution and batch norm of x [N, C, H, W].
+
+        Args:
+            input_scale: scale of ``x``; the bias is then rounded to the accumulator's grid as on the device.
+            training: a batch norm that is not frozen uses and updates batch statistics.
+        """
+        weight = self.weight.view(self.shape)
+        if self.norm is not None and training and not self.frozen:
+            return self.norm.train_step(conv2d(x, weight, self.bias, self.op.window, self.op.groups))
+        bias = self.bias
+        if self.norm is not None:
+            gain = self.norm.gain()
+            weight = weight * gain.reshape(-1, 1, 1, 1)
+            offset = self.norm.offset()
+            if not self.frozen and self.norm.beta is not None:
+                offset = offset + (self.norm.beta - self.norm.beta.detach())
+            bias = offset if bias is None else bias * gain + offset
+        if bias is not None and input_scale is not None and self.saved is not None:
+            bias = self._on_grid(bias, input_scale)
+        return conv2d(x, weight, bias, self.op.window, self.op.groups)
+
+    def _on_grid(self, bias: Tensor, input_scale: Tensor) -> Tensor:
+        """Bias rounded to multiples of gain * Sx * Sw; channels without gain are constants and keep theirs."""
+        grid = self.step * input_scale
+        if self.norm is not None and not self.folded:
+            grid = grid * self.norm.gain()
+        rounded = round_half_up(bias / grid) * grid
+        return bias + (torch.where(torch.isfinite(rounded), rounded, bias) - bias).detach()
+
+    # -- deployment ---------------------------------------------------------------------------------------
+
+    def deployed(self) -> WeightQuant:
+        """Integer weights and the affine map after them, from the real weights."""
+        real = self.weight.detach() if self.saved is None else self.saved
+        codes, scale, zero = self.quantizer.export(self.effective(real).reshape(self.shape))
+        outputs = self.shape[0]
+        gain = self.gain().double()
+        bias = torch.zeros(outputs, dtype=torch.float64) if self.bias is None else self.bias.detach().double()
+        if self.norm is not None:
+            bias = bias * gain + self.norm.offset().double()
+        return WeightQuant(
+            layer=self.name,
+            codes=codes.permute(0, 2, 3, 1).contiguous().cpu().numpy(),
+            bits=self.quantizer.bits,
+            scale=scale.cpu().numpy(),
+            zero_point=zero.cpu().numpy(),
+            gain=(torch.ones_like(gain) if self.folded else gain).cpu().numpy(),
+            bias=bias.cpu().numpy(),
+        )
+
+    def current_op(self, op: ir.Conv2d) -> ir.Conv2d:
+        """``op`` with the present real weights, bias and batch norm."""
+        real = self.weight.detach() if self.saved is None else self.saved
+        weight = real.reshape(self.shape).permute(0, 2, 3, 1).contiguous().double().cpu().numpy()
+        norm = None
+        if self.norm is not None:
+            ones = torch.ones_like(self.norm.mean)
+            gamma = ones if self.norm.gamma is None else self.norm.gamma.detach()
+            beta = torch.zeros_like(ones) if self.norm.beta is None else self.norm.beta.detach()
+            arrays = [t.double().cpu().numpy().copy() for t in (gamma, beta, self.norm.mean, self.norm.variance)]
+            norm = ir.Norm(arrays[0], arrays[1], arrays[2], arrays[3], self.norm.epsilon)
+        bias = None if self.bias is None else self.bias.detach().double().cpu().numpy().copy()
+        return replace(op, weight=weight.copy(), bias=bias, norm=norm)
+
+
+def norm_tensors(module: nn.Module, names: dict[str, str], epsilon: float) -> BatchNormTensors:
+    """The tensors of the batch norm whose qualified names ``capture`` gave."""
+    owner = module.get_submodule(names["mean"].rpartition(".")[0])
+    tensors = {**dict(module.named_parameters(remove_duplicate=False)), **dict(module.named_buffers())}
+    momentum = getattr(owner, "momentum", 0.1)
+    batches = getattr(owner, "num_batches_tracked", None)
+    return BatchNormTensors(
+        gamma=tensors[names["gamma"]] if "gamma" in names else None,
+        beta=tensors[names["beta"]] if "beta" in names else None,
+        mean=tensors[names["mean"]],
+        variance=tensors[names["variance"]],
+        epsilon=epsilon,
+        momentum=None if momentum is None else float(momentum),
+        batches=batches if isinstance(batches, Tensor) else None,
+    )

@@ -1,0 +1,129 @@
+"""A float graph in torch: operators on [N, C, H, W] tensors, and which tensors share one quantizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import assert_never
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mcuq.ir import graph as ir
+from mcuq.ir.graph import FloatOp, Graph, Window
+from mcuq.quant.activations import clip
+
+
+def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window, groups: int) -> Tensor:
+    """Convolution of x [N, C, H, W] with weight [O, I/groups, kh, kw]; padding may differ per side."""
+    top, left, bottom, right = window.padding
+    if (top, left) == (bottom, right):
+        return F.conv2d(x, weight, bias, window.stride, (top, left), window.dilation, groups)
+    x = F.pad(x, (left, right, top, bottom))
+    return F.conv2d(x, weight, bias, window.stride, 0, window.dilation, groups)
+
+
+def evaluate(op: FloatOp, inputs: tuple[Tensor, ...], conv: Callable[[ir.Conv2d, Tensor], Tensor]) -> Tensor:
+    """One operator of a fused graph without its clamp; ``conv`` computes convolutions."""
+    match op:
+        case ir.Conv2d():
+            return conv(op, inputs[0])
+        case ir.Add():
+            return inputs[0] + inputs[1]
+        case ir.Concat():
+            return torch.cat(inputs, 1)
+        case ir.Clip():
+            return inputs[0]
+        case ir.MaxPool():
+            return max_pool(inputs[0], op.window)
+        case ir.AvgPool():
+            return average_pool(inputs[0], op.window, op.count_include_pad)
+        case ir.Pad():
+            top, left, bottom, right = op.padding
+            return F.pad(inputs[0], (left, right, top, bottom))
+        case ir.Reshape():
+            height, width, channels = op.shape
+            ordered = inputs[0].permute(0, 2, 3, 1).reshape(-1, height, width, channels)
+            return ordered.permute(0, 3, 1, 2)
+        case ir.Softmax():
+            return torch.softmax(inputs[0], 1)
+        case ir.Argmax():
+            return inputs[0].argmax(1, keepdim=True)
+        case ir.Input() | ir.BatchNorm():
+            raise ValueError(f"{op.name}: {type(op).__name__} is not part of a fused graph's body")
+        case _:
+            assert_never(op)
+
+
+def max_pool(x: Tensor, window: Window) -> Tensor:
+    """Max pool; padding taps are left out."""
+    top, left, bottom, right = window.padding
+    half = (window.kernel[0] // 2, window.kernel[1] // 2)
+    if (top, left) == (bottom, right) and top <= half[0] and left <= half[1]:
+        return F.max_pool2d(x, window.kernel, window.stride, (top, left), window.dilation)
+    x = F.pad(x, (left, right, top, bottom), value=float("-inf"))
+    return F.max_pool2d(x, window.kernel, window.stride, 0, window.dilation)
+
+
+def average_pool(x: Tensor, window: Window, include_pad: bool) -> Tensor:
+    """Average over the taps inside the input, or over the whole kernel when padding counts."""
+    if not any(window.padding):
+        return F.avg_pool2d(x, window.kernel, window.stride)
+    top, left, bottom, right = window.padding
+    padded = F.pad(x, (left, right, top, bottom))
+    if include_pad:
+        return F.avg_pool2d(padded, window.kernel, window.stride)
+    inside = F.pad(torch.ones_like(x[:1, :1]), (left, right, top, bottom))
+    share = F.avg_pool2d(inside, window.kernel, window.stride)
+    return F.avg_pool2d(padded, window.kernel, window.stride) / share
+
+
+def clamp_of(op: FloatOp) -> ir.Clamp:
+    """The clip that an operator applies to its output."""
+    return op.clamp if isinstance(op, ir.Conv2d | ir.Add | ir.Clip) else ir.NO_CLAMP
+
+
+def run_float(graph: Graph, x: Tensor, conv: Callable[[ir.Conv2d, Tensor], Tensor]) -> dict[str, Tensor]:
+    """Every tensor of a fused graph for real inputs x [N, C, H, W], nothing quantized."""
+    values: dict[str, Tensor] = {}
+    for op in graph:
+        if isinstance(op, ir.Input):
+            values[op.name] = x
+        else:
+            inputs = tuple(values[name] for name in op.inputs)
+            values[op.name] = clip(evaluate(op, inputs, conv), clamp_of(op))
+    return values
+
+
+def non_negative(graph: Graph) -> frozenset[str]:
+    """Tensors that cannot be negative: behind a ReLU, and what pools, pads, joins only such."""
+    found: set[str] = set()
+    for op in graph:
+        match op:
+            case ir.Conv2d() | ir.Add() | ir.Clip() if op.clamp[0] is not None and op.clamp[0] >= 0:
+                found.add(op.name)
+            case ir.MaxPool() | ir.AvgPool() | ir.Pad() | ir.Reshape() | ir.Concat() | ir.Add() | ir.Clip() if all(
+                name in found for name in op.inputs
+            ):
+                found.add(op.name)
+            case ir.Softmax():
+                found.add(op.name)
+            case _:
+                pass
+    return frozenset(found)
+
+
+def shares_codes(op: FloatOp) -> bool:
+    """The operator only moves or selects codes: with equal bits its output keeps its input's scale."""
+    return isinstance(op, ir.MaxPool | ir.Pad | ir.Reshape)
+
+
+def fixed_at_eight(graph: Graph) -> frozenset[str]:
+    """Tensors that keep 8 bits: the input, graph outputs, inputs of softmax and argmax, and their aliases."""
+    fixed = {graph.input.name, *graph.outputs}
+    for op in reversed(graph.ops):
+        if isinstance(op, ir.Softmax | ir.Argmax):
+            fixed.update((op.name, *op.inputs))
+        elif op.name in fixed and isinstance(op, ir.Reshape):
+            fixed.update(op.inputs)
+    return frozenset(fixed)

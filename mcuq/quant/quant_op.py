@@ -1,0 +1,290 @@
+"""QuantOp: any captured module as a network trained with the quantization that the device will use.
+
+Lifecycle of one batch, as in the reference training loop of Rusci et al. (arXiv 1905.13082)::
+
+    op.store_and_quantize()
+    loss = criterion(op(images), labels)
+    loss.backward()
+    op.backprop_quant_gradients()
+    op.restore_real_value()
+    optimizer.step()
+
+or, with a context manager, ``with op.quantized(): criterion(op(images), labels).backward()``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mcuq.errors import UsageError
+from mcuq.frontend.torch import Capture, capture
+from mcuq.ir import graph as ir
+from mcuq.ir.fuse import fuse
+from mcuq.ir.graph import Normalization
+from mcuq.ir.plans import BitPlan
+from mcuq.ir.quantized import ActivationQuant, QuantizedGraph, QuantParams
+from mcuq.quant import activations, build
+from mcuq.quant.activations import ActivationQuantizer
+from mcuq.quant.layer import LayerConfig, QuantLayer
+from mcuq.quant.network import clamp_of, evaluate, run_float
+from mcuq.quant.ranges import sample_values
+
+
+class QuantOp(nn.Module):
+    """Quantization-aware twin of ``model``; its parameters are ``model``'s own, plus thresholds and steps.
+
+    Args:
+        model: any module :func:`mcuq.frontend.torch.capture` takes, with full-precision activations.
+        quant_type: weight quantizer of every layer, see ``mcuq.quant.weights.QUANT_TYPES``.
+        weight_bits, act_bits: 8, 4 or 2 for all layers; input and outputs always have 8.
+        input_shape: (H, W, C), (L, C) or (L,).
+        fold_type: "folding_weights" or "ICN" (batch norm kept, one multiplier per channel).
+        fold_delay: epoch from which batch norms are frozen (and folded); 0 is at once.
+        layer_config: overrides, dicts with "layer" (index or name) and any of "w_bits", "a_bits",
+            "quant_type", "fold_type".
+        bits: a plan; overrides ``weight_bits`` and ``act_bits``, then ``layer_config`` overrides it.
+        normalization: how uint8 pixels become the module's input; with it the device takes raw pixels.
+        act_type: "LSQ", "PACT" or "Clipped"; default PACT for PerLayerAsymPACT, else LSQ.
+
+    Raises:
+        UnsupportedError: operators without counterpart, or layers that share weights.
+        UsageError: unknown types, bits, layers or keys.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        quant_type: str = "PerChannelsSymMSE",
+        weight_bits: int = 8,
+        *,
+        input_shape: tuple[int, ...],
+        fold_type: str = "folding_weights",
+        fold_delay: int = 0,
+        act_bits: int = 8,
+        layer_config: Iterable[dict[str, Any]] = (),
+        bits: BitPlan | None = None,
+        normalization: Normalization | None = None,
+        act_type: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        captured: Capture = capture(model, input_shape, normalization)
+        self.graph = fuse(captured.graph)
+        self.normalization = normalization
+        self.fold_delay = fold_delay
+        self.frozen = False
+        self.quantize_activations = True
+        default = LayerConfig("", weight_bits, act_bits, quant_type, fold_type)
+        self.configs = build.layer_configs(self.graph, default, layer_config, bits)
+        self.layers: dict[str, QuantLayer] = build.layers(model, captured, self.graph, self.configs)
+        self.weight_quantizers = nn.ModuleList([layer.quantizer for layer in self.layers.values()])
+        default_act = "PACT" if quant_type == "PerLayerAsymPACT" else "LSQ"
+        chosen = build.activation_quantizers(self.graph, self.configs, act_bits, bits, act_type or default_act)
+        self.owner, quantizers = chosen
+        self.activation_quantizers = nn.ModuleList(quantizers.values())
+        self._quantizer: dict[str, ActivationQuantizer] = quantizers
+        self.stored = False
+        if fold_delay == 0:
+            self.start_epoch(0)
+
+    # -- epochs and batches -------------------------------------------------------------------------------
+
+    def start_epoch(self, epoch: int) -> None:
+        """Freeze (and fold, if asked) batch norms once ``epoch`` reaches ``fold_delay``; thresholds reset once."""
+        self._require(stored=False, action="start_epoch")
+        if epoch >= self.fold_delay and not self.frozen:
+            self.frozen = True
+            for layer in self.layers.values():
+                layer.fold()
+                if layer.norm is not None:
+                    for parameter in (layer.norm.gamma, layer.norm.beta):
+                        if parameter is not None:
+                            parameter.requires_grad_(False)
+
+    def store_and_quantize(self) -> None:
+        """Save the real weights and put fake-quantized ones in their place.
+
+        Raises:
+            UsageError: they are stored already.
+        """
+        self._require(stored=False, action="store_and_quantize")
+        for layer in self.layers.values():
+            layer.store()
+        self.stored = True
+
+    def backprop_quant_gradients(self) -> None:
+        """After ``backward``: gradients of real weights, thresholds and steps from those of quantized weights.
+
+        Raises:
+            UsageError: weights are not stored.
+        """
+        self._require(stored=True, action="backprop_quant_gradients")
+        for layer in self.layers.values():
+            layer.backprop()
+
+    def restore_real_value(self) -> None:
+        """Put the real weights back, bit for bit.
+
+        Raises:
+            UsageError: not stored; or quantized weights were changed meanwhile, as by an optimizer step in the
+                wrong place (the real weights are restored all the same).
+        """
+        self._require(stored=True, action="restore_real_value")
+        changed = [name for name, layer in self.layers.items() if not layer.restore()]
+        self.stored = False
+        if changed:
+            raise UsageError(
+                f"weights of {', '.join(changed)} changed while quantized; "
+                "call optimizer.step() after restore_real_value()"
+            )
+
+    @contextmanager
+    def quantized(self) -> Generator[QuantOp]:
+        """Quantized weights inside; on leaving, gradients are propagated and real weights restored."""
+        self.store_and_quantize()
+        try:
+            yield self
+            self.backprop_quant_gradients()
+        finally:
+            self.restore_real_value()
+
+    def guard(self, optimizer: torch.optim.Optimizer) -> None:
+        """Make ``optimizer.step()`` raise UsageError while weights are quantized."""
+
+        def check(*_: Any) -> None:
+            self._require(stored=False, action="optimizer.step()")
+
+        optimizer.register_step_pre_hook(check)
+
+    def _require(self, *, stored: bool, action: str) -> None:
+        if self.stored != stored:
+            state = "are quantized; call restore_real_value()" if self.stored else "are real; store_and_quantize()"
+            raise UsageError(f"{action}: the weights {state} first")
+
+    # -- forward ------------------------------------------------------------------------------------------
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """The network with quantized activations; weights as they are (stored: quantized, else real).
+
+        Args:
+            x: [N, C, H, W] (or [N, C, L], [N, L]): uint8 pixels, which need ``normalization``, or real inputs.
+
+        Returns:
+            Each output as the module gives it; vectors are [N, F].
+        """
+        values = self.tensors(x)
+        outputs = tuple(self._shaped(values[name]) for name in self.graph.outputs)
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def tensors(self, x: Tensor) -> dict[str, Tensor]:
+        """Every tensor [N, C, H, W] of the fake-quantized network."""
+        x = self._real_input(x)
+        if self.quantize_activations and not all(q.ready for q in self._quantizer.values()):
+            self.calibrate([x])
+        values: dict[str, Tensor] = {}
+        for op in self.graph:
+            inputs = tuple(values[name] for name in op.inputs)
+            y = x if isinstance(op, ir.Input) else evaluate(op, inputs, self._conv)
+            values[op.name] = self._quantize(op, y)
+        return values
+
+    def _conv(self, op: ir.Conv2d, x: Tensor) -> Tensor:
+        scale = self._quantizer[self.owner[op.inputs[0]]].scale() if self.quantize_activations else None
+        return self.layers[op.name].forward(x, scale, training=self.training)
+
+    def _quantize(self, op: ir.FloatOp, y: Tensor) -> Tensor:
+        if not self.quantize_activations:
+            return activations.clip(y, clamp_of(op))
+        if self.owner.get(op.name) != op.name:
+            return y
+        return self._quantizer[op.name](y, clamp_of(op))
+
+    def _real_input(self, x: Tensor) -> Tensor:
+        if x.dtype == torch.uint8:
+            if self.normalization is None:
+                raise UsageError("uint8 inputs need normalization=Normalization(scale, zero_point)")
+            x = (x.float() - self.normalization.zero_point) * self.normalization.scale
+        height, width, channels = self.graph.input.shape
+        if x.dim() == 4:
+            return x
+        return x.reshape(-1, channels, height, width)
+
+    def _shaped(self, y: Tensor) -> Tensor:
+        return y.flatten(1) if y.shape[2:] == (1, 1) else y
+
+    # -- ranges -------------------------------------------------------------------------------------------
+
+    def calibrate(self, batches: Iterable[Tensor]) -> None:
+        """Choose activation ranges with the least squared error on ``batches`` of inputs; weights stay real.
+
+        Batch norms use running statistics; nothing but ranges changes.
+
+        Raises:
+            UsageError: no batch was given.
+        """
+        stored = self.stored
+        if stored:
+            self.restore_real_value()
+        samples: dict[str, list[Tensor]] = {}
+        with torch.no_grad():
+            for batch in batches:
+                values = run_float(self.graph, self._real_input(batch), self._float_conv)
+                for name in self._quantizer:
+                    samples.setdefault(name, []).append(sample_values(values[name]))
+        if not samples:
+            raise UsageError("calibrate needs at least one batch")
+        for name, quantizer in self._quantizer.items():
+            if name != self.graph.input.name or self.normalization is None:
+                quantizer.calibrate(torch.cat(samples[name]))
+        if stored:
+            self.store_and_quantize()
+
+    def _float_conv(self, op: ir.Conv2d, x: Tensor) -> Tensor:
+        return self.layers[op.name].forward(x, None, training=False)
+
+    def param_groups(self, lr: float, weight_decay: float = 0.0, step_lr: float | None = None) -> list[dict[str, Any]]:
+        """Optimizer groups: weights (decayed), biases and norms (not decayed), thresholds and steps (own rate).
+
+        Args:
+            step_lr: learning rate of thresholds and steps; default ``lr`` / 10.
+        """
+        own = [p for q in (*self.weight_quantizers, *self.activation_quantizers) for p in q.parameters()]
+        known = {id(p) for p in own}
+        users = [p for p in self.model.parameters() if id(p) not in known]
+        return [
+            {"params": [p for p in users if p.dim() > 1], "lr": lr, "weight_decay": weight_decay},
+            {"params": [p for p in users if p.dim() <= 1], "lr": lr, "weight_decay": 0.0},
+            {"params": own, "lr": lr / 10 if step_lr is None else step_lr, "weight_decay": 0.0},
+        ]
+
+    # -- deployment ---------------------------------------------------------------------------------------
+
+    def generate_deployment_model(self) -> QuantizedGraph:
+        """The network's integer codes and ranges; ``mcuq.lower.lower`` turns it into the integer graph.
+
+        Raises:
+            UsageError: activation ranges were never set (calibrate first).
+        """
+        missing = [name for name, quantizer in self._quantizer.items() if not quantizer.ready]
+        if missing:
+            raise UsageError(f"no activation range for {', '.join(missing)}; call calibrate(batches) first")
+        ops = tuple(self.layers[op.name].current_op(op) if isinstance(op, ir.Conv2d) else op for op in self.graph)
+        return QuantizedGraph(
+            ir.Graph(ops, self.graph.outputs),
+            tuple(layer.deployed() for layer in self.layers.values()),
+            tuple(ActivationQuant(op.name, self._params(op)) for op in self.graph),
+        )
+
+    def _params(self, op: ir.FloatOp) -> QuantParams:
+        match op:
+            case ir.Softmax():
+                return QuantParams(8, 1 / 256, -128)
+            case ir.Argmax():
+                return QuantParams(32, 1.0, 0)
+            case _:
+                return self._quantizer[self.owner[op.name]].params()

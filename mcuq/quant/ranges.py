@@ -1,0 +1,141 @@
+"""Choosing ranges: minimum squared error, percentiles and progressive projection (PPQ)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mcuq.numerics import code_range, weight_range
+from mcuq.quant.rounding import round_half_up
+
+SEARCH_SAMPLES = 1 << 14
+"""Values per tensor on which activation ranges are searched; the extremes are always kept."""
+
+
+def symmetric_mse_steps(rows: Tensor, bits: int) -> Tensor:
+    """Step per row with the least squared error of symmetric codes, by grid search and one refinement.
+
+    Args:
+        rows: [R, K]. Rows of zeros get the median step of the others (1 / top when all are zero).
+    """
+    low, high = weight_range(bits)
+    largest = rows.abs().amax(dim=1)
+    top = largest / high
+    best = torch.full_like(top, torch.inf)
+    factors = torch.ones_like(top)
+    for factor in torch.linspace(0.04, 1.04, 51).tolist():
+        best, factors = _keep_better(rows, top, torch.full_like(top, factor), low, high, best, factors)
+    centre = factors.clone()
+    for shift in torch.linspace(-0.018, 0.018, 9).tolist():
+        best, factors = _keep_better(rows, top, centre + shift, low, high, best, factors)
+    return fill_empty(top * factors, largest > 0, 1.0 / high)
+
+
+def _keep_better(
+    rows: Tensor, top: Tensor, trial: Tensor, low: int, high: int, best: Tensor, factors: Tensor
+) -> tuple[Tensor, Tensor]:
+    step = (top * trial).clamp_min(torch.finfo(rows.dtype).tiny).unsqueeze(1)
+    codes = round_half_up(rows / step).clamp_(low, high)
+    error = (codes.mul_(step) - rows).square_().sum(dim=1)
+    better = error < best
+    return torch.where(better, error, best), torch.where(better, trial, factors)
+
+
+def fill_empty(steps: Tensor, used: Tensor, default: float) -> Tensor:
+    """``steps`` where ``used``, elsewhere the median of the used ones (``default`` when there is none)."""
+    fallback = steps[used].median() if bool(used.any()) else torch.tensor(default, dtype=steps.dtype)
+    return torch.where(used, steps, fallback)
+
+
+def progressive_projection(weights: Tensor, bits: int, rounds: int = 10) -> tuple[float, float]:
+    """Thresholds (low, high) by progressive projection quantization; never worse than min/max.
+
+    From the widest step on, codes are fixed and the least-squares step for them is taken,
+    g = sum(q w) / sum(q q). The thresholds of the round with the least squared error are returned; min/max
+    is one of the candidates.
+    """
+    w = weights.detach().flatten().double()
+    levels = (1 << bits) - 1
+    mean = float(w.mean())
+    step = 2.0 / levels * float((w - mean).abs().max())
+    candidates = [(min(float(w.min()), 0.0), max(float(w.max()), 0.0))]
+    for _ in range(rounds):
+        if step <= 0.0:
+            break
+        high, low = max(mean + step * levels / 2, 0.0), min(mean - step * levels / 2, 0.0)
+        candidates.append((low, high))
+        q = round_half_up(w.clamp(low, high) / step)
+        energy = float((q * q).sum())
+        step = float((q * w).sum()) / energy if energy > 0 else 0.0
+    return min(candidates, key=lambda c: asymmetric_error(w, c[0], c[1], bits))
+
+
+def asymmetric_error(w: Tensor, low: float, high: float, bits: int) -> float:
+    """Sum of squared errors of asymmetric codes between thresholds low <= 0 <= high."""
+    levels = (1 << bits) - 1
+    clamped = w.clamp(low, high)
+    span = max(float(clamped.max()), 0.0) - min(float(clamped.min()), 0.0)
+    step = (span if span > 0 else 1.0) / levels
+    zero = min(max(int(-(min(float(clamped.min()), 0.0) / step + 0.5) // 1), 0), levels)
+    q = round_half_up(clamped / step).clamp_(-zero, levels - zero)
+    return float((q * step - w).square().sum())
+
+
+def sample_values(x: Tensor, count: int = SEARCH_SAMPLES) -> Tensor:
+    """At most ``count`` evenly spaced values of ``x`` and its two extremes, as a vector."""
+    flat = x.detach().flatten()
+    stride = max(1, -(-flat.numel() // count))
+    return torch.cat([flat[::stride], flat.min().reshape(1), flat.max().reshape(1)])
+
+
+def mse_activation_range(values: Tensor, bits: int, *, signed: bool) -> tuple[float, int]:
+    """(scale, zero point) with the least squared error on ``values``; zero is always representable.
+
+    Args:
+        values: vector of samples. ``signed``: the tensor can be negative, so the zero point is free.
+    """
+    qmin, qmax = code_range(bits)
+    levels = qmax - qmin
+    x = values.double()
+    low, high = min(float(x.min()), 0.0), max(float(x.max()), 0.0)
+    if not signed:
+        low = 0.0
+    span = high - low
+    if span <= 0.0:
+        return 1.0 / levels, qmin
+    best = (torch.inf, 1.0 / levels, 0)
+    for zero in _zero_candidates(low, span, levels, bits) if signed else [0]:
+        room = max(high / (levels - zero) if zero < levels else 0.0, -low / zero if zero else 0.0)
+        if zero == 0 and signed:
+            room = high / levels
+        trials = torch.linspace(0.05, 1.0, 39).tolist() if bits < 8 else torch.linspace(0.4, 1.0, 25).tolist()
+        for factor in trials:
+            step = room * factor
+            if step <= 0.0:
+                continue
+            q = round_half_up(x / step).clamp_(-zero, levels - zero)
+            error = float((q.mul_(step) - x).square_().sum())
+            if error < best[0]:
+                best = (error, step, zero)
+    return best[1], qmin + best[2]
+
+
+def _zero_candidates(low: float, span: float, levels: int, bits: int) -> list[int]:
+    exact = round(-low / span * levels)
+    reach = 2 if bits == 8 else levels
+    return [z for z in range(exact - reach, exact + reach + 1) if 0 <= z <= levels]
+
+
+def percentile_activation_range(
+    values: Tensor, bits: int, *, signed: bool, fraction: float = 0.9995
+) -> tuple[float, int]:
+    """(scale, zero point) that covers the central ``fraction`` of ``values`` and zero."""
+    qmin, qmax = code_range(bits)
+    x = values.double()
+    high = max(float(torch.quantile(x, fraction)), 0.0)
+    low = min(float(torch.quantile(x, 1.0 - fraction)), 0.0) if signed else 0.0
+    span = high - low
+    if span <= 0.0:
+        return 1.0 / (qmax - qmin), qmin
+    step = span / (qmax - qmin)
+    return step, min(max(qmin + int((-low / step + 0.5) // 1), qmin), qmax)
