@@ -1,0 +1,71 @@
+"""Constant arrays of a model, packed as its kernels read them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mcuq.ir.integer import IntegerGraph, IntegerOp, QAvgPool, QConv2d, QSoftmax
+from mcuq.numerics import pack
+from mcuq.target.kernels import WeightLayout
+from mcuq.target.runtime import conv_kernel
+
+_BYTES_PER_LINE = 24
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ConstArray:
+    """``const <c_type> <prefix>_l<step>_<field>[...]``; ``role`` says what it counts as in the size table."""
+
+    field: str
+    c_type: str
+    values: NDArray[Any]
+    role: str
+
+    def lines(self) -> Iterator[str]:
+        """Initializer lines, without indentation."""
+        texts = [str(value) for value in self.values.tolist()]
+        step = _BYTES_PER_LINE if self.values.dtype.itemsize == 1 else 8
+        for start in range(0, len(texts), step):
+            yield ", ".join(texts[start : start + step]) + ","
+
+
+def packed_weights(weight: NDArray[np.int8], bits: int, layout: WeightLayout) -> NDArray[np.uint8]:
+    """Weight codes [O, kh, kw, I/groups] as the bytes a kernel reads.
+
+    rows: per output channel one packed row of kh*kw*(I/groups) codes, channels innermost.
+    taps: per kernel tap one packed row of O codes (depthwise: I/groups is 1).
+    """
+    if layout == "rows":
+        return pack(weight.reshape(weight.shape[0], -1), bits).reshape(-1)
+    taps = weight.reshape(weight.shape[0], -1).T
+    return pack(taps, bits).reshape(-1)
+
+
+def const_arrays(op: IntegerOp, graph: IntegerGraph, core: str) -> tuple[ConstArray, ...]:
+    """The constant arrays ``op`` needs on ``core``, in the order they are written."""
+    match op:
+        case QConv2d():
+            layout = conv_kernel(op, graph, core).layout
+            arrays = [
+                ConstArray("weights", "uint8_t", packed_weights(op.weight, op.weight_bits, layout), "weights"),
+                ConstArray("bias", "int32_t", op.bias, "parameters"),
+                ConstArray("multipliers", "int32_t", op.multiplier, "parameters"),
+                ConstArray("shifts", "uint8_t", op.shift, "parameters"),
+            ]
+            if np.any(op.weight_zero_point):
+                arrays.append(ConstArray("zero_points", "int8_t", op.weight_zero_point, "parameters"))
+            return tuple(arrays)
+        case QAvgPool():
+            return (
+                ConstArray("multipliers", "int32_t", op.multiplier, "parameters"),
+                ConstArray("shifts", "uint8_t", op.shift, "parameters"),
+            )
+        case QSoftmax():
+            return (ConstArray("table", "uint16_t", op.table, "parameters"),)
+        case _:
+            return ()

@@ -1,0 +1,193 @@
+"""One operator of the integer graph as C: its parameter struct and the call in ``<prefix>_invoke``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import assert_never
+
+from mcuq.emit import literals
+from mcuq.emit.arrays import const_arrays
+from mcuq.emit.literals import Fields
+from mcuq.ir.integer import (
+    IntegerGraph,
+    IntegerOp,
+    QAdd,
+    QArgmax,
+    QAvgPool,
+    QConcat,
+    QConv2d,
+    QInput,
+    QMaxPool,
+    QPad,
+    QRescale,
+    QReshape,
+    QSoftmax,
+)
+from mcuq.target.runtime import function
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A constant array of structs that an operator's parameters point to."""
+
+    c_type: str
+    name: str
+    rows: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """C text of one operator: struct type ("" for none), its members, tables before it, and statements."""
+
+    params_type: str
+    fields: Fields
+    tables: tuple[Table, ...]
+    statements: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a call needs to know around its operator. ``idents``: C name of every tensor's pointer."""
+
+    graph: IntegerGraph
+    core: str
+    prefix: str
+    idents: dict[str, str]
+    scratch: str
+    aliased: bool
+
+    def symbol(self, op: IntegerOp, suffix: str) -> str:
+        return f"{self.prefix}_{self.idents[op.name]}_{suffix}"
+
+
+def call(op: IntegerOp, at: Context) -> Call:
+    """C text of ``op``."""
+    name = function(op, at.graph, at.core)
+    out = at.idents[op.name]
+    inputs = [at.idents[i] for i in op.inputs]
+    params = f"&{at.symbol(op, 'params')}"
+    match op:
+        case QInput():
+            size = f"{at.prefix.upper()}_INPUT_SIZE"
+            return Call("", [], (), (f"{name}({out}, {size});",) if name else ())
+        case QConv2d():
+            text = f"{name}({params}, {inputs[0]}, {out}, {at.scratch});"
+            return Call("mcuq_conv2d_params", _conv(op, at), (), (text,))
+        case QAdd():
+            text = f"{name}({params}, {inputs[0]}, {inputs[1]}, {out});"
+            return Call("mcuq_add_params", _add(op, at), (), (text,))
+        case QConcat():
+            pointers = f"const void *const {out}_inputs[] = {{{', '.join(inputs)}}};"
+            text = f"{name}({params}, {out}_inputs, {out});"
+            return Call("mcuq_concat_params", _concat(op, at), _concat_tables(op, at), (pointers, text))
+        case QMaxPool() | QAvgPool() | QPad() | QRescale():
+            kind, fields = _one_input(op, at)
+            return Call(f"mcuq_{kind}_params", fields, (), (f"{name}({params}, {inputs[0]}, {out});",))
+        case QReshape():
+            return Call("", [], (), () if at.aliased else (_reshape(op, at, name),))
+        case QSoftmax():
+            text = f"{name}({at.symbol(op, 'table')}, {_literal(op, at)}, {inputs[0]}, (int8_t *){out});"
+            return Call("", [], (), (text,))
+        case QArgmax():
+            return Call("", [], (), (f"{name}({_literal(op, at)}, {inputs[0]}, {out});",))
+        case _:
+            assert_never(op)
+
+
+def _literal(op: IntegerOp, at: Context) -> str:
+    return f"(mcuq_shape){literals.shape(at.graph.tensor(op.inputs[0]), op.name)}"
+
+
+def _reshape(op: QReshape, at: Context, name: str) -> str:
+    target = f"(mcuq_shape){literals.shape(op.output, op.name)}"
+    return f"{name}({_literal(op, at)}, {target}, {at.idents[op.inputs[0]]}, {at.idents[op.name]});"
+
+
+def _in_out(op: IntegerOp, at: Context) -> Fields:
+    source = at.graph.tensor(op.inputs[0])
+    return [("input", literals.shape(source, op.inputs[0])), ("output", literals.shape(op.output, op.name))]
+
+
+def _conv(op: QConv2d, at: Context) -> Fields:
+    source = at.graph.tensor(op.inputs[0])
+    fields: Fields = []
+    members = {"zero_points": "weight_zero_points"}
+    for array in const_arrays(op, at.graph, at.core):
+        fields.append((members.get(array.field, array.field), at.symbol(op, array.field)))
+    fields += _in_out(op, at)
+    per_channel_zero = op.weight_zero_point.size > 1 and any(f == "weight_zero_points" for f, _ in fields)
+    fields += [
+        ("window", literals.window(op.window, op.name)),
+        ("groups", literals.number(op.groups, "uint16_t", f"groups of layer {op.name}")),
+        ("per_channel_scale", str(int(op.multiplier.size > 1))),
+        ("per_channel_zero_point", str(int(per_channel_zero))),
+        ("input_zero_point", str(source.zero_point)),
+        ("output_zero_point", str(op.output.zero_point)),
+    ]
+    return fields + literals.clamp(op.clamp)
+
+
+def _add(op: QAdd, at: Context) -> Fields:
+    a, b = (at.graph.tensor(name) for name in op.inputs)
+    return [
+        ("shape", literals.shape(op.output, op.name)),
+        ("bits_a", str(a.bits)),
+        ("bits_b", str(b.bits)),
+        ("shift", str(op.affine.shift)),
+        ("multiplier_a", literals.int32(op.affine.multipliers[0])),
+        ("multiplier_b", literals.int32(op.affine.multipliers[1])),
+        ("constant", literals.int32(op.affine.constant)),
+        *literals.clamp(op.clamp),
+    ]
+
+
+def _concat(op: QConcat, at: Context) -> Fields:
+    return [
+        ("inputs", at.symbol(op, "shapes")),
+        ("affines", at.symbol(op, "affines")),
+        ("count", literals.number(len(op.inputs), "uint16_t", f"inputs of layer {op.name}")),
+        ("output", literals.shape(op.output, op.name)),
+        *literals.clamp(op.clamp),
+    ]
+
+
+def _concat_tables(op: QConcat, at: Context) -> tuple[Table, ...]:
+    shapes = tuple(literals.shape(at.graph.tensor(name), name) for name in op.inputs)
+    affines = tuple(literals.affine(entry) for entry in op.affines)
+    return (
+        Table("mcuq_shape", at.symbol(op, "shapes"), shapes),
+        Table("mcuq_affine", at.symbol(op, "affines"), affines),
+    )
+
+
+def _one_input(op: QMaxPool | QAvgPool | QPad | QRescale, at: Context) -> tuple[str, Fields]:
+    """Name of the parameter struct (without ``mcuq_`` and ``_params``) and its members."""
+    tail = literals.clamp(op.clamp)
+    match op:
+        case QMaxPool():
+            window = ("window", literals.window(op.window, op.name))
+            return "max_pool", [*_in_out(op, at), window, ("affine", literals.affine(op.affine)), *tail]
+        case QAvgPool():
+            fields = [
+                ("multipliers", at.symbol(op, "multipliers")),
+                ("shifts", at.symbol(op, "shifts")),
+                ("table_length", literals.number(op.multiplier.size, "uint16_t", f"taps of layer {op.name}")),
+                *_in_out(op, at),
+                ("window", literals.window(op.window, op.name)),
+                ("input_zero_point", str(at.graph.tensor(op.inputs[0]).zero_point)),
+                ("output_zero_point", str(op.output.zero_point)),
+            ]
+            return "avg_pool", fields + tail
+        case QPad():
+            fields = [
+                *_in_out(op, at),
+                ("pad_top", literals.number(op.padding[0], "uint8_t", f"padding of layer {op.name}")),
+                ("pad_left", literals.number(op.padding[1], "uint8_t", f"padding of layer {op.name}")),
+                ("output_zero_point", str(op.output.zero_point)),
+                ("affine", literals.affine(op.affine)),
+            ]
+            return "pad", fields + tail
+        case QRescale():
+            return "rescale", [*_in_out(op, at), ("affine", literals.affine(op.affine)), *tail]
+        case _:
+            assert_never(op)

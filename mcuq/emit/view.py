@@ -1,0 +1,276 @@
+"""What the templates are filled with: every figure and name computed, nothing left to reckon."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mcuq.emit.arrays import ConstArray, const_arrays
+from mcuq.emit.literals import Fields
+from mcuq.emit.names import comment_name
+from mcuq.emit.operators import Call, Context, Table, call
+from mcuq.errors import CheckError
+from mcuq.ir.integer import IntegerGraph, IntegerOp, QConv2d, QInput, QReshape, QTensor, reshape_is_alias
+from mcuq.ir.plans import Buffer, MemoryPlan
+from mcuq.target.runtime import conv_kernel
+
+_CHART_COLUMNS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class TensorView:
+    """An activation: C name, comment text, arena offset and bytes, and how it is declared."""
+
+    ident: str
+    label: str
+    text: str
+    offset: int
+    size: int
+    c_type: str
+    scratch: int | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepView:
+    """One operator: comment, constants, parameters and statements."""
+
+    index: int
+    ident: str
+    comment: tuple[str, ...]
+    params_type: str
+    fields: Fields
+    tables: tuple[Table, ...]
+    arrays: tuple[tuple[str, ConstArray], ...]
+    statements: tuple[str, ...]
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class PortView:
+    """Input or output of the network as the header declares it."""
+
+    macro: str
+    function: str
+    ident: str
+    c_type: str
+    size: int
+    elements: int
+    height: int
+    width: int
+    channels: int
+    bits: int
+    scale: str
+    zero_point: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModelView:
+    """Everything the templates of a model print."""
+
+    prefix: str
+    upper: str
+    core: str
+    steps: tuple[StepView, ...]
+    tensors: tuple[TensorView, ...]
+    chart: tuple[str, ...]
+    arena_bytes: int
+    alignment: int
+    input: PortView
+    outputs: tuple[PortView, ...]
+    pixels: bool
+    macs: int
+    weight_bytes: int
+    parameter_bytes: int
+
+
+def tensor_text(tensor: QTensor) -> str:
+    height, width, channels = tensor.shape
+    return f"{height}x{width}x{channels}, {tensor.bits} bits"
+
+
+def c_type(tensor: QTensor) -> str:
+    """Element type of a tensor's buffer: packed tensors are bytes."""
+    return {8: "int8_t", 32: "int32_t"}.get(tensor.bits, "uint8_t")
+
+
+def build_view(graph: IntegerGraph, plan: MemoryPlan, core: str, prefix: str) -> ModelView:
+    """Everything to print.
+
+    Raises:
+        CheckError: plan and graph do not belong together.
+        UnsupportedError: a figure is too large for the runtime's parameter structs.
+    """
+    _check_plan(graph, plan, core)
+    ordered = tuple(graph.op(name) for name in plan.order)
+    idents = {op.name: f"l{index}" for index, op in enumerate(ordered)}
+    steps = tuple(_step(op, i, graph, plan, core, prefix, idents) for i, op in enumerate(ordered))
+    arrays = [array for step in steps for _, array in step.arrays]
+    many = len(graph.outputs) > 1
+    return ModelView(
+        prefix=prefix,
+        upper=prefix.upper(),
+        core=core,
+        steps=steps,
+        tensors=tuple(_tensor(op, graph, plan, core, idents) for op in ordered),
+        chart=_chart(plan, idents),
+        arena_bytes=plan.arena_bytes,
+        alignment=plan.alignment,
+        input=_input(graph.input, idents),
+        outputs=tuple(_output(graph.op(n), idents, str(i) if many else "") for i, n in enumerate(graph.outputs)),
+        pixels=graph.input.encoding == "uint8",
+        macs=sum(_macs(op) for op in graph),
+        weight_bytes=sum(a.values.nbytes for a in arrays if a.role == "weights"),
+        parameter_bytes=sum(a.values.nbytes for a in arrays if a.role == "parameters"),
+    )
+
+
+def _macs(op: IntegerOp) -> int:
+    return op.output.shape[0] * op.output.shape[1] * op.weight.size if isinstance(op, QConv2d) else 0
+
+
+def _scratch(op: IntegerOp, graph: IntegerGraph, core: str) -> int:
+    return conv_kernel(op, graph, core).scratch_bytes if isinstance(op, QConv2d) else 0
+
+
+def _check_plan(graph: IntegerGraph, plan: MemoryPlan, core: str) -> None:
+    """The plan has a large enough, aligned buffer for everything; that they do not collide is the planner's proof."""
+    if sorted(plan.order) != sorted(op.name for op in graph):
+        raise CheckError("the memory plan orders other operators than the graph has; plan this graph again")
+    for op in graph:
+        need = [("activation", op.output.bytes, 4 if op.output.bits == 32 else 1)]
+        if scratch := _scratch(op, graph, core):
+            need.append(("scratch", scratch, 4))
+        for kind, size, alignment in need:
+            try:
+                buffer = plan.buffer(op.name, kind)
+            except KeyError:
+                raise CheckError(f"the memory plan has no {kind} buffer for layer {op.name}; plan for core {core}") from None
+            if buffer.size < size or buffer.offset + size > plan.arena_bytes or buffer.offset % alignment:
+                raise CheckError(
+                    f"the memory plan gives layer {op.name} {buffer.size} bytes at {buffer.offset} of {plan.arena_bytes}, "
+                    f"but its {kind} needs {size} bytes at a multiple of {alignment}; plan for core {core}"
+                )
+
+
+def _aliased(op: IntegerOp, graph: IntegerGraph, plan: MemoryPlan) -> bool:
+    """A reshape whose output already lies where its input is."""
+    if not isinstance(op, QReshape):
+        return False
+    source = op.inputs[0]
+    same_place = plan.buffer(op.name).offset == plan.buffer(source).offset
+    if same_place and not reshape_is_alias(graph.tensor(source), op.output):
+        raise CheckError(f"the memory plan aliases layer {op.name}, whose rows must be repacked; plan this graph again")
+    return same_place
+
+
+def _step(
+    op: IntegerOp, index: int, graph: IntegerGraph, plan: MemoryPlan, core: str, prefix: str, idents: dict[str, str]
+) -> StepView:
+    scratch = f"arena + L{index}_SCRATCH" if _scratch(op, graph, core) else "NULL"
+    at = Context(graph, core, prefix, idents, scratch, _aliased(op, graph, plan))
+    text: Call = call(op, at)
+    arrays = const_arrays(op, graph, core)
+    title = _title(op)
+    return StepView(
+        index=index,
+        ident=idents[op.name],
+        comment=_comment(op, graph, arrays, title, at.aliased),
+        params_type=text.params_type,
+        fields=text.fields,
+        tables=text.tables,
+        arrays=tuple((at.symbol(op, array.field), array) for array in arrays),
+        statements=text.statements,
+        title=f"{comment_name(op.name)}: {title}",
+    )
+
+
+def _title(op: IntegerOp) -> str:
+    kind = type(op).__name__.removeprefix("Q").lower()
+    window = getattr(op, "window", None)
+    if window is None:
+        return kind
+    stride = "" if window.stride == (1, 1) else f" stride {window.stride[0]}x{window.stride[1]}"
+    groups = f" groups {op.groups}" if isinstance(op, QConv2d) and op.groups > 1 else ""
+    return f"{kind} {window.kernel[0]}x{window.kernel[1]}{stride}{groups}"
+
+
+def _comment(
+    op: IntegerOp, graph: IntegerGraph, arrays: tuple[ConstArray, ...], title: str, aliased: bool
+) -> tuple[str, ...]:
+    inputs = " + ".join(tensor_text(graph.tensor(name)) for name in op.inputs)
+    flow = f"{inputs} -> {tensor_text(op.output)}" if inputs else tensor_text(op.output)
+    lines = [f"{comment_name(op.name)}: {title}", f"{flow} ({op.output.bytes} bytes)"]
+    if isinstance(op, QConv2d):
+        stored = sum(array.values.nbytes for array in arrays if array.role == "weights")
+        lines.append(f"weights {op.weight_bits} bits, {stored} bytes; {_macs(op)} multiply-accumulates")
+    if aliased:
+        lines.append("the same bytes under another shape: nothing to compute")
+    return tuple(lines)
+
+
+def _tensor(
+    op: IntegerOp, graph: IntegerGraph, plan: MemoryPlan, core: str, idents: dict[str, str]
+) -> TensorView:
+    scratch = plan.buffer(op.name, "scratch").offset if _scratch(op, graph, core) else None
+    return TensorView(
+        ident=idents[op.name],
+        label=idents[op.name].upper(),
+        text=f"{comment_name(op.name)}, {tensor_text(op.output)}",
+        offset=plan.buffer(op.name).offset,
+        size=op.output.bytes,
+        c_type="int32_t" if op.output.bits == 32 else "uint8_t",
+        scratch=scratch,
+    )
+
+
+def _port(op: IntegerOp, ident: str, macro: str, function: str, element: str) -> PortView:
+    tensor = op.output
+    height, width, channels = tensor.shape
+    return PortView(
+        macro=macro,
+        function=function,
+        ident=ident,
+        c_type=element,
+        size=tensor.bytes,
+        elements=height * width * channels,
+        height=height,
+        width=width,
+        channels=channels,
+        bits=tensor.bits,
+        scale=repr(float(tensor.scale)),
+        zero_point=tensor.zero_point,
+        text=tensor_text(tensor),
+    )
+
+
+def _input(op: QInput, idents: dict[str, str]) -> PortView:
+    element = "uint8_t" if op.encoding == "uint8" else c_type(op.output)
+    return _port(op, idents[op.name], "INPUT", "input", element)
+
+
+def _output(op: IntegerOp, idents: dict[str, str], number: str) -> PortView:
+    suffix = "" if number in ("", "0") else number
+    return _port(op, idents[op.name], f"OUTPUT{suffix}", f"output{suffix}", c_type(op.output))
+
+
+def _chart(plan: MemoryPlan, idents: dict[str, str]) -> tuple[str, ...]:
+    """Rows of the liveness table: buffer, offset, bytes, steps, and a bar over the steps."""
+    steps = len(plan.order)
+    per_column = -(-steps // _CHART_COLUMNS)
+    columns = -(-steps // per_column)
+    head = f"{'buffer':<13}{'offset':>9}{'bytes':>9}  {'steps':<9}" + "one column per "
+    head += "step" if per_column == 1 else f"{per_column} steps"
+    rows = [head]
+    for buffer in sorted(plan.buffers, key=lambda b: (b.first, b.offset, b.kind, int(idents[b.name][1:]))):
+        bar = "".join(_mark(buffer, column * per_column, per_column) for column in range(columns))
+        label = idents[buffer.name] + (" scratch" if buffer.kind == "scratch" else "")
+        lifetime = f"{buffer.first}-{buffer.last}"
+        rows.append(f"{label:<13}{buffer.offset:>9}{buffer.size:>9}  {lifetime:<9}{bar}".rstrip())
+    return tuple(rows)
+
+
+def _mark(buffer: Buffer, start: int, count: int) -> str:
+    alive = buffer.first < start + count and buffer.last >= start
+    return ("+" if buffer.kind == "scratch" else "#") if alive else "."
+
+

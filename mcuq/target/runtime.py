@@ -1,0 +1,130 @@
+"""Which runtime function every operator of an integer graph calls, and which runtime files a model needs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import assert_never
+
+import numpy as np
+
+from mcuq.ir.integer import (
+    IntegerGraph,
+    IntegerOp,
+    QAdd,
+    QArgmax,
+    QAvgPool,
+    QConcat,
+    QConv2d,
+    QInput,
+    QMaxPool,
+    QPad,
+    QRescale,
+    QReshape,
+    QSoftmax,
+)
+from mcuq.target.files import product_dir, product_file
+from mcuq.target.kernels import ConvCase, Kernel, select
+
+
+def conv_case(op: QConv2d, graph: IntegerGraph) -> ConvCase:
+    """What kernel choice needs to know of ``op``."""
+    source = graph.tensor(op.inputs[0])
+    shape = op.weight.shape
+    return ConvCase(
+        input_shape=source.shape,
+        output_shape=op.output.shape,
+        weight_shape=(shape[0], shape[1], shape[2], shape[3]),
+        window=op.window,
+        groups=op.groups,
+        input_bits=source.bits,
+        weight_bits=op.weight_bits,
+        output_bits=op.output.bits,
+        asymmetric=bool(np.any(op.weight_zero_point)),
+        per_channel=op.multiplier.size > 1,
+    )
+
+
+def conv_kernel(op: QConv2d, graph: IntegerGraph, core: str) -> Kernel:
+    """The kernel of a convolution on ``core``."""
+    return select(conv_case(op, graph), core)
+
+
+def function(op: IntegerOp, graph: IntegerGraph, core: str) -> str:
+    """C symbol of the runtime function that computes ``op``; empty when the network's input needs none."""
+    match op:
+        case QConv2d():
+            return conv_kernel(op, graph, core).function
+        case QInput():
+            return "mcuq_pixels_to_int8" if op.encoding == "uint8" else ""
+        case QAdd():
+            return "mcuq_add"
+        case QConcat():
+            return "mcuq_concat"
+        case QMaxPool():
+            return "mcuq_max_pool"
+        case QAvgPool():
+            return "mcuq_avg_pool"
+        case QPad():
+            return "mcuq_pad"
+        case QRescale():
+            return "mcuq_rescale_copy"
+        case QReshape():
+            return "mcuq_reshape"
+        case QSoftmax():
+            return "mcuq_softmax"
+        case QArgmax():
+            return "mcuq_argmax"
+        case _:
+            assert_never(op)
+
+
+_SOURCES = {
+    "mcuq_pixels_to_int8": "pixels.c",
+    "mcuq_add": "add.c",
+    "mcuq_concat": "concat.c",
+    "mcuq_max_pool": "max_pool.c",
+    "mcuq_avg_pool": "avg_pool.c",
+    "mcuq_pad": "pad.c",
+    "mcuq_rescale_copy": "rescale.c",
+    "mcuq_reshape": "reshape.c",
+    "mcuq_softmax": "softmax.c",
+    "mcuq_argmax": "argmax.c",
+}
+_INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
+
+
+def runtime_files(graph: IntegerGraph, core: str) -> tuple[str, ...]:
+    """Paths under ``runtime_c`` of every runtime source and header the graph needs on ``core``, sorted.
+
+    A source that includes ``x.h`` beside an ``x.c`` needs that source too.
+    """
+    sources: set[str] = set()
+    for op in graph:
+        if isinstance(op, QConv2d):
+            sources.update(conv_kernel(op, graph, core).sources)
+        elif name := function(op, graph, core):
+            sources.add(_SOURCES[name])
+    return _closure(f"src/{source}" for source in sources)
+
+
+def _closure(start: Iterable[str]) -> tuple[str, ...]:
+    root = product_dir("runtime_c")
+    needed: set[str] = set()
+    todo = ["include/mcuq/mcuq.h", *start]
+    while todo:
+        path = todo.pop()
+        if path in needed:
+            continue
+        needed.add(path)
+        text = product_file("runtime_c", *path.split("/")).read_text(encoding="utf-8")
+        for name in _INCLUDE.findall(text):
+            homes = (path.rpartition("/")[0] + "/" + name, "include/" + name, "src/" + name)
+            header = next((home for home in homes if (root / home).is_file()), None)
+            if header is None:
+                raise FileNotFoundError(f"{path} includes {name}, which is not in runtime_c")
+            todo.append(header)
+            twin = header.removesuffix(".h") + ".c"
+            if (root / twin).is_file():
+                todo.append(twin)
+    return tuple(sorted(needed))
