@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcuq.ir.integer import IntegerGraph, IntegerOp, QAvgPool, QConv2d, QSoftmax
-from mcuq.numerics import pack
-from mcuq.target.kernels import WeightLayout
+from mcuq.target.layouts import ChannelParameters, pack_weights
 from mcuq.target.runtime import conv_kernel
 
 _BYTES_PER_LINE = 24
@@ -34,25 +33,16 @@ class ConstArray:
             yield ", ".join(texts[start : start + step]) + ","
 
 
-def packed_weights(weight: NDArray[np.int8], bits: int, layout: WeightLayout) -> NDArray[np.uint8]:
-    """Weight codes [O, kh, kw, I/groups] as the bytes a kernel reads.
-
-    rows: per output channel one packed row of kh*kw*(I/groups) codes, channels innermost.
-    taps: per kernel tap one packed row of O codes (depthwise: I/groups is 1).
-    """
-    if layout == "rows":
-        return pack(weight.reshape(weight.shape[0], -1), bits).reshape(-1)
-    taps = weight.reshape(weight.shape[0], -1).T
-    return pack(taps, bits).reshape(-1)
-
-
 def const_arrays(op: IntegerOp, graph: IntegerGraph, core: str) -> tuple[ConstArray, ...]:
     """The constant arrays ``op`` needs on ``core``, in the order they are written."""
     match op:
         case QConv2d():
-            layout = conv_kernel(op, graph, core).layout
+            kernel = conv_kernel(op, graph, core)
+            weights = ConstArray("weights", "uint8_t", _packed_weights(op, graph, kernel.layout), "weights")
+            if kernel.packs_parameters:
+                return (weights,)
             arrays = [
-                ConstArray("weights", "uint8_t", packed_weights(op.weight, op.weight_bits, layout), "weights"),
+                weights,
                 ConstArray("bias", "int32_t", op.bias, "parameters"),
                 ConstArray("multipliers", "int32_t", op.multiplier, "parameters"),
                 ConstArray("shifts", "uint8_t", op.shift, "parameters"),
@@ -69,3 +59,9 @@ def const_arrays(op: IntegerOp, graph: IntegerGraph, core: str) -> tuple[ConstAr
             return (ConstArray("table", "uint16_t", op.table, "parameters"),)
         case _:
             return ()
+
+
+def _packed_weights(op: QConv2d, graph: IntegerGraph, layout: str) -> NDArray[np.uint8]:
+    input_bits = graph.tensor(op.inputs[0]).bits
+    parameters = ChannelParameters(op.bias, op.multiplier, op.shift, op.weight_zero_point, input_bits)
+    return pack_weights(layout, op.weight, op.weight_bits, parameters)

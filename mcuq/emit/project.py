@@ -74,7 +74,7 @@ def emit_project(
     files = _model_files(view) + _runtime_copies(runtime) + _test_files(view, graph, vectors)
     if board is not None:
         files += _board_files(view, board, stack_bytes)
-    files.append(_cmake(view, board, runtime))
+    files.append(_cmake(view, board, runtime, selftest=bool(vectors)))
     files.append(SourceFile("README.md", _render("README.md", m=view, board=board, run=_run_view(board))))
     return tuple(sorted(files, key=lambda file: file.path))
 
@@ -165,11 +165,19 @@ def _board_files(view: ModelView, board: Board, stack_bytes: int) -> list[Source
     return files
 
 
-def _cmake(view: ModelView, board: Board | None, runtime: tuple[str, ...]) -> SourceFile:
+def _cmake(view: ModelView, board: Board | None, runtime: tuple[str, ...], *, selftest: bool) -> SourceFile:
     library = [f"src/{view.prefix}.c", f"src/{view.prefix}_weights.c"]
     library += [f"mcuq/{path}" for path in runtime if path.endswith(".c")]
     link, run = linker_scripts(board) if board else ("", "")
-    content = _render("CMakeLists.txt", m=view, board=board, library=library, link_script=link, run_script=run)
+    content = _render(
+        "CMakeLists.txt",
+        m=view,
+        board=board,
+        library=library,
+        link_script=link,
+        run_script=run,
+        selftest=selftest,
+    )
     return SourceFile("CMakeLists.txt", content)
 
 

@@ -6,8 +6,6 @@ import re
 from collections.abc import Iterable
 from typing import assert_never
 
-import numpy as np
-
 from mcuq.ir.integer import (
     IntegerGraph,
     IntegerOp,
@@ -23,31 +21,14 @@ from mcuq.ir.integer import (
     QReshape,
     QSoftmax,
 )
+from mcuq.target.cost import conv_case
 from mcuq.target.files import product_dir, product_file
-from mcuq.target.kernels import ConvCase, Kernel, select
-
-
-def conv_case(op: QConv2d, graph: IntegerGraph) -> ConvCase:
-    """What kernel choice needs to know of ``op``."""
-    source = graph.tensor(op.inputs[0])
-    shape = op.weight.shape
-    return ConvCase(
-        input_shape=source.shape,
-        output_shape=op.output.shape,
-        weight_shape=(shape[0], shape[1], shape[2], shape[3]),
-        window=op.window,
-        groups=op.groups,
-        input_bits=source.bits,
-        weight_bits=op.weight_bits,
-        output_bits=op.output.bits,
-        asymmetric=bool(np.any(op.weight_zero_point)),
-        per_channel=op.multiplier.size > 1,
-    )
+from mcuq.target.kernels import Kernel, select
 
 
 def conv_kernel(op: QConv2d, graph: IntegerGraph, core: str) -> Kernel:
     """The kernel of a convolution on ``core``."""
-    return select(conv_case(op, graph), core)
+    return select(conv_case(graph, op), core)
 
 
 def function(op: IntegerOp, graph: IntegerGraph, core: str) -> str:
