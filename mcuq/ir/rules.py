@@ -1,0 +1,118 @@
+"""Rules that hold for float and integer graphs alike: names, order, windows, shapes (see ``ir.verify``)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NoReturn
+
+from mcuq.errors import CheckError, ModelError
+from mcuq.ir.graph import AvgPool, Conv2d, FloatOp, Graph, Input, MaxPool, Pad, Shape, Window
+from mcuq.ir.integer import IntegerGraph, IntegerOp, QAvgPool, QConv2d, QInput, QMaxPool, QPad
+from mcuq.ir.shapes import infer_shape
+
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+"""Names of operators: what every later file, symbol and comment can carry."""
+LARGEST_SIZE = 65535
+"""Heights, widths and channels are uint16 on the device."""
+LARGEST_WINDOW = 255
+"""Kernels, strides, dilations and paddings are uint8 on the device."""
+
+
+def fail(rule: str, text: str) -> NoReturn:
+    """Raise CheckError quoting the rule."""
+    raise CheckError(f"rule '{rule}': {text}")
+
+
+def check_structure(graph: Graph | IntegerGraph) -> None:
+    """Names, order, outputs. Raises CheckError."""
+    if not graph.ops:
+        fail("one-input", "the graph has no operators")
+    seen: set[str] = set()
+    for op in graph.ops:
+        if not NAME.fullmatch(op.name):
+            fail("names", f"{op.name[:140]!r} is not a name: 1 to 128 letters, digits, '_', '.' or '-'")
+        if op.name in seen:
+            fail("unique-names", f"two operators are called {op.name}")
+        for name in op.inputs:
+            if name not in seen:
+                fail("topological", f"{op.name} reads {name[:140]!r}, which no earlier operator writes")
+        seen.add(op.name)
+    inputs = [op.name for op in graph.ops if isinstance(op, Input | QInput)]
+    if len(inputs) != 1:
+        fail("one-input", f"expected one input, found {len(inputs)}: {', '.join(inputs)}")
+    if not graph.outputs:
+        fail("outputs", "the graph has no outputs")
+    for name in graph.outputs:
+        if name not in seen:
+            fail("outputs", f"output {name[:140]!r} is no operator's")
+    if len(set(graph.outputs)) != len(graph.outputs):
+        fail("outputs", f"an output is listed twice: {', '.join(graph.outputs)}")
+
+
+def check_shapes(graph: Graph | IntegerGraph) -> None:
+    """Windows are sane, stored shapes are the inferred ones. Raises CheckError."""
+    shapes: dict[str, Shape] = {}
+    for op, stored in _stored(graph):
+        inputs = tuple(shapes[name] for name in op.inputs)
+        if len(stored) != 3 or not all(1 <= size <= LARGEST_SIZE for size in stored):
+            fail("shapes", f"{op.name} has shape {stored}; three sizes in 1..{LARGEST_SIZE} are allowed")
+        match op:
+            case Conv2d() | QConv2d() | MaxPool() | QMaxPool() | AvgPool() | QAvgPool():
+                _check_window(op.name, op.window)
+            case Pad() | QPad():
+                _check_bytes(op.name, "padding", op.padding, 0)
+            case _:
+                pass
+        try:
+            inferred = infer_shape(op, inputs)
+        except ModelError as error:
+            fail("shapes", str(error))
+        if inferred != stored:
+            fail("shapes", f"{op.name} computes shape {inferred}, stored is {stored}")
+        _check_taps(op, inputs)
+        shapes[op.name] = stored
+
+
+def _stored(graph: Graph | IntegerGraph) -> Iterator[tuple[FloatOp | IntegerOp, Shape]]:
+    if isinstance(graph, Graph):
+        yield from ((op, op.shape) for op in graph)
+    else:
+        yield from ((op, op.output.shape) for op in graph)
+
+
+def _check_window(name: str, window: Window) -> None:
+    _check_bytes(name, "kernel", window.kernel, 1)
+    _check_bytes(name, "stride", window.stride, 1)
+    _check_bytes(name, "dilation", window.dilation, 1)
+    _check_bytes(name, "padding", window.padding, 0)
+
+
+def _check_bytes(name: str, what: str, values: tuple[int, ...], low: int) -> None:
+    if not all(low <= value <= LARGEST_WINDOW for value in values):
+        fail("window", f"{name} has {what} {values}; {low}..{LARGEST_WINDOW} is allowed")
+
+
+def _check_taps(op: FloatOp | IntegerOp, inputs: tuple[Shape, ...]) -> None:
+    """Every window of a pool that leaves out its padding holds a pixel, else its result is undefined."""
+    match op:
+        case AvgPool(count_include_pad=True):
+            return
+        case QAvgPool() if op.multiplier.size == 1 and op.window.kernel != (1, 1):
+            return
+        case MaxPool() | QMaxPool() | AvgPool() | QAvgPool():
+            window, (height, width, _) = op.window, inputs[0]
+        case _:
+            return
+    rows, columns = window.output_hw(height, width)
+    top, left, _, _ = window.padding
+    vertical = empty_window(height, rows, window.kernel[0], window.stride[0], window.dilation[0], top)
+    horizontal = empty_window(width, columns, window.kernel[1], window.stride[1], window.dilation[1], left)
+    if vertical or horizontal:
+        fail("window", f"{op.name}: a window lies wholly in the padding {window.padding}; pad less")
+
+
+def empty_window(size: int, outputs: int, kernel: int, stride: int, dilation: int, before: int) -> bool:
+    """True when along one axis some window of ``kernel`` taps has none inside the image."""
+    starts = (index * stride - before for index in range(outputs))
+    return any(all(not 0 <= start + tap * dilation < size for tap in range(kernel)) for start in starts)
