@@ -15,6 +15,8 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 """Names of operators: what every later file, symbol and comment can carry."""
 LARGEST_SIZE = 65535
 """Heights, widths and channels are uint16 on the device."""
+LARGEST_TENSOR = 1 << 28
+"""Values of one tensor: far above any board, small enough that no file makes the interpreter eat the machine."""
 LARGEST_WINDOW = 255
 """Kernels, strides, dilations and paddings are uint8 on the device."""
 
@@ -57,6 +59,8 @@ def check_shapes(graph: Graph | IntegerGraph) -> None:
         inputs = tuple(shapes[name] for name in op.inputs)
         if len(stored) != 3 or not all(1 <= size <= LARGEST_SIZE for size in stored):
             fail("shapes", f"{op.name} has shape {stored}; three sizes in 1..{LARGEST_SIZE} are allowed")
+        if stored[0] * stored[1] * stored[2] > LARGEST_TENSOR:
+            fail("shapes", f"{op.name} has shape {stored}, more than {LARGEST_TENSOR} values")
         match op:
             case Conv2d() | QConv2d() | MaxPool() | QMaxPool() | AvgPool() | QAvgPool():
                 _check_window(op.name, op.window)

@@ -48,6 +48,7 @@ from mcuq.ir.integer import (
     QTensor,
 )
 from mcuq.ir.quantized import QuantizedGraph, QuantParams, WeightQuant
+from mcuq.ir.verify import Level, verify
 from mcuq.lower.requantization import Channels, requantization
 from mcuq.numerics import Affine, affine, code_range, quantize_multiplier, softmax_table, weight_range
 
@@ -80,7 +81,9 @@ def lower(q: QuantizedGraph, *, logits_bits: int = 8) -> IntegerGraph:
     )
     for op in q.graph:
         lowering.emit(lowering.lower(op))
-    return IntegerGraph(tuple(lowering.ops), q.graph.outputs)
+    graph = IntegerGraph(tuple(lowering.ops), q.graph.outputs)
+    verify(graph, Level.INTEGER)
+    return graph
 
 
 def _wide(graph: Graph) -> frozenset[str]:

@@ -88,6 +88,7 @@ def test_structure() -> None:
 FLOAT_CASES: list[tuple[str, dict[str, Any], str, str]] = [
     ("conv", {"shape": (8, 8, 5)}, "shapes", r"conv computes shape \(8, 8, 4\), stored is \(8, 8, 5\)"),
     ("x", {"shape": (8, 8, 70000)}, "shapes", "three sizes in 1..65535"),
+    ("x", {"shape": (60000, 60000, 3)}, "shapes", "more than 268435456 values"),
     ("x", {"shape": (8, 8, 4)}, "shapes", "do not fit 4 input channels"),
     ("conv", {"window": Window((3, 3), (0, 1))}, "window", r"conv has stride \(0, 1\); 1..255"),
     ("conv", {"window": Window((3, 3), (1, 1), (-1, 0, 0, 0))}, "window", "padding .* 0..255"),
