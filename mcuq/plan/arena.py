@@ -114,7 +114,5 @@ def _overwritable(graph: IntegerGraph, op: IntegerOp) -> tuple[str, ...]:
             _, _, channels = op.output.shape
             longest = row_bytes(channels, op.output.bits)
             return tuple(n for n in op.inputs if longest <= row_bytes(channels, graph.tensor(n).bits))
-        case (
-            QInput() | QConv2d() | QConcat() | QMaxPool() | QAvgPool() | QPad() | QReshape() | QSoftmax() | QArgmax()
-        ):
+        case QInput() | QConv2d() | QConcat() | QMaxPool() | QAvgPool() | QPad() | QReshape() | QSoftmax() | QArgmax():
             return ()
