@@ -72,12 +72,8 @@ CARDS: tuple[ModelCard, ...] = (
         ("classes", "channels"),
         23_756,
     ),
-    ModelCard(
-        "autoencoder", "MLPerf Tiny anomaly detection: 640 spectrogram values", (1, 1, 640), 640, (), 267_928
-    ),
-    ModelCard(
-        "vww", "MLPerf Tiny visual wake words: MobileNetV1 0.25, ReLU", (96, 96, 3), 2, _IMAGE, 216_322, 32
-    ),
+    ModelCard("autoencoder", "MLPerf Tiny anomaly detection: 640 spectrogram values", (1, 1, 640), 640, (), 267_928),
+    ModelCard("vww", "MLPerf Tiny visual wake words: MobileNetV1 0.25, ReLU", (96, 96, 3), 2, _IMAGE, 216_322, 32),
     ModelCard(
         "lenet",
         "LeNet-5 with batch norm; 28x28 inputs are padded to 32x32",
@@ -100,8 +96,7 @@ def card(name: str) -> ModelCard:
             return entry
     names = ", ".join(c.name for c in CARDS)
     raise UsageError(
-        f"no model {name!r} in the zoo; it holds {names}. A module of your own is named "
-        "my_package.my_module:build."
+        f"no model {name!r} in the zoo; it holds {names}. A module of your own is named my_package.my_module:build."
     )
 
 

@@ -63,9 +63,7 @@ def build_meta(
         return _construct(entry, width, resolution, classes or entry.classes, channels)
 
 
-def _construct(
-    entry: ModelCard, width: float, resolution: int | None, classes: int, channels: int | None
-) -> nn.Module:
+def _construct(entry: ModelCard, width: float, resolution: int | None, classes: int, channels: int | None) -> nn.Module:
     height, _, depth = input_shape(entry.name, resolution, channels)
     match entry.name:
         case "mobilenet_v1":

@@ -123,9 +123,7 @@ class _ToyBlock(nn.Module):
         self.down = nn.Sequential()
         if stride != 1 or inputs != outputs:
             self.down = nn.Sequential(
-                OrderedDict(
-                    bn=nn.BatchNorm2d(inputs), conv=nn.Conv2d(inputs, outputs, stride, stride, bias=False)
-                )
+                OrderedDict(bn=nn.BatchNorm2d(inputs), conv=nn.Conv2d(inputs, outputs, stride, stride, bias=False))
             )
         self.depthwise = nn.Conv2d(outputs, outputs, 3, padding=1, groups=outputs, bias=False)
         self.bn = nn.BatchNorm2d(outputs)
@@ -149,9 +147,7 @@ class ToyNet(nn.Module):
             for index in range(repeats):
                 self.blocks.append(_ToyBlock(current, outputs, first_stride if index == 0 else 1))
                 current = outputs
-        self.last = nn.Sequential(
-            OrderedDict(conv=nn.Conv2d(current, 512, 1, bias=False), bn=nn.BatchNorm2d(512))
-        )
+        self.last = nn.Sequential(OrderedDict(conv=nn.Conv2d(current, 512, 1, bias=False), bn=nn.BatchNorm2d(512)))
         self.head = Head(512, classes)
 
     def forward(self, x: Tensor) -> Tensor:
