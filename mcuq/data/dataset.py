@@ -93,7 +93,12 @@ def stratified_split(labels: Labels, test_share: float, seed: int) -> tuple[NDAr
 
 
 def fit_normalization(x: Pixels) -> Normalization:
-    """Mean to 0 and standard deviation to 1 over all pixels of ``x``, with the zero point rounded to a pixel code."""
+    """Mean to 0 and standard deviation to 1 over all pixels of ``x``, with the zero point rounded to a pixel code.
+
+    Raises DataError when ``x`` is empty.
+    """
+    if x.size == 0:
+        raise DataError("there are no pixels to normalize; the training images are empty")
     histogram = np.bincount(x.reshape(-1), minlength=256).astype(np.float64)
     codes = np.arange(256.0)
     mean = float(histogram @ codes / histogram.sum())

@@ -26,7 +26,8 @@ def read_idx(path: Path, max_bytes: int = MAX_BYTES) -> NDArray[np.uint8]:
                     f"{path} starts with {head.hex() or 'nothing'}; an IDX file of bytes starts with 000008. "
                     "Download it again."
                 )
-            shape = tuple(int(n) for n in np.frombuffer(stream.read(4 * head[3]), ">u4"))
+            sizes = stream.read(4 * head[3])
+            shape = tuple(int(n) for n in np.frombuffer(sizes[: len(sizes) // 4 * 4], ">u4"))
             count = 1
             for size in shape:
                 count *= size
