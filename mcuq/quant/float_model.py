@@ -1,0 +1,110 @@
+"""A fused float graph as a torch function with batch norms folded; parts of it can be run again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mcuq.errors import DataError
+from mcuq.ir import graph as ir
+from mcuq.ir.fuse import fuse
+from mcuq.ir.graph import Graph
+from mcuq.quant.activations import clip
+from mcuq.quant.network import clamp_of, conv2d, evaluate
+
+
+class FloatModel:
+    """Evaluates ``graph`` (fused on the way in) on [N, C, H, W] tensors in float32.
+
+    Attributes:
+        graph: fused. weights: layer -> [O, I/groups, kh, kw] with the batch norm folded in. biases: layer -> [O].
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = fuse(graph)
+        self.weights: dict[str, Tensor] = {}
+        self.biases: dict[str, Tensor] = {}
+        for op in self.graph.convs:
+            weight = np.asarray(op.weight, dtype=np.float64)
+            bias = np.zeros(len(weight)) if op.bias is None else np.asarray(op.bias, dtype=np.float64)
+            if op.norm is not None:
+                gain, offset = op.norm.gain_bias()
+                weight, bias = weight * gain[:, None, None, None], bias * gain + offset
+            folded = torch.from_numpy(np.ascontiguousarray(weight.transpose(0, 3, 1, 2))).float()
+            self.weights[op.name] = folded
+            self.biases[op.name] = torch.from_numpy(np.ascontiguousarray(bias)).float()
+        self._downstream = _descendants(self.graph)
+
+    def inputs(self, x: NDArray[Any] | Tensor) -> Tensor:
+        """Real inputs [N, C, H, W] from [N, H, W, C] pixels (uint8) or real values.
+
+        Raises:
+            DataError: shape or type do not fit the network's input.
+        """
+        batch = torch.as_tensor(np.ascontiguousarray(x) if isinstance(x, np.ndarray) else x)
+        source = self.graph.input
+        if batch.dim() != 4 or tuple(batch.shape[1:]) != source.shape:
+            raise DataError(f"inputs are {tuple(batch.shape)}, the network takes (N, {source.shape})")
+        real = batch.permute(0, 3, 1, 2).float()
+        if batch.dtype == torch.uint8:
+            if source.normalization is None:
+                raise DataError("uint8 inputs need a normalization in the graph's input")
+            real = (real - source.normalization.zero_point) * source.normalization.scale
+        return real
+
+    def run(self, x: Tensor) -> dict[str, Tensor]:
+        """Every tensor for real inputs x [N, C, H, W]."""
+        values: dict[str, Tensor] = {}
+        for op in self.graph:
+            values[op.name] = x if isinstance(op, ir.Input) else self._evaluate(op, values, self.weights)
+        return values
+
+    def rerun(
+        self, values: dict[str, Tensor], changed: str, *, tensor: Tensor | None = None, weight: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """``values`` after ``changed``'s output (``tensor``) or weights (``weight``) were replaced.
+
+        Only operators that depend on the change are evaluated.
+        """
+        result = dict(values)
+        weights = self.weights
+        if weight is not None:
+            weights = {**self.weights, changed: weight}
+            result[changed] = self._evaluate(self.graph.op(changed), result, weights)
+        if tensor is not None:
+            result[changed] = tensor
+        for op in self._downstream[changed]:
+            result[op.name] = self._evaluate(op, result, weights)
+        return result
+
+    def _evaluate(self, op: ir.FloatOp, values: dict[str, Tensor], weights: dict[str, Tensor]) -> Tensor:
+        def conv(layer: ir.Conv2d, x: Tensor) -> Tensor:
+            return conv2d(x, weights[layer.name], self.biases[layer.name], layer.window, layer.groups)
+
+        inputs = tuple(values[name] for name in op.inputs)
+        return clip(evaluate(op, inputs, conv), clamp_of(op))
+
+    def scores(self) -> str:
+        """Name of the tensor with class scores: the first output, or what goes into its softmax or argmax."""
+        op = self.graph.op(self.graph.outputs[0])
+        while isinstance(op, ir.Softmax | ir.Argmax):
+            op = self.graph.op(op.inputs[0])
+        return op.name
+
+
+def _descendants(graph: Graph) -> dict[str, tuple[ir.FloatOp, ...]]:
+    reach: dict[str, set[str]] = {op.name: set() for op in graph}
+    for op in reversed(graph.ops):
+        for name in op.inputs:
+            reach[name] |= {op.name} | reach[op.name]
+    return {name: tuple(op for op in graph if op.name in found) for name, found in reach.items()}
+
+
+def batches(x: NDArray[Any], size: int) -> Iterable[NDArray[Any]]:
+    """Slices of at most ``size`` along the first axis."""
+    return (x[start : start + size] for start in range(0, len(x), size))
