@@ -79,6 +79,19 @@ def emit_project(
     return tuple(sorted(files, key=lambda file: file.path))
 
 
+def emit_harness(
+    graph: IntegerGraph, plan: MemoryPlan, board: Board | None, *, prefix: str = "model"
+) -> tuple[SourceFile, ...]:
+    """A program that runs the emitted model over a file of samples, for parity checks and profiles.
+
+    ``harness/harness.c`` needs ``runtime_c/port``; ``harness/hook.h`` is for the model's ``-include``. Arguments as
+    of :func:`emit_project`.
+    """
+    check_prefix(prefix)
+    view = build_view(graph, plan, "portable" if board is None else board.core, prefix)
+    return tuple(SourceFile(f"harness/{name}", _render(name, m=view)) for name in ("harness.c", "hook.h"))
+
+
 def _model_files(view: ModelView) -> list[SourceFile]:
     name = view.prefix
     return [
