@@ -1,0 +1,336 @@
+"""What the file formats' translators share: emitting operators, reading views, quantization found in the file.
+
+Weights are constants with an optional :class:`Coded` (the integer codes the file holds); quantization of
+activations is noted per operator and becomes a ``QuantizedGraph`` in ``frontend.quantized``.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mcuq.errors import UnsupportedError
+from mcuq.frontend.views import ZERO, Refusal, View, map_of, rows_of, scatter, select
+from mcuq.ir import graph as ir
+from mcuq.ir.graph import Clamp, FloatOp, Graph, Norm, Normalization, Shape, Window
+from mcuq.ir.quantized import QuantParams
+from mcuq.ir.shapes import infer_shape
+
+MAX_ELEMENTS = 1 << 24
+"""Largest activation, in elements: 16 MB at 8 bits, more than any supported board holds."""
+MAX_LISTED = 50
+"""Problems listed in one error."""
+_ODD = re.compile(r"[^A-Za-z0-9_.\-/:]")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Coded:
+    """Integer codes of a constant: ``scale * (codes - zero_point)``, scale and zero_point [n] along ``axis`` or [1]."""
+
+    codes: NDArray[np.int64]
+    bits: int
+    scale: NDArray[np.float64]
+    zero_point: NDArray[np.int64]
+    axis: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Constant:
+    """A constant tensor of the model, with the name it has there and its codes when it is quantized."""
+
+    value: NDArray[Any]
+    name: str = ""
+    coded: Coded | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What has no counterpart, where it stands in the model, what could replace it."""
+
+    what: str
+    where: str
+    advice: str
+
+
+class Builder:
+    """Collects the operators of a graph; every method that emits returns a whole-map view of the new output."""
+
+    def __init__(self, *, channels_first: bool) -> None:
+        self.channels_first = channels_first
+        self.ops: dict[str, FloatOp] = {}
+        self.problems: list[Problem] = []
+        self.coded: dict[str, Coded] = {}
+        self.params: dict[str, QuantParams] = {}
+        self.selections: set[str] = set()
+        self._copies: dict[tuple[str, bytes], View] = {}
+
+    def name(self, wanted: str) -> str:
+        """A unique, printable name of at most 120 characters: names of files are data, never trusted text."""
+        base = _ODD.sub("_", wanted)[:120].strip("/") or "op"
+        name, number = base, 2
+        while name in self.ops:
+            name, number = f"{base}_{number}", number + 1
+        return name
+
+    def emit(self, op: FloatOp, shape: tuple[int, ...]) -> View:
+        """Add ``op`` with its inferred shape; the view has the model's ``shape``."""
+        stored = infer_shape(op, tuple(self.ops[name].shape for name in op.inputs))
+        if stored[0] * stored[1] * stored[2] > MAX_ELEMENTS:
+            raise Refusal(f"a tensor of shape {stored} has more than {MAX_ELEMENTS} elements")
+        self.ops[op.name] = replace(op, shape=stored)
+        return View(op.name, stored, shape, self.channels_first)
+
+    def input(self, shape: tuple[int, ...], name: str, normalization: Normalization | None) -> View:
+        """The network's input; ``shape`` is the model's, batch first."""
+        stored = map_of(shape, channels_first=self.channels_first)
+        op = ir.Input(name=self.name(name), inputs=(), shape=stored, normalization=normalization)
+        return self.emit(op, shape)
+
+    def rows(self, view: View, axis: int, source: str = "") -> tuple[str, Shape]:
+        """Operator (and its shape H, W, C) that stores ``view`` with ``axis`` as channels, emitted when needed."""
+        if view.indices is None and axis % len(view.shape) == (1 if view.channels_first else len(view.shape) - 1):
+            return view.op, view.stored
+        rows = rows_of(view.order, axis)
+        whole = rows.size == int(np.prod(view.stored)) and np.array_equal(rows.ravel(), np.arange(rows.size))
+        if whole and rows.shape == view.stored:
+            return view.op, view.stored
+        key = (view.op, rows.tobytes() + bytes(str(rows.shape), "ascii"))
+        if key not in self._copies:
+            self._copies[key] = self._copy(view, rows, whole, source)
+        return self._copies[key].op, self._copies[key].stored
+
+    def _copy(self, view: View, rows: NDArray[np.int64], whole: bool, source: str) -> View:
+        height, width, channels = rows.shape
+        if whole:
+            name = self.name(f"{view.op}.reshape")
+            op = ir.Reshape(name=name, inputs=(view.op,), shape=(height, width, channels), source=source)
+            return self.emit(op, view.shape)
+        chosen = select(rows, view.stored)
+        name = self.name(f"{view.op}.select")
+        self.selections.add(name)
+        return self.emit(
+            ir.Conv2d(
+                name=name,
+                inputs=(view.op,),
+                shape=(0, 0, 0),
+                source=source,
+                weight=chosen.weight,
+                window=chosen.window,
+                groups=chosen.groups,
+            ),
+            view.shape,
+        )
+
+    def map(self, view: View, source: str = "") -> tuple[str, Shape]:
+        """:meth:`rows` with the channel axis of the model's layout."""
+        map_of(view.shape, channels_first=self.channels_first)
+        return self.rows(view, 1 if self.channels_first else len(view.shape) - 1, source)
+
+    def whole(self, view: View, source: str = "") -> View:
+        """``view`` as the whole output of an operator."""
+        op, stored = self.map(view, source)
+        return View(op, stored, view.shape, self.channels_first)
+
+    def clip(self, view: View, name: str, clamp: Clamp, source: str = "") -> View:
+        """Clip: elementwise, so any view of the map becomes the same view of the clipped map."""
+        view = self.whole(view, source) if view.has_zeros else view
+        op = ir.Clip(name=self.name(name), inputs=(view.op,), shape=view.stored, source=source, clamp=clamp)
+        return replace(view, op=self.emit(op, view.shape).op)
+
+    def affine(self, view: View, name: str, gain: NDArray[Any], bias: NDArray[Any], source: str = "") -> View:
+        """``gain * x + bias`` with constants that broadcast to the view's shape and vary per channel only.
+
+        Raises:
+            Refusal: the constants vary over rows or columns, or enlarge the tensor.
+        """
+        view = self.whole(view, source) if view.has_zeros else view
+        channels = view.stored[2]
+        if np.size(gain) == 1 and np.size(bias) == 1:
+            vectors = [np.full(channels, float(np.ravel(c)[0])) for c in (gain, bias)]
+        else:
+            vectors = [per_channel(view, c) for c in (gain, bias)]
+        norm = Norm(vectors[0], vectors[1], np.zeros(channels), np.ones(channels), 0.0)
+        return self.batch_norm(view, name, norm, source)
+
+    def batch_norm(self, view: View, name: str, norm: Norm, source: str = "") -> View:
+        op = ir.BatchNorm(name=self.name(name), inputs=(view.op,), shape=view.stored, source=source, norm=norm)
+        return replace(view, op=self.emit(op, view.shape).op)
+
+    def add(self, left: View, right: View, name: str, source: str = "") -> View:
+        """Sum of two activations of one shape."""
+        if left.shape != right.shape:
+            raise Refusal(f"both terms must have one shape, found {list(left.shape)} and {list(right.shape)}")
+        same = left.stored == right.stored and (left.indices is right.indices is None or _same(left, right))
+        if not same or left.has_zeros:
+            left, right = self.whole(left, source), self.whole(right, source)
+        op = ir.Add(name=self.name(name), inputs=(left.op, right.op), shape=left.stored, source=source)
+        return replace(left, op=self.emit(op, left.shape).op)
+
+    def concat(self, views: list[View], axis: int, name: str, source: str = "") -> View:
+        """Join along any axis: along channels of maps directly, otherwise as vectors."""
+        rank = len(views[0].shape)
+        axis %= rank
+        joined = list(views[0].shape)
+        joined[axis] = sum(v.shape[axis] for v in views)
+        if len(views) == 1:
+            return views[0]
+        if 2 <= rank <= 4 and axis == (1 if self.channels_first else rank - 1):
+            try:
+                parts = tuple(self.map(view, source)[0] for view in views)
+            except Refusal:  # reordered, but perhaps whole, such as the boxes of a detector's heads
+                return self._concat_vectors(views, axis, name, source)
+            op = ir.Concat(name=self.name(name), inputs=parts, shape=(0, 0, 0), source=source)
+            return self.emit(op, tuple(joined))
+        return self._concat_vectors(views, axis, name, source)
+
+    def _concat_vectors(self, views: list[View], axis: int, name: str, source: str) -> View:
+        vectors: list[str] = []
+        indices: list[NDArray[np.int64]] = []
+        offset = 0
+        for view in views:
+            if view.has_zeros:
+                raise Refusal("joining padded tensors along rows or columns; pad after joining")
+            size = int(np.prod(view.stored))
+            flat = View(view.op, view.stored, (1, size), False, np.arange(size)[None])
+            vectors.append(self.rows(flat, 1, source)[0])
+            indices.append(view.order + offset)
+            offset += size
+        op = ir.Concat(name=self.name(name), inputs=tuple(vectors), shape=(0, 0, 0), source=source)
+        joined = self.emit(op, (1, offset))
+        return joined.viewed(np.concatenate(indices, axis=axis))
+
+    def conv(
+        self,
+        view: View,
+        name: str,
+        weight: Constant,
+        bias: NDArray[Any] | None,
+        window: Window,
+        groups: int,
+        shape: tuple[int, ...],
+        source: str = "",
+    ) -> View:
+        """Convolution; ``weight`` is OHWI, its codes (if any) as well, quantized along axis 0 or as a whole."""
+        op, _ = self.map(view, source)
+        conv = ir.Conv2d(
+            name=self.name(name),
+            inputs=(op,),
+            shape=(0, 0, 0),
+            source=source,
+            weight=np.ascontiguousarray(weight.value, dtype=np.float64),
+            bias=None if bias is None else np.asarray(bias, dtype=np.float64).ravel(),
+            window=window,
+            groups=groups,
+        )
+        result = self.emit(conv, shape)
+        if weight.coded is not None:
+            self.coded[conv.name] = weight.coded
+        return result
+
+    def fully_connected(
+        self, view: View, name: str, weight: Constant, bias: NDArray[Any] | None, source: str = ""
+    ) -> View:
+        """Linear layer over the last axis, ``weight`` [O, F].
+
+        A single vector [1, F] may be any view of a map (flattened, sliced): the weights are moved instead of
+        the activations. More than one row is a 1x1 convolution.
+        """
+        features = weight.value.shape[1]
+        if not view.shape or view.shape[-1] != features:
+            raise Refusal(f"weights {list(weight.value.shape)} do not fit an input of shape {list(view.shape)}")
+        shape = (*view.shape[:-1], len(weight.value))
+        if int(np.prod(view.shape)) == features:
+            spread = spread_weights(weight, view)
+            kernel = view.stored[:2]
+            vector = View(view.op, view.stored, map_shape(view.stored, self.channels_first), self.channels_first)
+            whole = self.conv(vector, name, spread, bias, Window(kernel), 1, shape, source)
+            return whole.viewed(np.arange(shape[-1]).reshape(shape))
+        op, stored = self.rows(view, len(view.shape) - 1, source)
+        inner = View(op, stored, map_shape(stored, self.channels_first), self.channels_first)
+        pointwise = replace(weight, value=weight.value[:, None, None, :], coded=_pointwise(weight.coded))
+        result = self.conv(inner, name, pointwise, bias, Window(), 1, shape, source)
+        return result.viewed(np.arange(int(np.prod(result.stored))).reshape(shape))
+
+    def output(self, view: View, what: str) -> str:
+        """The operator that is the network's output; its (H, W, C) order must be the map's or the tensor's own."""
+        if view.indices is None:
+            return view.op
+        size = int(np.prod(view.shape))
+        if size == int(np.prod(view.stored)) and np.array_equal(view.order.ravel(), np.arange(size)):
+            return self.rows(view, 2)[0] if len(view.shape) == 3 and view.shape[2] > 1 else view.op
+        try:
+            return self.map(view)[0]
+        except Refusal as refusal:
+            self.problems.append(Problem(what, "", f"{refusal}; return the map itself, or pool it"))
+            return view.op
+
+    def graph(self, outputs: list[str]) -> Graph:
+        """The collected graph. Raises UnsupportedError with all problems at once."""
+        if self.problems:
+            raise UnsupportedError(problem_text(self.problems))
+        return Graph(tuple(self.ops.values()), tuple(outputs))
+
+
+def map_shape(stored: Shape, channels_first: bool) -> tuple[int, ...]:
+    """Model shape, batch of 1 included, of a map (H, W, C)."""
+    return (1, stored[2], stored[0], stored[1]) if channels_first else (1, *stored)
+
+
+def per_channel(view: View, constant: NDArray[Any]) -> NDArray[np.float64]:
+    """``constant``, broadcast to the view, as one value per stored channel [C]."""
+    channels = view.stored[2]
+    padded = (1,) * (len(view.shape) - np.ndim(constant)) + np.shape(constant)
+    axis = 1 if view.channels_first else len(view.shape) - 1
+    if view.indices is None and len(padded) == len(view.shape) and padded[axis] == np.size(constant) in (1, channels):
+        return np.broadcast_to(np.ravel(constant).astype(np.float64), (channels,)).copy()
+    spread = np.zeros(int(np.prod(view.stored)))
+    try:
+        spread[view.order.ravel()] = np.broadcast_to(constant, view.shape).ravel()
+    except ValueError as error:
+        raise Refusal(f"a constant of shape {list(np.shape(constant))} does not fit {list(view.shape)}") from error
+    table = spread.reshape(-1, view.stored[2])
+    seen = np.zeros(table.size, dtype=bool)
+    seen[view.order.ravel()] = True
+    if not seen.all():
+        raise Refusal("arithmetic with constants on a sliced tensor; do it before slicing")
+    if (table != table[0]).any():
+        raise Refusal("constants may differ per channel, not per row or column")
+    return table[0]
+
+
+def spread_weights(weight: Constant, view: View) -> Constant:
+    """A linear layer's weights [O, F], codes included, as OHWI weights over the view's whole stored map."""
+    value = scatter(weight.value.astype(np.float64), view)
+    coded = weight.coded
+    if coded is not None:
+        coded = replace(coded, codes=scatter(coded.codes, view, coded.zero_point))
+    return replace(weight, value=value, coded=coded)
+
+
+def _pointwise(coded: Coded | None) -> Coded | None:
+    return None if coded is None else replace(coded, codes=coded.codes[:, None, None, :])
+
+
+def _same(left: View, right: View) -> bool:
+    return left.indices is not None and right.indices is not None and np.array_equal(left.indices, right.indices)
+
+
+def pad_view(view: View, before: tuple[int, ...], after: tuple[int, ...]) -> View:
+    """``view`` with constant zeros around it; negative paddings crop."""
+    order = view.order
+    crops = tuple(slice(max(0, -b), n - max(0, -a)) for b, a, n in zip(before, after, view.shape, strict=True))
+    widths = [(max(0, b), max(0, a)) for b, a in zip(before, after, strict=True)]
+    return view.viewed(np.pad(order[crops], widths, constant_values=ZERO))
+
+
+def problem_text(problems: list[Problem]) -> str:
+    """All problems, one per line."""
+    lines = [f"  {p.what}" + (f" at {p.where}" if p.where else "") + f" -> {p.advice}" for p in problems[:MAX_LISTED]]
+    if len(problems) > MAX_LISTED:
+        lines.append(f"  and {len(problems) - MAX_LISTED} more")
+    plural = "operator has" if len(problems) == 1 else "operators have"
+    return f"{len(problems)} {plural} no counterpart in mcuq:\n" + "\n".join(lines)

@@ -1,0 +1,219 @@
+"""The walk over the nodes of an ONNX graph: constants are folded, moves become views, layers become operators."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx.onnx_ml_pb2 import ModelProto, NodeProto
+
+from mcuq.errors import ModelError
+from mcuq.frontend.builder import Builder, Coded, Constant, Problem
+from mcuq.frontend.onnx import constants
+from mcuq.frontend.onnx.model import STANDARD_DOMAINS, attributes_of, to_array
+from mcuq.frontend.views import Refusal, View
+from mcuq.ir.graph import Normalization
+
+Value = View | Constant
+Handler = Callable[["Translator", "Node"], "Value"]
+Handlers = dict[str, Handler]
+MAX_COMPUTED = 1 << 26
+"""Elements of all folded constants and index tables together (512 MB)."""
+MAX_VIEWED = 1 << 22
+"""Largest map, in elements, that may be sliced or flattened."""
+ADVICE = {
+    "Sigmoid": "use ReLU6, or move it behind the deployed network",
+    "Tanh": "use hardtanh (Clip)",
+    "LeakyRelu": "use Relu",
+    "PRelu": "use Relu",
+    "Elu": "use Relu",
+    "Gelu": "use Relu",
+    "HardSwish": "use ReLU6",
+    "HardSigmoid": "use ReLU6",
+    "Swish": "use Relu or ReLU6",
+    "Erf": "use Relu instead of Gelu",
+    "ConvTranspose": "upsample outside the network, or use Conv",
+    "Resize": "resize outside the network",
+    "Upsample": "resize outside the network",
+    "LayerNormalization": "use BatchNormalization",
+    "InstanceNormalization": "use BatchNormalization",
+    "GroupNormalization": "use BatchNormalization",
+    "LRN": "use BatchNormalization",
+    "LSTM": "use convolutions over time",
+    "GRU": "use convolutions over time",
+    "RNN": "use convolutions over time",
+    "NonMaxSuppression": "run it on the network's outputs, outside the deployed network",
+    "RoiAlign": "run it outside the deployed network",
+    "MaxRoiPool": "run it outside the deployed network",
+    "If": "export the branch that is used",
+    "Loop": "unroll the loop before exporting",
+    "Scan": "unroll the loop before exporting",
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Node:
+    """A node with its attributes, values of its inputs (absent ones None) and the name its operator gets."""
+
+    proto: NodeProto
+    attributes: dict[str, Any]
+    inputs: list[Value | None]
+    opset: int
+
+    @property
+    def where(self) -> str:
+        """Name of the node, or of its first output, for error texts."""
+        return repr(self.label[:80])
+
+    @property
+    def label(self) -> str:
+        outputs = [name for name in self.proto.output if name]
+        return self.proto.name or (outputs[0] if outputs else self.proto.op_type)
+
+    def view(self, position: int = 0) -> View:
+        """An input that is an activation. Raises Refusal for constants and absent inputs."""
+        value = self.inputs[position] if position < len(self.inputs) else None
+        if not isinstance(value, View):
+            raise Refusal("this input has to be an activation, found a constant")
+        return value
+
+    def constant(self, position: int) -> Constant | None:
+        """An optional constant input. Raises Refusal when it is computed from activations."""
+        value = self.inputs[position] if position < len(self.inputs) else None
+        if isinstance(value, View):
+            raise Refusal(f"input {position} has to be constant")
+        return value
+
+    def required(self, position: int) -> Constant:
+        value = self.constant(position)
+        if value is None:
+            raise Refusal(f"input {position} is missing")
+        return value
+
+    def array(self, position: int) -> NDArray[Any] | None:
+        value = self.constant(position)
+        return None if value is None else value.value
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self.attributes.get(name, default)
+
+
+class Translator:
+    """Values by tensor name, and the graph under construction."""
+
+    def __init__(self, handlers: Handlers, opset: int) -> None:
+        self.builder = Builder(channels_first=True)
+        self.handlers = handlers
+        self.opset = opset
+        self.values: dict[str, Value | None] = {}
+        self._computed = 0
+        self._uses: Counter[str] = Counter()
+
+    def run(self, model: ModelProto, shape: tuple[int, ...], normalization: Normalization | None) -> list[str]:
+        """Translate all nodes; returns the names of the output operators."""
+        graph = model.graph
+        for tensor in graph.initializer:
+            self.values[tensor.name] = Constant(to_array(tensor), tensor.name)
+        name = next(i.name for i in graph.input if i.name not in self.values)
+        self.values[name] = self.builder.input(shape, name, normalization)
+        self._uses = Counter(name for node in graph.node for name in node.input)
+        self._uses.update(output.name for output in graph.output)
+        for node in graph.node:
+            self._visit(node)
+        return [self._output(output.name) for output in graph.output]
+
+    def _visit(self, proto: NodeProto) -> None:
+        inputs = [self.values.get(name) if name else None for name in proto.input]
+        known = all(name in self.values for name in proto.input if name)
+        skipped = any(name and self.values.get(name) is None for name in proto.input)
+        result: Value | None = None
+        if not known:
+            raise ModelError(f"node {proto.name[:80]!r} reads a tensor that nothing computes. Export the model again.")
+        if proto.domain not in STANDARD_DOMAINS or not skipped:
+            node = Node(proto, attributes_of(proto), inputs, self.opset)
+            try:
+                result = self._translate(node)
+            except Refusal as refusal:
+                kind = proto.op_type if proto.domain in STANDARD_DOMAINS else f"{proto.domain}.{proto.op_type}"
+                self.builder.problems.append(Problem(kind[:80], node.where, str(refusal)))
+        if proto.output:
+            self.values[proto.output[0]] = result
+        for name in proto.output[1:]:
+            self.values[name] = None
+        for name in proto.input:
+            self._uses[name] -= 1
+            if name and not self._uses[name]:
+                self.values[name] = None  # read for the last time: frees index tables
+
+    def _translate(self, node: Node) -> Value:
+        if node.proto.domain not in STANDARD_DOMAINS:
+            raise Refusal("only operators of the ONNX standard are supported")
+        extra = [name for name in node.proto.output[1:] if name and self._uses[name]]
+        if extra:
+            raise Refusal(f"only its first output is supported, {extra[0][:80]!r} is read, too")
+        kind = node.proto.op_type
+        if kind == "Shape" and isinstance(node.inputs[0], View):
+            start, end = node.get("start", 0), node.get("end")
+            return Constant(np.asarray(node.inputs[0].shape[start:end], dtype=np.int64))
+        views = [value for value in node.inputs if isinstance(value, View)]
+        if kind in self.handlers and (views or kind in ("QuantizeLinear", "DequantizeLinear")):
+            return self.handlers[kind](self, node)
+        if views and (kind not in constants.STRUCTURAL or not isinstance(node.inputs[0], View)):
+            raise Refusal(ADVICE.get(kind, "mcuq has no such operator; see docs for the operators it has"))
+        return self._move(node) if views else self._fold(node)
+
+    def _fold(self, node: Node) -> Constant:
+        """A node with constant inputs only."""
+        arrays = [value.value if isinstance(value, Constant) else None for value in node.inputs]
+        array = constants.evaluate(node.proto, arrays, node.attributes, self.opset)
+        self._count(array.size)
+        first = node.inputs[0] if node.inputs else None
+        if not isinstance(first, Constant) or node.proto.op_type not in constants.STRUCTURAL:
+            return Constant(array, node.label)
+        return Constant(array, first.name, self._moved_codes(node, first.coded, arrays))
+
+    def _moved_codes(self, node: Node, coded: Coded | None, arrays: list[Any]) -> Coded | None:
+        """Codes under a transposition; other moves keep them when one scale serves the whole tensor."""
+        if coded is None or (coded.scale.size > 1 and node.proto.op_type not in ("Transpose", "Identity")):
+            return None
+        axis = coded.axis
+        if node.proto.op_type == "Transpose":
+            rank = coded.codes.ndim
+            permutation = [p % rank for p in node.get("perm", list(range(rank))[::-1])]
+            axis = permutation.index(coded.axis)
+        moved = constants.evaluate(node.proto, [coded.codes, *arrays[1:]], node.attributes, self.opset)
+        return replace(coded, codes=moved, axis=axis)
+
+    def _move(self, node: Node) -> View:
+        """A node that only moves elements of an activation: the same move of its indices."""
+        view = node.view()
+        if node.proto.op_type == "Identity":
+            return view
+        size = int(np.prod(view.shape))
+        if size > MAX_VIEWED:
+            raise Refusal(f"a tensor of {size} elements is reshaped or sliced, at most {MAX_VIEWED} are supported")
+        arrays = [view.order, *(value.value if isinstance(value, Constant) else None for value in node.inputs[1:])]
+        if any(isinstance(value, View) for value in node.inputs[1:]):
+            raise Refusal("its shape has to be constant")
+        moved = constants.evaluate(node.proto, arrays, node.attributes, self.opset)
+        if moved.size > MAX_VIEWED or not moved.size:
+            raise Refusal(f"its result has {moved.size} elements")
+        self._count(2 * moved.size)
+        return view.viewed(moved)
+
+    def _count(self, elements: int) -> None:
+        self._computed += elements
+        if self._computed > MAX_COMPUTED:
+            raise ModelError("the constants this model computes take more than 512 MB. Fold and simplify it first.")
+
+    def _output(self, name: str) -> str:
+        value = self.values.get(name)
+        if isinstance(value, View):
+            return self.builder.output(value, f"output {name[:80]!r}")
+        if isinstance(value, Constant):
+            self.builder.problems.append(Problem(f"output {name[:80]!r}", "", "is constant; return activations only"))
+        return ""

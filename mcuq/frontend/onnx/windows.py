@@ -1,0 +1,236 @@
+"""Pools, padding, joins and classifier ends of ONNX, and the window attributes they share with Conv."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mcuq.frontend.builder import map_shape, pad_view
+from mcuq.frontend.onnx.translate import Handlers, Node, Translator
+from mcuq.frontend.views import Refusal, View
+from mcuq.ir import graph as ir
+from mcuq.ir.graph import Shape, Window
+
+
+def _pair(values: list[int], default: int) -> tuple[int, int]:
+    """One or two ints of an attribute as (vertical, horizontal)."""
+    if not 1 <= len(values) <= 2:
+        raise Refusal(f"windows have one or two dimensions, found {len(values)}")
+    return (default, int(values[0])) if len(values) == 1 else (int(values[0]), int(values[1]))
+
+
+def window_of(node: Node, view: View, kernel: tuple[int, ...], *, ceil: bool = False) -> Window:
+    """Window from kernel_shape, strides, dilations, pads, auto_pad; ceil mode becomes padding below and right.
+
+    Raises:
+        Refusal: sizes below 1, negative paddings, or ceil mode with a window that starts in the padding.
+    """
+    spatial = view.shape[2:]
+    rank = len(spatial)
+    declared = node.get("kernel_shape")
+    if declared is not None and tuple(declared) != tuple(kernel):
+        raise Refusal(f"kernel_shape {list(declared)} does not fit weights of {list(kernel)}")
+    sizes = _pair([1] * (2 - rank) + list(spatial), 1)
+    kernel_hw = _pair(list(kernel), 1)
+    stride = _pair(list(node.get("strides", [1] * rank)), 1)
+    dilation = _pair(list(node.get("dilations", [1] * rank)), 1)
+    if min(*kernel_hw, *stride, *dilation) < 1:
+        raise Refusal("kernel, strides and dilations have to be positive")
+    spans = [(k - 1) * d + 1 for k, d in zip(kernel_hw, dilation, strict=True)]
+    pads = _pads(node, rank, sizes, spans, stride)
+    if ceil:
+        pads = _with_ceil(pads, sizes, spans, stride)
+    return Window(kernel_hw, stride, pads, dilation)
+
+
+Padding = tuple[int, int, int, int]
+
+
+def _pads(node: Node, rank: int, sizes: tuple[int, int], spans: list[int], stride: tuple[int, int]) -> Padding:
+    mode = node.get("auto_pad", "NOTSET")
+    if mode in ("SAME_UPPER", "SAME_LOWER"):
+        total = [
+            max(0, (-(-size // s) - 1) * s + span - size) for size, span, s in zip(sizes, spans, stride, strict=True)
+        ]
+        less = [t // 2 if mode == "SAME_UPPER" else t - t // 2 for t in total]
+        return less[0], less[1], total[0] - less[0], total[1] - less[1]
+    pads = [0] * (2 * rank) if mode == "VALID" else [int(p) for p in node.get("pads", [0] * (2 * rank))]
+    if mode not in ("NOTSET", "VALID") or len(pads) != 2 * rank or min(pads) < 0:
+        raise Refusal(f"auto_pad {mode!r} with pads {pads} is not supported")
+    return (0, pads[0], 0, pads[1]) if rank == 1 else (pads[0], pads[1], pads[2], pads[3])
+
+
+def _with_ceil(pads: Padding, sizes: tuple[int, int], spans: list[int], stride: tuple[int, int]) -> Padding:
+    more: list[int] = []
+    for before, after, size, span, s in zip(pads[:2], pads[2:], sizes, spans, stride, strict=True):
+        outputs = -(-(size + before + after - span) // s) + 1
+        if (outputs - 1) * s >= size + before:
+            raise Refusal("ceil_mode with a window that starts in the padding; use ceil_mode=0")
+        more.append(max(0, (outputs - 1) * s + span - size - before - after))
+    return pads[0], pads[1], pads[2] + more[0], pads[3] + more[1]
+
+
+def _pool(t: Translator, node: Node) -> tuple[str, Window, tuple[int, ...]]:
+    """(operator, window, result shape) of a pool."""
+    view = node.view()
+    if len(view.shape) not in (3, 4):
+        raise Refusal("only 1-D and 2-D pools are supported")
+    op, stored = t.builder.map(view, node.where)
+    window = window_of(node, view, tuple(node.get("kernel_shape", ())), ceil=bool(node.get("ceil_mode", 0)))
+    height, width = window.output_hw(stored[0], stored[1])
+    return op, window, (*view.shape[:2], *(height, width)[4 - len(view.shape) :])
+
+
+def max_pool(t: Translator, node: Node) -> View:
+    op, window, shape = _pool(t, node)
+    if node.get("storage_order", 0):
+        raise Refusal("storage_order is not supported")
+    pool = ir.MaxPool(name=t.builder.name(node.label), inputs=(op,), shape=(0, 0, 0), source=node.where, window=window)
+    return t.builder.emit(pool, shape)
+
+
+def average_pool(t: Translator, node: Node) -> View:
+    op, window, shape = _pool(t, node)
+    include = bool(node.get("count_include_pad", 0)) and any(window.padding)
+    if include and node.get("ceil_mode", 0):
+        raise Refusal("ceil_mode with count_include_pad is not supported; use count_include_pad=0")
+    return _average(t, node, op, window, shape, include)
+
+
+def _average(t: Translator, node: Node, op: str, window: Window, shape: tuple[int, ...], include: bool = False) -> View:
+    pool = ir.AvgPool(
+        name=t.builder.name(node.label),
+        inputs=(op,),
+        shape=(0, 0, 0),
+        source=node.where,
+        window=window,
+        count_include_pad=include,
+    )
+    return t.builder.emit(pool, shape)
+
+
+def global_average(t: Translator, node: Node) -> View:
+    view = node.view()
+    op, stored = t.builder.map(view, node.where)
+    shape = (*view.shape[:2], *(1 for _ in view.shape[2:]))
+    return _whole_average(t, node, op, stored, shape)
+
+
+def _whole_average(t: Translator, node: Node, op: str, stored: Shape, shape: tuple[int, ...]) -> View:
+    if stored[:2] == (1, 1):
+        kept = View(op, stored, map_shape(stored, True), True)
+        return kept.viewed(kept.order.reshape(shape))
+    kernel = stored[:2]
+    pooled = _average(t, node, op, Window(kernel, kernel), (1, stored[2], 1, 1))
+    return pooled.viewed(pooled.order.reshape(shape))
+
+
+def global_max(t: Translator, node: Node) -> View:
+    view = node.view()
+    op, stored = t.builder.map(view, node.where)
+    pool = ir.MaxPool(
+        name=t.builder.name(node.label),
+        inputs=(op,),
+        shape=(0, 0, 0),
+        source=node.where,
+        window=Window(stored[:2], stored[:2]),
+    )
+    return t.builder.emit(pool, (*view.shape[:2], *(1 for _ in view.shape[2:])))
+
+
+def reduce_mean(t: Translator, node: Node) -> View:
+    view = node.view()
+    given = node.array(1) if node.opset >= 18 else node.get("axes")
+    rank = len(view.shape)
+    axes = sorted({int(a) % rank for a in (range(rank) if given is None else np.ravel(given))})
+    if not axes and node.get("noop_with_empty_axes", 0):
+        return view
+    keep = bool(node.get("keepdims", 1))
+    shape = tuple(1 if i in axes else n for i, n in enumerate(view.shape) if keep or i not in axes)
+    channels = [i for i in range(1, rank) if i not in axes]
+    if len(channels) != 1 or axes != [i for i in range(1, rank) if i != channels[0]]:
+        raise Refusal("a mean has to cover height and width together")
+    op, stored = t.builder.rows(view, channels[0], node.where)
+    return _whole_average(t, node, op, stored, shape)
+
+
+def pad(t: Translator, node: Node) -> View:
+    """Padding with zeros: of height and width an operator, of channels a view with zeros."""
+    view = node.view()
+    rank = len(view.shape)
+    if node.get("mode", "constant") != "constant":
+        raise Refusal("only padding with zeros is supported")
+    amounts = node.get("pads") if node.opset < 11 else node.required(1).value
+    value = node.get("value", 0.0) if node.opset < 11 else node.array(2)
+    chosen = node.array(3)
+    axes = list(range(rank)) if chosen is None else [int(a) % rank for a in np.ravel(chosen)]
+    widths = [int(p) for p in np.ravel(amounts)]
+    if (value is not None and np.any(np.asarray(value) != 0)) or len(widths) != 2 * len(axes):
+        raise Refusal("only padding with zeros is supported")
+    before, after = [0] * rank, [0] * rank
+    for position, axis in enumerate(axes):
+        before[axis], after[axis] = widths[position], widths[position + len(axes)]
+    size = int(np.prod([max(0, n + b + a) for n, b, a in zip(view.shape, before, after, strict=True)]))
+    if size > 1 << 22 or not size:
+        raise Refusal(f"padding to {size} elements")
+    if rank in (3, 4) and not any(before[:2] + after[:2]) and min(before + after) >= 0:
+        return _spatial_pad(t, node, view, before, after)
+    return pad_view(view, tuple(before), tuple(after))
+
+
+def _spatial_pad(t: Translator, node: Node, view: View, before: list[int], after: list[int]) -> View:
+    if not any(before + after):
+        return view
+    op, _ = t.builder.map(view, node.where)
+    top, bottom = (before[2], after[2]) if len(before) == 4 else (0, 0)
+    padding = (top, before[-1], bottom, after[-1])
+    padded = ir.Pad(name=t.builder.name(node.label), inputs=(op,), shape=(0, 0, 0), source=node.where, padding=padding)
+    return t.builder.emit(padded, tuple(n + b + a for n, b, a in zip(view.shape, before, after, strict=True)))
+
+
+def concat(t: Translator, node: Node) -> View:
+    views = [node.view(position) for position in range(len(node.inputs))]
+    axis = int(node.get("axis", 1)) % len(views[0].shape)
+    if any(v.shape[:axis] + v.shape[axis + 1 :] != views[0].shape[:axis] + views[0].shape[axis + 1 :] for v in views):
+        raise Refusal(f"shapes {[list(v.shape) for v in views]} do not fit along axis {axis}")
+    return t.builder.concat(views, axis, node.label, node.where)
+
+
+def softmax(t: Translator, node: Node) -> View:
+    view = node.view()
+    axis = int(node.get("axis", -1 if node.opset >= 13 else 1)) % len(view.shape)
+    order = view.order
+    if node.opset < 13:  # older versions normalize over all axes from ``axis`` on
+        order = order.reshape(int(np.prod(view.shape[:axis])), -1)
+        axis = 1
+    op, stored = t.builder.rows(view.viewed(order), axis, node.where)
+    result = t.builder.emit(
+        ir.Softmax(name=t.builder.name(node.label), inputs=(op,), shape=stored, source=node.where), view.shape
+    )
+    indices = np.moveaxis(np.arange(order.size).reshape(np.moveaxis(order, axis, -1).shape), -1, axis)
+    return result.viewed(indices.reshape(view.shape))
+
+
+def argmax(t: Translator, node: Node) -> View:
+    view = node.view()
+    axis = int(node.get("axis", 0)) % len(view.shape)
+    op, stored = t.builder.rows(view, axis, node.where)
+    if stored[:2] != (1, 1) or node.get("select_last_index", 0):
+        raise Refusal("only over the channels of a vector [N, C], the first index on ties")
+    shape = tuple(1 if i == axis else n for i, n in enumerate(view.shape) if i != axis or node.get("keepdims", 1))
+    result = t.builder.emit(
+        ir.Argmax(name=t.builder.name(node.label), inputs=(op,), shape=(1, 1, 1), source=node.where), shape
+    )
+    return result.viewed(np.zeros(shape, dtype=np.int64))
+
+
+HANDLERS: Handlers = {
+    "MaxPool": max_pool,
+    "AveragePool": average_pool,
+    "GlobalAveragePool": global_average,
+    "GlobalMaxPool": global_max,
+    "ReduceMean": reduce_mean,
+    "Pad": pad,
+    "Concat": concat,
+    "Softmax": softmax,
+    "ArgMax": argmax,
+}

@@ -1,0 +1,169 @@
+"""Tensors of a user's model as views of operator outputs.
+
+The graph stores maps as (H, W, C); file formats transpose, flatten, slice and join tensors on the way. A
+:class:`View` says, for each element of the model's tensor, which element of which operator's output it is.
+Reshape, transpose, slice, channel shuffle and zero padding then are plain numpy operations on indices, and
+only what a layer finally reads decides whether an operator is needed: none, a reshape, or a convolution with
+constant weights 0 and 1 that selects (strided slices, channel padding, channel permutations).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mcuq.ir.graph import Shape, Window
+
+IndexArray = NDArray[np.int64]
+ZERO = -1
+"""Index of an element that is the constant zero."""
+
+
+class Refusal(Exception):
+    """This use of an operator is not supported; the text says what to do instead."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """A tensor of the model.
+
+    Attributes:
+        op: name of the operator whose output (H, W, C) holds the elements; stored: that shape.
+        shape: shape of the model's tensor, batch included where the model has it.
+        channels_first: layout of a whole map: [1, C, ...] or [1, ..., C]; without meaning when ``indices`` is set.
+        indices: flat (H, W, C) index of every element, :data:`ZERO` for constant zero, shaped ``shape``; None
+            when the view is the whole map in its usual layout.
+    """
+
+    op: str
+    stored: Shape
+    shape: tuple[int, ...]
+    channels_first: bool
+    indices: IndexArray | None = None
+
+    @property
+    def order(self) -> IndexArray:
+        """``indices``, computed for a whole map."""
+        if self.indices is not None:
+            return self.indices
+        order = np.arange(math.prod(self.stored), dtype=np.int64).reshape(self.stored)
+        return (order.transpose(2, 0, 1) if self.channels_first else order).reshape(self.shape)
+
+    def viewed(self, indices: IndexArray) -> View:
+        """The same operator's output under other indices."""
+        return View(self.op, self.stored, tuple(indices.shape), self.channels_first, indices)
+
+    @property
+    def has_zeros(self) -> bool:
+        return self.indices is not None and bool((self.indices == ZERO).any())
+
+
+def map_of(shape: tuple[int, ...], *, channels_first: bool) -> Shape:
+    """(H, W, C) of a model tensor [1, C, H, W], [1, C, L] or [1, F] (or channels last).
+
+    Raises:
+        Refusal: another rank.
+    """
+    if len(shape) not in (2, 3, 4):
+        raise Refusal(f"tensors must be [N, C, H, W], [N, C, L] or [N, F], found {list(shape)}")
+    body = shape[1:]
+    channels, spatial = (body[0], body[1:]) if channels_first else (body[-1], body[:-1])
+    return (*(1,) * (2 - len(spatial)), *spatial, channels)  # pyright: ignore[reportReturnType]
+
+
+def rows_of(order: IndexArray, axis: int) -> IndexArray:
+    """Indices [H, W, C] of a view whose ``axis`` counts channels; a leading batch of 1 goes.
+
+    Raises:
+        Refusal: more than two axes besides batch and channels.
+    """
+    if order.ndim == 0:
+        return order.reshape(1, 1, 1)
+    moved = np.moveaxis(order, axis, -1)
+    spatial = moved.shape[:-1]
+    if spatial and spatial[0] == 1:
+        spatial = spatial[1:]
+    if len(spatial) > 2:
+        raise Refusal(f"maps have height, width and channels, found a tensor of shape {list(order.shape)}")
+    return moved.reshape(*(1,) * (2 - len(spatial)), *spatial, moved.shape[-1])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Selection:
+    """A convolution that picks elements: weights of 0 and 1 [O, kh, kw, I/groups]."""
+
+    weight: NDArray[np.float64]
+    window: Window
+    groups: int
+
+
+def select(rows: IndexArray, stored: Shape) -> Selection:
+    """The convolution of a map (H, W, C) = ``stored`` that yields elements ``rows`` [H', W', C'].
+
+    Raises:
+        Refusal: ``rows`` is not a strided slice of rows and columns with a choice (or zero) per channel.
+    """
+    height, width, channels = stored
+    used = (rows != ZERO).any(axis=(0, 1))
+    if not used.any():
+        raise Refusal("a tensor of constant zeros")
+    first = int(np.argmax(used))
+    row = _axis(rows[:, 0, first] // (width * channels))
+    column = _axis(rows[0, :, first] // channels % width)
+    source = np.where(used, rows[0, 0] % channels, ZERO)
+    expected = (row[0] + row[1] * np.arange(rows.shape[0]))[:, None] * width
+    expected = (expected + row_columns(column, rows.shape[1]))[:, :, None] * channels + source
+    if not np.array_equal(np.where(used, expected, ZERO), rows):
+        raise Refusal(
+            "elements move across rows and channels; strided slices, choices of channels and flattening are supported"
+        )
+    kernel = (_kernel(height, rows.shape[0], row), _kernel(width, rows.shape[1], column))
+    window = Window(kernel, (row[1], column[1]))
+    whole = np.array_equal(source, np.arange(channels)) and channels > 1
+    weight = np.zeros((len(source), *kernel, 1 if whole else channels))
+    for output, channel in enumerate(source):
+        if channel != ZERO:
+            weight[output, row[0], column[0], 0 if whole else channel] = 1.0
+    return Selection(weight, window, channels if whole else 1)
+
+
+def row_columns(column: tuple[int, int], count: int) -> IndexArray:
+    """Source columns of ``count`` output columns, for (offset, stride)."""
+    return (column[0] + column[1] * np.arange(count))[None, :]
+
+
+def _axis(positions: IndexArray) -> tuple[int, int]:
+    """(offset, stride) of positions that advance evenly; the caller checks the result against all indices."""
+    stride = int(positions[1] - positions[0]) if len(positions) > 1 else 1
+    if stride < 1:
+        raise Refusal("rows or columns are repeated or reversed")
+    return int(positions[0]), stride
+
+
+def _kernel(size: int, count: int, axis: tuple[int, int]) -> int:
+    """Smallest kernel that holds the offset and gives exactly ``count`` outputs (floor mode)."""
+    offset, stride = axis
+    return max(offset + 1, size - count * stride + 1)
+
+
+def scatter(weight: NDArray[Any], view: View, fill: NDArray[Any] | float = 0.0) -> NDArray[Any]:
+    """Weights [O, F] over the elements of ``view`` as OHWI weights over the whole stored map.
+
+    Args:
+        fill: weight of stored elements that the view leaves out: scalar or [O].
+
+    Raises:
+        Refusal: the view repeats an element.
+    """
+    order = view.order.ravel()
+    kept = order != ZERO
+    if len(np.unique(order[kept])) != int(kept.sum()):
+        raise Refusal("an element is read twice")
+    spread = np.empty((len(weight), math.prod(view.stored)), dtype=weight.dtype)
+    spread[:] = np.reshape(fill, (-1, 1))
+    spread[:, order[kept]] = weight[:, kept]
+    return spread.reshape(len(weight), *view.stored)
