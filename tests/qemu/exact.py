@@ -1,0 +1,105 @@
+"""Expected outputs of every operator in exact integers: plain loops over taps, Python's floor division.
+
+Written from docs/NUMERICS.md alone. It shares no code with the kernels, with mcuq.numerics or with
+mcuq.reference, so that an error in one of them cannot hide here. Images are int64 arrays [H, W, C].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Window of a convolution or pool; pads are top and left, the rest follows from the output size."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    pad: tuple[int, int]
+    output: tuple[int, int]
+
+
+def pack_bytes(codes: Ints, bits: int) -> bytes:
+    """Codes [..., C] to packed rows, first code in the lowest bits, rows padded with zero bits to a byte."""
+    rows = codes.reshape(-1, codes.shape[-1])
+    row_bytes = (rows.shape[1] * bits + 7) // 8
+    out = bytearray()
+    for row in rows.tolist():
+        word = 0
+        for i, code in enumerate(row):
+            word |= (code % (1 << bits)) << (i * bits)
+        out += word.to_bytes(row_bytes, "little")
+    return bytes(out)
+
+
+def requantize(acc: int, multiplier: int, shift: int, zero: int, lo: int, hi: int) -> int:
+    """clamp(zero + floor(acc * multiplier / 2^shift + 1/2))."""
+    doubled = 2 * acc * multiplier + (1 << shift)
+    return min(max(zero + doubled // (2 << shift), lo), hi)
+
+
+def rescale(total: int, constant: int, shift: int, lo: int, hi: int) -> int:
+    """clamp(floor((total + constant) / 2^shift))."""
+    return min(max((total + constant) // (1 << shift), lo), hi)
+
+
+def taps(g: Geometry, size: tuple[int, int], row: int, col: int) -> Iterator[tuple[int, int, int, int, bool]]:
+    """(kernel row, kernel column, input row, input column, inside) of one output pixel."""
+    for i in range(g.kernel[0]):
+        for j in range(g.kernel[1]):
+            y = row * g.stride[0] - g.pad[0] + i * g.dilation[0]
+            x = col * g.stride[1] - g.pad[1] + j * g.dilation[1]
+            yield i, j, y, x, 0 <= y < size[0] and 0 <= x < size[1]
+
+
+def convolution_sums(image: Ints, border: int, weights: Ints, zeros: Ints, g: Geometry, groups: int) -> Ints:
+    """sum x * (w - zw[o]) for every output, without bias. weights [O, kh, kw, I/groups], zeros [O]."""
+    outputs, _, _, depth = weights.shape
+    per_group = outputs // groups
+    centred = weights - zeros[:, None, None, None]
+    acc = np.zeros((*g.output, outputs), dtype=np.int64)
+    outside = np.full(image.shape[2], border, dtype=np.int64)
+    for row in range(g.output[0]):
+        for col in range(g.output[1]):
+            for i, j, y, x, inside in taps(g, image.shape[:2], row, col):
+                pixel = image[y, x] if inside else outside
+                for group in range(groups):
+                    part = slice(group * per_group, (group + 1) * per_group)
+                    acc[row, col, part] += centred[part, i, j] @ pixel[group * depth : (group + 1) * depth]
+    return acc
+
+
+def max_pool(image: Ints, g: Geometry) -> Ints:
+    """Largest tap inside the input."""
+    out = np.zeros((*g.output, image.shape[2]), dtype=np.int64)
+    for row in range(g.output[0]):
+        for col in range(g.output[1]):
+            valid = [image[y, x] for _, _, y, x, inside in taps(g, image.shape[:2], row, col) if inside]
+            out[row, col] = np.max(valid, axis=0)
+    return out
+
+
+def average_sums(image: Ints, zero: int, g: Geometry) -> tuple[Ints, NDArray[np.int64]]:
+    """(sum (x - zero) over the taps inside [H, W, C], their number [H, W])."""
+    sums = np.zeros((*g.output, image.shape[2]), dtype=np.int64)
+    counts = np.zeros(g.output, dtype=np.int64)
+    for row in range(g.output[0]):
+        for col in range(g.output[1]):
+            valid = [image[y, x] - zero for _, _, y, x, inside in taps(g, image.shape[:2], row, col) if inside]
+            sums[row, col] = np.sum(valid, axis=0)
+            counts[row, col] = len(valid)
+    return sums, counts
+
+
+def softmax(row: list[int], table: list[int]) -> list[int]:
+    """Codes of one row: min(127, (256 e + S/2) div S - 128)."""
+    exponentials = [table[max(row) - x] for x in row]
+    total = sum(exponentials)
+    return [min(127, (256 * e + total // 2) // total - 128) for e in exponentials]
