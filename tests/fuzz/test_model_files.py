@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from networks import every_operator, integer
+from sample_networks import every_operator, integer
 
 from mcuq.errors import McuqError
 from mcuq.ir.files import load_graph, load_integer, save_graph, save_integer

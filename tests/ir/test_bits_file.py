@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from networks import every_operator
+from sample_networks import every_operator
 
 from mcuq.errors import McuqError, ModelError, UsageError
 from mcuq.ir.bits_file import bits_text, load_bits, parse_bits, save_bits

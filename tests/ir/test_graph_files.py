@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from networks import every_operator, integer, pixels
 from safetensors.numpy import load_file
+from sample_networks import every_operator, integer, pixels
 
 from mcuq.errors import CheckError, ModelError, UsageError
 from mcuq.ir.files import load_graph, load_integer, save_graph, save_integer

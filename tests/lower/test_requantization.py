@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from networks import integer
+from sample_networks import integer
 
 from mcuq.errors import ModelError
 from mcuq.ir.graph import Window

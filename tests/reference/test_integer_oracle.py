@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from networks import integer, pixels
+from sample_networks import integer, pixels
 
 from mcuq.errors import CheckError, DataError
 from mcuq.ir.graph import Window
