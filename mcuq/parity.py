@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +18,12 @@ from mcuq.build.toolchain import Toolchain
 from mcuq.emit.project import emit_harness, emit_project
 from mcuq.ir.integer import IntegerGraph
 from mcuq.ir.plans import MemoryPlan
-from mcuq.numerics import pack
+from mcuq.numerics import IntArray, pack
 from mcuq.reference.integer import run, run_outputs
 from mcuq.target.board import Board
 
-_BATCH_BYTES = 64 << 20
+_BATCH_BYTES = 4 << 20
+"""Tensor bytes compared at once; the reference holds eight bytes and more per code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ class ParityResult:
 
     @property
     def exact(self) -> bool:
+        """Something was compared and nothing differs."""
         return self.mismatching_bytes == 0 and self.compared_bytes > 0
 
 
@@ -64,7 +66,7 @@ def built(
     *,
     prefix: str = "model",
     toolchain: Toolchain | None = None,
-) -> Iterator[Image]:
+) -> Generator[Image]:
     """An image of the network in a temporary folder, for as long as the context lasts."""
     with tempfile.TemporaryDirectory(prefix="mcuq-build-") as folder:
         files = emit_project(graph, plan, board, prefix=prefix)
@@ -94,7 +96,7 @@ def compare_image(image: Image, x: NDArray[Any]) -> ParityResult:
     """:func:`compare` with an image already built."""
     graph = image.graph
     per_sample = sum(graph.tensor(name).bytes for name in image.order)
-    batch = max(1, _BATCH_BYTES // (16 * per_sample))
+    batch = max(1, _BATCH_BYTES // per_sample)
     wrong = 0
     first: Difference | None = None
     for start in range(0, len(x), batch):
@@ -106,7 +108,7 @@ def compare_image(image: Image, x: NDArray[Any]) -> ParityResult:
     return ParityResult(len(x), per_sample * len(x), wrong, first)
 
 
-def compare_outputs(image: Image, x: NDArray[Any]) -> tuple[ParityResult, dict[str, NDArray[np.int64]]]:
+def compare_outputs(image: Image, x: NDArray[Any]) -> tuple[ParityResult, dict[str, IntArray]]:
     """The network's outputs only, with an image already built; also returns the device's codes [N, H, W, C]."""
     graph = image.graph
     codes = run_samples(image, x)
@@ -117,12 +119,15 @@ def compare_outputs(image: Image, x: NDArray[Any]) -> tuple[ParityResult, dict[s
     return ParityResult(len(x), size * len(x), wrong, _first(graph.outputs, expected, found, 0)), codes
 
 
-def _stored(graph: IntegerGraph, values: dict[str, Any]) -> dict[str, NDArray[np.uint8]]:
+def _stored(graph: IntegerGraph, values: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.uint8]]:
     return {name: pack(codes, graph.tensor(name).bits).reshape(len(codes), -1) for name, codes in values.items()}
 
 
 def _first(
-    names: tuple[str, ...], expected: dict[str, NDArray[np.uint8]], found: dict[str, NDArray[np.uint8]], start: int
+    names: tuple[str, ...],
+    expected: Mapping[str, NDArray[np.uint8]],
+    found: Mapping[str, NDArray[np.uint8]],
+    start: int,
 ) -> Difference | None:
     for sample in range(len(expected[names[0]])):
         for name in names:

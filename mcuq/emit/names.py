@@ -6,8 +6,7 @@ import re
 
 from mcuq.errors import UsageError
 
-_KEYWORDS = frozenset(
-    """
+_WORDS = """
     alignas alignof and and_eq asm auto bitand bitor bool break case catch char char8_t char16_t char32_t class
     compl concept const consteval constexpr constinit const_cast continue co_await co_return co_yield decltype
     default delete do double dynamic_cast else enum explicit export extern false float for friend goto if inline
@@ -16,8 +15,8 @@ _KEYWORDS = frozenset(
     template this thread_local throw true try typedef typeid typename typeof union unsigned using virtual void
     volatile wchar_t while xor xor_eq
     main errno stdin stdout stderr unix linux arm mcuq
-    """.split()
-)
+"""
+_KEYWORDS = frozenset(_WORDS.split())
 _PREFIX = re.compile(r"[a-z][a-z0-9_]{0,30}")
 
 
@@ -32,7 +31,9 @@ def check_prefix(prefix: str) -> str:
             f"model name {prefix[:48]!r} cannot be a C prefix; use a lower-case letter, then at most 30 of a-z 0-9 _"
         )
     if prefix in _KEYWORDS or prefix.startswith("mcuq_"):
-        raise UsageError(f"model name {prefix!r} is a word of C, C++ or the runtime; choose another, for example {prefix}_net")
+        raise UsageError(
+            f"model name {prefix!r} is a word of C, C++ or the runtime; choose another, for example {prefix}_net"
+        )
     return prefix
 
 

@@ -144,11 +144,13 @@ def _check_plan(graph: IntegerGraph, plan: MemoryPlan, core: str) -> None:
             try:
                 buffer = plan.buffer(op.name, kind)
             except KeyError:
-                raise CheckError(f"the memory plan has no {kind} buffer for layer {op.name}; plan for core {core}") from None
+                text = f"the memory plan has no {kind} buffer for layer {op.name}; plan for core {core}"
+                raise CheckError(text) from None
             if buffer.size < size or buffer.offset + size > plan.arena_bytes or buffer.offset % alignment:
                 raise CheckError(
-                    f"the memory plan gives layer {op.name} {buffer.size} bytes at {buffer.offset} of {plan.arena_bytes}, "
-                    f"but its {kind} needs {size} bytes at a multiple of {alignment}; plan for core {core}"
+                    f"the memory plan gives layer {op.name} {buffer.size} bytes at {buffer.offset} of "
+                    f"{plan.arena_bytes}, but its {kind} needs {size} bytes at a multiple of {alignment}; "
+                    f"plan for core {core}"
                 )
 
 

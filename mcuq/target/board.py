@@ -11,6 +11,7 @@ import difflib
 import tomllib
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -236,10 +237,11 @@ def _check_regions(regions: tuple[Region, ...], placement: Placement, path: Path
                 f"board file {path}: placement.{role} is {name!r}, but must be a {kind} region: {', '.join(fitting)}"
             )
     ordered = sorted(regions, key=lambda region: region.origin)
-    for low, high in zip(ordered, ordered[1:], strict=False):
+    for low, high in pairwise(ordered):
         if low.end > high.origin:
             raise UsageError(
-                f"board file {path}: region {low.name} ends at 0x{low.end:08x}, inside {high.name} at 0x{high.origin:08x}"
+                f"board file {path}: region {low.name} ends at 0x{low.end:08x}, "
+                f"inside {high.name} at 0x{high.origin:08x}"
             )
 
 
@@ -262,7 +264,8 @@ def emulated(board: Board) -> Board:
         if offset + region.length > home.length:
             raise UsageError(
                 f"board {board.name}: region {name} of {region.length} bytes does not fit {home_name} of "
-                f"{machine.name} ({home.length - offset} bytes free); choose another machine in boards/{board.name}.toml"
+                f"{machine.name} ({home.length - offset} bytes free); "
+                f"choose another machine in boards/{board.name}.toml"
             )
         moved.append(replace(region, origin=home.origin + offset))
         # Vector tables and stacks want alignment; 64 KiB also keeps neighbours apart in dumps.

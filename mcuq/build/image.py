@@ -1,0 +1,197 @@
+"""From the files of a project to linked programs: for this computer, for a board, and for QEMU.
+
+Objects are compiled once per project and linked several times: the application at the part's addresses
+(measured, never run), and the harness at addresses of the QEMU machine, with and without hooks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mcuq.build.toolchain import WARNINGS, Toolchain, find_program, host_gcc, run_tool
+from mcuq.build.write import write_files
+from mcuq.errors import LimitError, ToolchainError
+from mcuq.ir.integer import IntegerGraph
+from mcuq.ir.plans import MemoryPlan
+from mcuq.ir.sources import SourceFile
+from mcuq.target.board import Board, emulated
+from mcuq.target.core import Machine, machine
+from mcuq.target.files import product_file
+
+OPTIMIZE = ("-O2",)
+_INCLUDE = ("include", "src", "mcuq/include", "mcuq/src", "test", "harness")
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A program that runs samples: ``plain`` and ``hooked`` harness, on this computer when ``machine`` is None.
+
+    ``order`` are the operators in execution order, the order in which the hooked harness reports.
+    """
+
+    plain: Path
+    hooked: Path
+    machine: Machine | None
+    graph: IntegerGraph
+    order: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Builder:
+    """Compiles and links the C files of one project folder with one compiler."""
+
+    toolchain: Toolchain
+    prefix: str
+    board: Board | None
+    folder: Path
+
+    def compile(self, sources: Sequence[str | Path], flags: Sequence[str] = (), suffix: str = "") -> list[Path]:
+        """Objects of ``sources`` (relative to the project, or absolute) in ``folder/objects``.
+
+        Raises:
+            ToolchainError: the compiler failed.
+        """
+        output = self.folder / "objects"
+        output.mkdir(exist_ok=True)
+        base = [self.toolchain.compiler, "-std=c11", *self.toolchain.flags, *OPTIMIZE, *_warnings(self.toolchain)]
+        base += [*_section_flags(self.prefix, self.board), *flags]
+        base += [f"-I{self.folder / folder}" for folder in _INCLUDE]
+        base.append(f"-I{product_file('runtime_c', 'port', 'port.h').parent}")
+        objects: list[Path] = []
+        for source in map(Path, sources):
+            parts = source.with_suffix("").parts[-2:] if source.is_absolute() else source.with_suffix("").parts
+            target = output / f"{'_'.join(parts)}{suffix}.o"
+            command = [*base, "-c", str(self.folder / source), "-o", str(target)]
+            run_tool(command, f"{self.toolchain.name} failed to compile {source.name}")
+            objects.append(target)
+        return objects
+
+    def link(self, objects: Sequence[Path], output: str, script: Path | None = None) -> Path:
+        """Program ``folder/output``.
+
+        Raises:
+            ToolchainError: the linker failed. LimitError: a region of the board overflows.
+        """
+        target = self.folder / output
+        command = [self.toolchain.compiler, *self.toolchain.flags, *map(str, objects), "-o", str(target)]
+        if script is not None:
+            command += [f"-T{script}", "-nostartfiles", "-Wl,--gc-sections", "-Wl,--fatal-warnings", "-lc", "-lgcc"]
+        try:
+            run_tool(command, f"{self.toolchain.name} failed to link {output}")
+        except ToolchainError as error:
+            if self.board is not None and (lines := overflows(str(error))):
+                raise LimitError(f"the image does not fit board {self.board.name}: {lines}") from error
+            raise
+        return target
+
+
+def _warnings(toolchain: Toolchain) -> tuple[str, ...]:
+    clang = "clang" in toolchain.compiler
+    return tuple(flag.removesuffix("=strict") if clang else flag for flag in WARNINGS)
+
+
+def _section_flags(prefix: str, board: Board | None) -> tuple[str, ...]:
+    if board is None:
+        return ()
+    upper = prefix.upper()
+    return (
+        "-ffunction-sections",
+        "-fdata-sections",
+        f'-D{upper}_WEIGHTS_ATTR=__attribute__((section(".mcuq_weights")))',
+        f'-D{upper}_ARENA_ATTR=__attribute__((section(".bss.mcuq_arena")))',
+    )
+
+
+def overflows(text: str) -> str:
+    """The linker's complaints about full regions, readable: section, region, bytes missing; "" when none."""
+    sections: dict[str, list[str]] = {}
+    missing: dict[str, str] = {}
+    for line in text.splitlines():
+        if "will not fit in region" in line:
+            section, region = line.split("section `", 1)[1].split("' will not fit in region `", 1)
+            sections.setdefault(region.split("'", 1)[0], []).append(section)
+        elif "overflowed by" in line:
+            region, rest = line.split("region `", 1)[1].split("' overflowed by ", 1)
+            missing[region] = rest.split(" ", 1)[0]
+    return "; ".join(
+        f"section {' and '.join(dict.fromkeys(sections.get(region, ['?'])))} does not fit region {region}, "
+        f"{count} bytes are missing; lower the flash or RAM limit of the bits, or choose a larger board"
+        for region, count in missing.items()
+    )
+
+
+def target_toolchain(board: Board | None) -> Toolchain:
+    """gcc of this computer, or arm-none-eabi-gcc with the board's flags."""
+    if board is None:
+        return host_gcc()
+    return Toolchain(f"arm-none-eabi-gcc for {board.name}", find_program("arm-none-eabi-gcc"), board.flags)
+
+
+def library_sources(files: Sequence[SourceFile]) -> tuple[str, ...]:
+    """The C files of the model and of the runtime."""
+    return tuple(f.path for f in files if f.path.startswith(("src/", "mcuq/src/")) and f.path.endswith(".c"))
+
+
+def build_image(
+    files: Sequence[SourceFile],
+    harness: Sequence[SourceFile],
+    graph: IntegerGraph,
+    plan: MemoryPlan,
+    board: Board | None,
+    folder: Path,
+    *,
+    prefix: str = "model",
+    toolchain: Toolchain | None = None,
+) -> Image:
+    """Compile a project with its harness in ``folder`` (existing, empty) for this computer or the board's machine.
+
+    Args:
+        files: of ``emit_project``; harness: of ``emit_harness``, both for ``board``.
+        toolchain: another compiler than the default, for this computer only.
+
+    Raises:
+        ToolchainError: compiling or linking failed. LimitError: the image exceeds the board.
+    """
+    write_files([*files, *harness], folder)
+    builder = Builder(toolchain or target_toolchain(board), prefix, board, folder)
+    simulator = None if board is None else machine(emulated(board).emulation.machine)
+    port = ["host.c"] if simulator is None else ["startup.c", "semihost.c", simulator.counter]
+    model = f"src/{prefix}.c"
+    shared = builder.compile([path for path in library_sources(files) if path != model])
+    shared += builder.compile([product_file("runtime_c", "port", name) for name in port])
+    shared += builder.compile(["harness/harness.c"])
+    hook = ("-include", str(folder / "harness" / "hook.h"))
+    script = None if board is None else folder / _run_script(board)
+    return Image(
+        plain=builder.link([*shared, *builder.compile([model])], "harness-plain", script),
+        hooked=builder.link([*shared, *builder.compile([model], hook, "-hooked")], "harness-hooked", script),
+        machine=simulator,
+        graph=graph,
+        order=plan.order,
+    )
+
+
+def _run_script(board: Board) -> str:
+    if board.emulation.mode == "same-lengths":
+        return f"board/{board.name}-{board.emulation.machine}.ld"
+    return f"board/{board.name}.ld"
+
+
+def build_application(
+    files: Sequence[SourceFile], board: Board, folder: Path, *, prefix: str = "model"
+) -> tuple[Path, Path]:
+    """Compile and link the project's own application at the part's addresses: what sizes are measured on.
+
+    Returns:
+        (ELF, folder with the compiler's call graphs ``*.ci`` for the stack bound).
+
+    Raises:
+        ToolchainError: compiling or linking failed. LimitError: a region overflows.
+    """
+    write_files(files, folder)
+    builder = Builder(target_toolchain(board), prefix, board, folder)
+    sources = [*library_sources(files), "board/main.c", "board/bare.c", "port/startup.c"]
+    objects = builder.compile(sources, ("-fstack-usage", "-fcallgraph-info=su"))
+    return builder.link(objects, "application", folder / f"board/{board.name}.ld"), folder / "objects"
