@@ -1,1 +1,28 @@
-"""Tables and pictures for people."""
+"""Pictures and the report of a run. Pictures need matplotlib, which is imported when one is drawn."""
+
+from __future__ import annotations
+
+from mcuq.report.figures import (
+    EpochPoint,
+    SizeRow,
+    bits_picture,
+    curves_picture,
+    memory_picture,
+    sizes_picture,
+)
+from mcuq.report.html import Fact, Picture, html_report
+from mcuq.report.layers import LayerRow, layer_rows
+
+__all__ = [
+    "EpochPoint",
+    "Fact",
+    "LayerRow",
+    "Picture",
+    "SizeRow",
+    "bits_picture",
+    "curves_picture",
+    "html_report",
+    "layer_rows",
+    "memory_picture",
+    "sizes_picture",
+]
