@@ -180,7 +180,7 @@ def _board_files(view: ModelView, board: Board, stack_bytes: int) -> list[Source
 
 def _cmake(view: ModelView, board: Board | None, runtime: tuple[str, ...], *, selftest: bool) -> SourceFile:
     library = [f"src/{view.prefix}.c", f"src/{view.prefix}_weights.c"]
-    library += [f"mcuq/{path}" for path in runtime if path.endswith(".c")]
+    library += [f"mcuq/{path}" for path in runtime if path.endswith((".c", ".S"))]
     link, run = linker_scripts(board) if board else ("", "")
     content = _render(
         "CMakeLists.txt",

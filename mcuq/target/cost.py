@@ -22,7 +22,7 @@ from mcuq.ir.integer import (
     QReshape,
     QSoftmax,
 )
-from mcuq.target.kernels import ConvCase
+from mcuq.target.kernels import ConvCase, layer_facts
 
 SHAPE_BYTES = 8
 AFFINE_BYTES = 12
@@ -50,6 +50,7 @@ def conv_case(graph: IntegerGraph, op: QConv2d) -> ConvCase:
         op.output.bits,
         asymmetric=bool(op.weight_zero_point.any()),
         per_channel=op.multiplier.size > 1,
+        facts=layer_facts(op, source.bits),
     )
 
 

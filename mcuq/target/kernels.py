@@ -7,74 +7,27 @@ the emitted call agree.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import numpy as np
 
-from mcuq.ir.graph import Shape, Window, is_depthwise
 from mcuq.ir.integer import QConv2d
-from mcuq.numerics import code_range, row_bytes
+from mcuq.numerics import row_bytes
+from mcuq.target.kernel_types import ConvCase, Facts, Kernel, WeightLayout, is_depthwise_case
+from mcuq.target.kernels_dsp import CORES, select_dsp
+from mcuq.target.layouts import centred_bound
+from mcuq.target.layouts_dsp import normalized_scales
 
-WeightLayout = Literal["rows", "taps"]
-"""rows: per output channel one packed row of kh*kw*(I/groups) codes. taps: kh*kw packed rows of C codes.
-``layouts.pack_weights`` packs them all."""
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What the actual weights prove of a layer; kernels with range conditions are chosen by it.
-
-    Attributes:
-        accumulator: largest |bias + sum x * (w - zw)| and |bias| + max|x| * sum |w - zw| of any channel;
-        shift: smallest and largest requantization shift.
-    """
-
-    accumulator: int
-    shift: tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class ConvCase:
-    """All that kernel choice depends on, known before weights are."""
-
-    input_shape: Shape
-    output_shape: Shape
-    weight_shape: tuple[int, int, int, int]
-    window: Window
-    groups: int
-    input_bits: int
-    weight_bits: int
-    output_bits: int
-    asymmetric: bool = False
-    per_channel: bool = True
-    facts: Facts | None = None
-    """None before weights are known: kernels are then chosen as for a layer that meets every condition."""
-
-
-@dataclass(frozen=True, slots=True)
-class Kernel:
-    """A runtime function: C symbol, source files under ``runtime_c/src``, weight layout, scratch bytes.
-
-    ``weight_bytes`` are those of ``layouts.pack_weights``. With ``packs_parameters`` they hold bias, multiplier,
-    shift and weight zero point too, and the parameter struct's pointers to those are NULL.
-    """
-
-    function: str
-    sources: tuple[str, ...]
-    layout: WeightLayout
-    scratch_bytes: int
-    weight_bytes: int
-    packs_parameters: bool = False
-
+__all__ = ["ConvCase", "Facts", "Kernel", "WeightLayout", "is_fully_connected", "layer_facts", "select"]
 
 def layer_facts(op: QConv2d, input_bits: int) -> Facts:
     """Facts of a lowered convolution (see :class:`Facts`)."""
-    weight = op.weight.astype(np.int64).reshape(len(op.weight), -1)
-    centred = np.abs(weight - op.weight_zero_point.astype(np.int64).reshape(-1, 1)).sum(axis=1)
-    largest = max(abs(code) for code in code_range(input_bits))
-    bound = np.abs(op.bias.astype(np.int64)) + largest * centred
-    return Facts(int(bound.max()), (int(op.shift.min()), int(op.shift.max())))
+    channels = len(op.weight)
+    zero, bias, multiplier, shift = (
+        np.broadcast_to(np.asarray(a, np.int64), (channels,))
+        for a in (op.weight_zero_point, op.bias, op.multiplier, op.shift)
+    )
+    bound = centred_bound(op.weight.astype(np.int64).reshape(channels, -1), zero, bias, input_bits)
+    _, shift = normalized_scales(bound, multiplier, shift)
+    return Facts(int(bound.max()), (int(shift.min()), int(shift.max())))
 
 
 def is_fully_connected(case: ConvCase) -> bool:
@@ -103,8 +56,8 @@ def reads_in_place(case: ConvCase) -> bool:
 
 def select(case: ConvCase, core: str) -> Kernel:
     """The kernel for ``case`` on ``core`` ("portable", "cortex-m4", ...)."""
-    del core  # one family so far
-    return _portable(case)
+    fast = select_dsp(case) if core in CORES else None
+    return fast or _portable(case)
 
 
 def _portable(case: ConvCase) -> Kernel:
@@ -117,7 +70,7 @@ def _portable(case: ConvCase) -> Kernel:
     bits = case.weight_bits
     channels = case.output_shape[2]
     taps = case.weight_shape[1] * case.weight_shape[2]
-    if is_depthwise(case.groups, case.weight_shape, case.input_shape[2]):
+    if is_depthwise_case(case):
         weights = taps * row_bytes(channels, bits)
         return Kernel(f"mcuq_depthwise_w{bits}", ("depthwise.c", "pack.c"), "taps", 4 * taps, weights)
     column = taps * case.weight_shape[3]

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mcuq.numerics import pack
+from mcuq.numerics import IntArray, code_range, pack
+from mcuq.target.layouts_dsp import PANELS, normalized_scales, pack_panels, pair_group
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,4 +52,24 @@ def pack_weights(
             pass
     if parameters is None:
         raise ValueError(f"weight layout {layout!r} needs the channels' parameters")
+    if layout in PANELS:
+        return _panels(layout, codes, parameters)
     raise ValueError(f"unknown weight layout {layout!r}")
+
+
+def _panels(layout: str, codes: NDArray[Any], p: ChannelParameters) -> NDArray[np.uint8]:
+    channels = len(codes)
+    flat = codes.reshape(channels, -1).astype(np.int64)
+    zero, bias, multiplier, shift = (
+        np.broadcast_to(np.asarray(a, np.int64), (channels,))
+        for a in (p.weight_zero_point, p.bias, p.multiplier, p.shift)
+    )
+    bound = centred_bound(flat, zero, bias, p.input_bits)
+    multiplier, shift = normalized_scales(bound, multiplier, shift)
+    return pack_panels(layout, flat, zero, bias, multiplier, shift, pair_group(codes.shape[3], p.input_bits))
+
+
+def centred_bound(codes: IntArray, zero: IntArray, bias: IntArray, input_bits: int) -> IntArray:
+    """Per channel, a bound of |bias + sum x * (w - z)|: |bias| + max|x| * sum |w - z|. codes [O, K]."""
+    largest = max(abs(code) for code in code_range(input_bits))
+    return np.abs(bias) + largest * np.abs(codes - zero.reshape(-1, 1)).sum(axis=1)

@@ -15,7 +15,7 @@ from mcuq.plan.arena import arena_problem, words
 from mcuq.plan.memory import plan_memory
 from mcuq.plan.validate import check_memory
 
-CORE = "cortex-m7"
+CORE = "cortex-m3"
 
 
 def least_peak(graph: IntegerGraph) -> int:

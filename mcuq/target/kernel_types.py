@@ -1,0 +1,63 @@
+"""What kernel choice is asked and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mcuq.ir.graph import Shape, Window, is_depthwise
+
+WeightLayout = str
+"""A layout that ``layouts.pack_weights`` knows. rows: per output channel one packed row of kh*kw*(I/groups) codes.
+taps: kh*kw packed rows of C codes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the actual weights prove of a layer; kernels with range conditions are chosen by it.
+
+    Attributes:
+        accumulator: largest |bias| + max|x| * sum |w - zw| of any channel, a bound of the whole sum;
+        shift: smallest and largest requantization shift of the channels that can leave their zero point.
+    """
+
+    accumulator: int
+    shift: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ConvCase:
+    """All that kernel choice depends on, known before weights are."""
+
+    input_shape: Shape
+    output_shape: Shape
+    weight_shape: tuple[int, int, int, int]
+    window: Window
+    groups: int
+    input_bits: int
+    weight_bits: int
+    output_bits: int
+    asymmetric: bool = False
+    per_channel: bool = True
+    facts: Facts | None = None
+    """None before weights are known: kernels are then chosen as for a layer that meets every condition."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A runtime function: C symbol, source files under ``runtime_c/src``, weight layout, scratch bytes.
+
+    ``weight_bytes`` are those of ``layouts.pack_weights``. With ``packs_parameters`` they hold bias, multiplier,
+    shift and weight zero point too, and the parameter struct's pointers to those are NULL.
+    """
+
+    function: str
+    sources: tuple[str, ...]
+    layout: WeightLayout
+    scratch_bytes: int
+    weight_bytes: int
+    packs_parameters: bool = False
+
+
+def is_depthwise_case(case: ConvCase) -> bool:
+    """One filter per channel (see ``ir.graph.is_depthwise``)."""
+    return is_depthwise(case.groups, case.weight_shape, case.input_shape[2])

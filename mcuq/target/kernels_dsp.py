@@ -1,0 +1,79 @@
+"""Kernels for cores with the DSP extension (ARMv7E-M, ARMv8-M Mainline): what they can run and what they need.
+
+Every range condition of docs/kernels.md is checked here from the layer's facts; a layer that fails one gets a
+kernel without it, or the portable family (None).
+"""
+
+from __future__ import annotations
+
+from mcuq.numerics import SHIFT_MAX
+from mcuq.target.kernel_types import ConvCase, Facts, Kernel, is_depthwise_case
+from mcuq.target.layouts_dsp import HIGH_WORD_SHIFT, PANELS, PanelFormat, padded_depth, pair_group, panel_words
+
+CORES = frozenset({"cortex-m4", "cortex-m7", "cortex-m33"})
+"""Cores whose instructions the family uses."""
+
+_FINISH = "armv7em/finish.c"
+
+
+def select_dsp(case: ConvCase) -> Kernel | None:
+    """The family's kernel for ``case``; None when the portable one must do."""
+    if case.output_bits == 32:
+        return None
+    if is_depthwise_case(case):
+        return None
+    if case.groups != 1:
+        return None
+    return _matrix(case)
+
+
+def _matrix(case: ConvCase) -> Kernel | None:
+    """Convolution as a matrix product over columns (conv2d_driver.h)."""
+    suffix = "z" if case.asymmetric else ""
+    bits = case.weight_bits
+    layout = {8: "pairs8", 4: "quads4", 2: "quads2"}[bits] + suffix
+    name = f"w{bits}{suffix}"
+    if not _admitted(PANELS[layout], case.facts):
+        if bits != 8 or not _admitted(PANELS["pairs8c"], case.facts):
+            return None
+        layout, name = "pairs8c", "w8c"
+    driver = "armv7em/conv2d_w8_dsp.c" if bits == 8 else "armv7em/conv2d_w42_dsp.c"
+    depth = case.weight_shape[1] * case.weight_shape[2] * case.weight_shape[3]
+    channels = PANELS[layout].channels
+    panels = -(-case.output_shape[2] // channels)
+    return Kernel(
+        f"mcuq_conv2d_{name}_dsp",
+        (driver, f"armv7em/gemm_w{bits}.S", "armv7em/gemm_model.c", _FINISH),
+        layout,
+        _matrix_scratch(case, depth, channels, pixels=4 if bits == 8 else 2),
+        4 * panels * panel_words(layout, depth),
+        packs_parameters=True,
+    )
+
+
+def _admitted(form: PanelFormat, facts: Facts | None) -> bool:
+    """Shifts stay in 33..55 at every position, and position * |acc| below 2^31 for every channel."""
+    if facts is None:
+        return True
+    last = max(form.positions)
+    return (
+        facts.shift[0] >= HIGH_WORD_SHIFT
+        and facts.shift[1] + last.bit_length() - 1 <= SHIFT_MAX
+        and last * facts.accumulator < 2**31
+    )
+
+
+def _matrix_scratch(case: ConvCase, depth: int, channels: int, pixels: int) -> int:
+    """Columns of int16 pairs; rows of finished outputs unless stored at once; one column of bytes."""
+    height, width, outputs = case.output_shape
+    padded = padded_depth(depth)
+    stored_at_once = case.output_bits == 8 and outputs % channels == 0 and height * width >= pixels
+    rows = 0 if stored_at_once else pixels * _round4(-(-outputs // channels) * channels)
+    gathered = pair_group(case.input_shape[2], case.input_bits) == 4 and (
+        case.input_shape[2] * case.input_bits % 32 != 0
+    )
+    return 2 * padded * pixels + rows + (padded if gathered else 0)
+
+
+def _round4(size: int) -> int:
+    return (size + 3) & ~3

@@ -1,0 +1,40 @@
+/* The matrix kernels' interface: gemm_w8.S, gemm_w4.S, gemm_w2.S. */
+#ifndef MCUQ_ARMV7EM_GEMM_H
+#define MCUQ_ARMV7EM_GEMM_H
+
+#include <stdint.h>
+
+#include "mcuq/mcuq.h"
+
+/* What one call reads; field order is the frame of gemm.inc.h. */
+typedef struct {
+    const uint32_t *columns;
+    uint32_t skipped_steps; /* of the first pass through the unrolled loop */
+    const uint32_t *columns_end;
+    int8_t *output;
+    uint32_t stride;
+    int32_t rounding; /* 2 * output_zero_point + 1 */
+    const uint32_t *weights_end;
+    const uint32_t *weights;
+    int32_t sums[4]; /* sum_factor * sum of the inputs, of each pixel */
+} mcuq_gemm_frame;
+
+/* One matrix kernel and the shape of its panels. */
+typedef struct {
+    void (*run)(const mcuq_gemm_frame *frame);
+    uint8_t channels;     /* of a panel */
+    uint8_t step_inputs;  /* inputs of one unrolled step */
+    uint8_t unrolled;     /* steps in the loop */
+    uint8_t header_words; /* before a panel's weights; 2 * channels words follow them */
+    int16_t sum_factor;
+} mcuq_gemm;
+
+void mcuq_gemm_w8(const mcuq_gemm_frame *frame);
+void mcuq_gemm_w8z(const mcuq_gemm_frame *frame);
+void mcuq_gemm_w8c(const mcuq_gemm_frame *frame);
+void mcuq_gemm_w4(const mcuq_gemm_frame *frame);
+void mcuq_gemm_w4z(const mcuq_gemm_frame *frame);
+void mcuq_gemm_w2(const mcuq_gemm_frame *frame);
+void mcuq_gemm_w2z(const mcuq_gemm_frame *frame);
+
+#endif

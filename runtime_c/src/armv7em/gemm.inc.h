@@ -1,0 +1,85 @@
+/* Frame and macros of the matrix kernels (assembler only). docs/kernels.md draws layouts and blocking.
+ *
+ * A kernel computes all output channels of one group of pixels whose inputs stand in `columns` as int16 pairs,
+ * pixel-interleaved. r0-r7 hold eight accumulators, r8 walks the weights, r9 the columns; r10, r11, r12, lr are
+ * temporaries. Nothing else fits, so the frame below lies at sp.
+ *
+ * Requantization in 4 instructions an output, exact for shifts of 33 and more (docs/NUMERICS.md):
+ *   smmla  t = high32(acc * m) + c,  c = (2 * zero_point + 1) << v,  v = shift - 33
+ *   asr    t >>= v
+ *   ssat   y = saturate8(t >> 1)
+ */
+    .syntax unified
+    .thumb
+
+    .equ COLUMNS, 0      /* first pair of the columns */
+    .equ ENTRY, 4        /* where the unrolled loop is entered */
+    .equ COLUMNS_END, 8
+    .equ OUTPUT, 12      /* next outputs of pixel 0 */
+    .equ STRIDE, 16      /* bytes between the outputs of two pixels */
+    .equ ROUNDING, 20    /* 2 * zero_point + 1 */
+    .equ WEIGHTS_END, 24
+    .equ WEIGHTS, 28
+    .equ SUMS, 32        /* four words: factor * sum of the inputs of each pixel */
+    .equ FRAME, 52
+
+.macro FUNCTION name
+    .section .text.\name, "ax", %progbits
+    .balign 4
+    .global \name
+    .type \name, %function
+    .thumb_func
+\name:
+.endm
+
+/* Copies the C frame to sp; \bytes: code bytes of one unrolled step. */
+.macro PROLOGUE bytes
+    push    {r4-r11, lr}
+    sub     sp, sp, #FRAME
+    ldmia   r0!, {r1-r7, r12}
+    adr.w   lr, 1f
+    mov     r8, #\bytes
+    mla     r2, r2, r8, lr
+    orr     r2, r2, #1
+    stm     sp, {r1-r7, r12}
+    mov     r8, r12
+    ldm     r0, {r1-r4}
+    add     r5, sp, #SUMS
+    stm     r5, {r1-r4}
+.endm
+
+.macro ENTER_LOOP
+    ldr     r9, [sp, #COLUMNS]
+    ldr.w   pc, [sp, #ENTRY]
+    .balign 4
+1:
+.endm
+
+.macro LOOP_END
+    ldr     r12, [sp, #COLUMNS_END]
+    cmp     r9, r12
+    bne.w   1b
+.endm
+
+.macro NEXT_PANEL
+    ldr     r12, [sp, #WEIGHTS_END]
+    cmp     r8, r12
+    bne.w   0b
+    add     sp, sp, #FRAME
+    pop     {r4-r11, pc}
+.endm
+
+/* Requantizes \regs with the next (multiplier, v) of the weight stream; \zz holds ROUNDING. */
+.macro REQUANTIZE zz, regs:vararg
+    ldrd    r9, r10, [r8], #8
+    lsl     r11, \zz, r10
+    .irp r, \regs
+    smmla   \r, \r, r9, r11
+    .endr
+    .irp r, \regs
+    asr     \r, \r, r10
+    .endr
+    .irp r, \regs
+    ssat    \r, #8, \r, asr #1
+    .endr
+.endm

@@ -1,0 +1,57 @@
+/* Start and end of panels of 4 channels x 2 pixels: A in r0, r1; B in r2, r3; C in r4, r5; D in r6, r7. */
+
+/* \all: what the raw word multiplies an input by when every stored offset is counted once. */
+.macro QUAD_START all, shift_b, shift_c
+    ldmia   r8!, {r0, r2, r4, r6}
+    ldrd    r10, r11, [sp, #SUMS]
+    movw    lr, #\all
+    add     r1, r0, r11
+    add     r0, r0, r10
+    add     r3, r2, r11, lsl #\shift_b
+    add     r2, r2, r10, lsl #\shift_b
+    add     r5, r4, r11, lsl #\shift_c
+    add     r4, r4, r10, lsl #\shift_c
+    mla     r7, r11, lr, r6
+    mla     r6, r10, lr, r6
+.endm
+
+.macro QUAD_START_ZERO_POINTS
+    ldrd    r10, r11, [sp, #SUMS]
+    ldrd    r0, lr, [r8], #8
+    mla     r1, lr, r11, r0
+    mla     r0, lr, r10, r0
+    ldrd    r2, lr, [r8], #8
+    mla     r3, lr, r11, r2
+    mla     r2, lr, r10, r2
+    ldrd    r4, lr, [r8], #8
+    mla     r5, lr, r11, r4
+    mla     r4, lr, r10, r4
+    ldrd    r6, lr, [r8], #8
+    mla     r7, lr, r11, r6
+    mla     r6, lr, r10, r6
+.endm
+
+.macro QUAD_STORE
+    sub     r6, r6, r0
+    sub     r7, r7, r1
+    sub     r6, r6, r2
+    sub     r7, r7, r3
+    sub     r6, r6, r4
+    sub     r7, r7, r5
+    ldr     r12, [sp, #ROUNDING]
+    REQUANTIZE r12, r0, r1
+    REQUANTIZE r12, r2, r3
+    REQUANTIZE r12, r4, r5
+    REQUANTIZE r12, r6, r7
+    ldrd    r9, r10, [sp, #OUTPUT]
+    bfi     r0, r2, #8, #8
+    bfi     r4, r6, #8, #8
+    pkhbt   r0, r0, r4, lsl #16
+    bfi     r1, r3, #8, #8
+    bfi     r5, r7, #8, #8
+    pkhbt   r1, r1, r5, lsl #16
+    str     r1, [r9, r10]
+    str     r0, [r9], #4
+    str     r9, [sp, #OUTPUT]
+    NEXT_PANEL
+.endm

@@ -1,0 +1,136 @@
+/* 8-bit weights: panels of 2 channels x 4 pixels.
+ *
+ * Weight word of one pair of inputs (k, k'), channels A and B:  | B(k') | A(k') | B(k) | A(k) |  (bits 31..0)
+ * mcuq_gemm_w8:  A stored + 128. Accumulator a sums x * (A + 128); b is fed the raw word, whose half words are
+ *   256 * B + (A + 128), so 256 * B = b - a: B needs no unpacking. Holds while 256 * |acc B| < 2^31.
+ * mcuq_gemm_w8c: A and B signed and both unpacked; no range condition.
+ * Panel: header (bias A, bias B), words, (multiplier, v) of A and of B.
+ */
+#if defined(__ARM_FEATURE_DSP) /* elsewhere gemm_model.c stands in */
+
+#include "gemm.inc.h"
+
+.macro MACS
+    smlad   r0, r10, lr, r0
+    smlad   r4, r10, r12, r4
+    smlad   r1, r11, lr, r1
+    smlad   r5, r11, r12, r5
+    ldrd    r10, r11, [r9], #8
+    smlad   r2, r10, lr, r2
+    smlad   r6, r10, r12, r6
+    smlad   r3, r11, lr, r3
+    smlad   r7, r11, r12, r7
+.endm
+
+.macro STEPS_SHARED
+    .rept 16
+    ldr     r12, [r8], #4
+    ldrd    r10, r11, [r9], #8
+    uxtb16  lr, r12
+    MACS
+    .endr
+.endm
+
+.macro STEPS_CLEAN
+    .rept 16
+    ldr     r12, [r8], #4
+    ldrd    r10, r11, [r9], #8
+    sxtb16  lr, r12
+    sxtb16  r12, r12, ror #8
+    MACS
+    .endr
+.endm
+
+.macro STORE_PANEL
+    ldr     r12, [sp, #ROUNDING]
+    REQUANTIZE r12, r0, r1, r2, r3
+    REQUANTIZE r12, r4, r5, r6, r7
+    ldrd    r9, r10, [sp, #OUTPUT]
+    bfi     r0, r4, #8, #8
+    bfi     r1, r5, #8, #8
+    bfi     r2, r6, #8, #8
+    bfi     r3, r7, #8, #8
+    strh    r1, [r9, r10]
+    strh    r2, [r9, r10, lsl #1]
+    add     r10, r10, r10, lsl #1
+    strh    r3, [r9, r10]
+    strh    r0, [r9], #2
+    str     r9, [sp, #OUTPUT]
+    NEXT_PANEL
+.endm
+
+.macro RECOVER_B
+    sub     r4, r4, r0
+    sub     r5, r5, r1
+    sub     r6, r6, r2
+    sub     r7, r7, r3
+.endm
+
+/* Symmetric weights; SUMS = -128 * sum x. Header: bias A, 256 * bias B. */
+FUNCTION mcuq_gemm_w8
+    PROLOGUE 48
+0:  ldrd    r10, r11, [r8], #8
+    ldrd    r12, lr, [sp, #SUMS]
+    add     r0, r10, r12
+    add     r1, r10, lr
+    ldrd    r12, lr, [sp, #SUMS + 8]
+    add     r2, r10, r12
+    add     r3, r10, lr
+    add     r4, r11, r0
+    add     r5, r11, r1
+    add     r6, r11, r2
+    add     r7, r11, r3
+    ENTER_LOOP
+    STEPS_SHARED
+    LOOP_END
+    RECOVER_B
+    STORE_PANEL
+
+/* Weight zero points; SUMS = sum x. Header: (bias A, -(128 + zero A)), (256 * bias B + bias A, factor B). */
+FUNCTION mcuq_gemm_w8z
+    PROLOGUE 48
+0:  ldrd    r10, r11, [r8], #8
+    ldrd    r12, lr, [sp, #SUMS]
+    ldrd    r2, r3, [sp, #SUMS + 8]
+    mov     r6, r2
+    mov     r7, r3
+    mla     r0, r11, r12, r10
+    mla     r1, r11, lr, r10
+    mla     r2, r11, r2, r10
+    mla     r3, r11, r3, r10
+    ldrd    r10, r11, [r8], #8
+    mla     r4, r11, r12, r10
+    mla     r5, r11, lr, r10
+    mla     r6, r11, r6, r10
+    mla     r7, r11, r7, r10
+    ENTER_LOOP
+    STEPS_SHARED
+    LOOP_END
+    RECOVER_B
+    STORE_PANEL
+
+/* No range condition, with weight zero points; SUMS = sum x. Header: (bias, -zero) of A and of B. */
+FUNCTION mcuq_gemm_w8c
+    PROLOGUE 52
+0:  ldrd    r10, r11, [r8], #8
+    ldrd    r12, lr, [sp, #SUMS]
+    ldrd    r2, r3, [sp, #SUMS + 8]
+    mov     r6, r2
+    mov     r7, r3
+    mla     r0, r11, r12, r10
+    mla     r1, r11, lr, r10
+    mla     r2, r11, r2, r10
+    mla     r3, r11, r3, r10
+    ldrd    r10, r11, [r8], #8
+    mla     r4, r11, r12, r10
+    mla     r5, r11, lr, r10
+    mla     r6, r11, r6, r10
+    mla     r7, r11, r7, r10
+    ENTER_LOOP
+    STEPS_CLEAN
+    LOOP_END
+    STORE_PANEL
+
+#endif
+
+    .section .note.GNU-stack, "", %progbits
