@@ -1,0 +1,129 @@
+"""Interval propagation: the smallest and largest code every channel can take, for every possible input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import assert_never
+
+import numpy as np
+
+from mcuq.ir.integer import (
+    IntegerGraph,
+    IntegerOp,
+    QAdd,
+    QArgmax,
+    QAvgPool,
+    QConcat,
+    QConv2d,
+    QInput,
+    QMaxPool,
+    QPad,
+    QRescale,
+    QReshape,
+    QSoftmax,
+    QTensor,
+)
+from mcuq.numerics import Affine, IntArray, apply_affine, code_range, requantize
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Interval:
+    """Per channel, over all pixels and inputs: int64 [C], ``low <= code <= high``. Sound, not always tight."""
+
+    low: IntArray
+    high: IntArray
+
+    def with_code(self, code: int) -> Interval:
+        """The interval that also holds ``code``."""
+        return Interval(np.minimum(self.low, code), np.maximum(self.high, code))
+
+
+def intervals(graph: IntegerGraph) -> dict[str, Interval]:
+    """Tensor name -> interval of every channel."""
+    found: dict[str, Interval] = {}
+    for op in graph:
+        tensors = tuple(graph.tensor(name) for name in op.inputs)
+        found[op.name] = _interval(op, tuple(found[name] for name in op.inputs), tensors)
+    return found
+
+
+def _interval(op: IntegerOp, inputs: tuple[Interval, ...], tensors: tuple[QTensor, ...]) -> Interval:
+    match op:
+        case QInput() | QSoftmax():
+            low, high = code_range(op.output.bits)
+            return _full(op.output.shape[2], low, high)
+        case QArgmax():
+            return _full(1, 0, tensors[0].shape[2] - 1)
+        case QConv2d():
+            return _conv(op, inputs[0], tensors[0])
+        case QAdd():
+            return _rescaled(inputs, op.affine, op.clamp)
+        case QConcat():
+            parts = [_rescaled((x,), a, op.clamp) for x, a in zip(inputs, op.affines, strict=True)]
+            return Interval(np.concatenate([p.low for p in parts]), np.concatenate([p.high for p in parts]))
+        case QMaxPool() | QRescale():
+            return _rescaled(inputs, op.affine, op.clamp)
+        case QPad():
+            rescaled = _rescaled(inputs, op.affine, op.clamp)
+            return rescaled.with_code(op.output.zero_point) if any(op.padding) else rescaled
+        case QAvgPool():
+            return _avg_pool(op, inputs[0], tensors[0])
+        case QReshape():
+            return _reshaped(inputs[0], op.output.shape[2])
+        case _:
+            assert_never(op)
+
+
+def _full(channels: int, low: int, high: int) -> Interval:
+    return Interval(np.full(channels, low, dtype=np.int64), np.full(channels, high, dtype=np.int64))
+
+
+def _between(first: IntArray, second: IntArray) -> Interval:
+    return Interval(np.minimum(first, second), np.maximum(first, second))
+
+
+def _conv(op: QConv2d, x: Interval, source: QTensor) -> Interval:
+    """Extremes of a sum are the sums of its terms' extremes; requantization is monotone, or falling."""
+    if any(op.window.padding):
+        x = x.with_code(source.zero_point)
+    weight = op.weight.astype(np.int64) - op.weight_zero_point.astype(np.int64).reshape(-1, 1, 1, 1)
+    shape = (op.groups, len(weight) // op.groups, weight.shape[3])
+    positive = np.maximum(weight, 0).sum(axis=(1, 2)).reshape(shape)
+    negative = np.minimum(weight, 0).sum(axis=(1, 2)).reshape(shape)
+    low, high = (bound.reshape(op.groups, 1, -1) for bound in (x.low, x.high))
+    bias = op.bias.astype(np.int64)
+    least = bias + (positive * low + negative * high).sum(axis=2).reshape(-1)
+    most = bias + (positive * high + negative * low).sum(axis=2).reshape(-1)
+    codes = (requantize(acc, op.multiplier, op.shift, op.output.zero_point, *op.clamp) for acc in (least, most))
+    return _between(*codes)
+
+
+def _rescaled(inputs: tuple[Interval, ...], affine: Affine, clamp: tuple[int, int]) -> Interval:
+    lows = tuple(x.low if m >= 0 else x.high for x, m in zip(inputs, affine.multipliers, strict=True))
+    highs = tuple(x.high if m >= 0 else x.low for x, m in zip(inputs, affine.multipliers, strict=True))
+    return Interval(apply_affine(lows, affine, *clamp), apply_affine(highs, affine, *clamp))
+
+
+def _avg_pool(op: QAvgPool, x: Interval, source: QTensor) -> Interval:
+    """Over every possible number of taps inside the image; all of them where there is no padding."""
+    area = op.window.kernel[0] * op.window.kernel[1]
+    if not any(op.window.padding):
+        counts = np.array([area])
+    else:
+        counts = np.arange(0 if op.multiplier.size == 1 else 1, area + 1)  # a table has no entry for no tap
+    entry = np.zeros_like(counts) if op.multiplier.size == 1 else counts - 1
+    multiplier, shift = op.multiplier[entry][:, None], op.shift[entry][:, None]
+    bounds: list[IntArray] = []
+    for code in (x.low, x.high):
+        total = counts[:, None] * (code - source.zero_point)
+        bounds.append(requantize(total, multiplier, shift, op.output.zero_point, *op.clamp))
+    every = np.concatenate(bounds)
+    return Interval(every.min(axis=0), every.max(axis=0))
+
+
+def _reshaped(x: Interval, channels: int) -> Interval:
+    if channels % len(x.low) == 0:
+        return Interval(np.resize(x.low, channels), np.resize(x.high, channels))
+    if len(x.low) % channels == 0:
+        return Interval(x.low.reshape(-1, channels).min(axis=0), x.high.reshape(-1, channels).max(axis=0))
+    return _full(channels, int(x.low.min()), int(x.high.max()))
