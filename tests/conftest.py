@@ -9,3 +9,6 @@ from pathlib import Path
 _BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
 if not os.environ.get("MCUQ_DATA") and _BESIDE.is_dir():
     os.environ["MCUQ_DATA"] = str(_BESIDE)
+
+# Networks under test are tiny: threads of OpenMP would only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")

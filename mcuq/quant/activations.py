@@ -115,6 +115,8 @@ class Observed(ActivationQuantizer):
         self._observe(values, 1.0)
 
     def _observe(self, x: Tensor, weight: float) -> None:
+        if not bool(torch.isfinite(x).all()):
+            return  # the loss will be NaN too, and training stops with the layer's name
         with torch.no_grad():
             self.low.lerp_(x.detach().amin().clamp_max(0.0).to(self.low.dtype), weight)
             self.high.lerp_(x.detach().amax().clamp_min(0.0).to(self.high.dtype), weight)

@@ -16,7 +16,7 @@ from mcuq.ir.graph import Graph
 from mcuq.ir.plans import BitPlan
 from mcuq.quant import activations, weights
 from mcuq.quant.activations import ActivationQuantizer
-from mcuq.quant.layer import LayerConfig, QuantLayer, norm_tensors
+from mcuq.quant.layer import BatchNormTensors, LayerConfig, QuantLayer
 from mcuq.quant.network import fixed_at_eight, non_negative, shares_codes
 
 KEYS = ("layer", "w_bits", "a_bits", "quant_type", "fold_type")
@@ -91,7 +91,7 @@ def layers(model: nn.Module, captured: Capture, graph: Graph, configs: dict[str,
         users[id(weight)] = op.name
         norm = None
         if op.norm is not None:
-            norm = norm_tensors(model, captured.parameters[norms[id(op.norm)]], op.norm.epsilon)
+            norm = BatchNormTensors(model, captured.parameters[norms[id(op.norm)]], op.norm.epsilon)
         config = configs[op.name]
         quantizer = weights.make(config.quant_type, config.w_bits, len(op.weight))
         bias = tensors[names["bias"]] if "bias" in names else None

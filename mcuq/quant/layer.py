@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -29,22 +31,45 @@ class LayerConfig:
     fold_type: str
 
 
-@dataclass(slots=True, eq=False)
 class BatchNormTensors:
-    """The user's batch norm: parameters may be None (affine=False); statistics are the module's buffers."""
+    """The user's batch norm by the names ``capture`` gave; parameters may be None (affine=False).
 
-    gamma: Tensor | None
-    beta: Tensor | None
-    mean: Tensor
-    variance: Tensor
-    epsilon: float
-    momentum: float | None
-    batches: Tensor | None
+    Tensors are looked up on each use, because moving a module to another device replaces its buffers.
+    """
+
+    def __init__(self, model: nn.Module, names: dict[str, str], epsilon: float) -> None:
+        self._places = {
+            field: (model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2])
+            for field, name in names.items()
+        }
+        self.module = self._places["mean"][0]
+        self.epsilon = epsilon
+        self._averaged: int | None = None
+
+    def _tensor(self, field: str) -> Tensor | None:
+        place = self._places.get(field)
+        return None if place is None else getattr(*place)
+
+    @property
+    def gamma(self) -> Tensor | None:
+        return self._tensor("gamma")
+
+    @property
+    def beta(self) -> Tensor | None:
+        return self._tensor("beta")
+
+    @property
+    def mean(self) -> Tensor:
+        return getattr(*self._places["mean"])
+
+    @property
+    def variance(self) -> Tensor:
+        return getattr(*self._places["variance"])
 
     def gain(self) -> Tensor:
         """gamma / sigma per channel, without gradient, [O]; finite also for variance 0."""
         inverse = torch.rsqrt(self.variance + self.epsilon)
-        return inverse if self.gamma is None else (self.gamma.detach() * inverse)
+        return inverse if self.gamma is None else self.gamma.detach() * inverse
 
     def offset(self) -> Tensor:
         """beta - mean * gain, without gradient, [O]."""
@@ -53,21 +78,29 @@ class BatchNormTensors:
 
     def train_step(self, x: Tensor) -> Tensor:
         """Normalize by the batch's statistics and update the running ones, as the module would."""
-        momentum = self.momentum
-        if self.batches is not None:
-            self.batches.add_(1)
+        momentum = self._momentum()
+        return F.batch_norm(x, self.mean, self.variance, self.gamma, self.beta, True, momentum, self.epsilon)
+
+    def _momentum(self) -> float:
+        if self._averaged is not None:
+            self._averaged += 1
+            return 1.0 / self._averaged
+        momentum = getattr(self.module, "momentum", 0.1)
+        batches = getattr(self.module, "num_batches_tracked", None)
+        if isinstance(batches, Tensor):
+            batches.add_(1)
             if momentum is None:
-                momentum = 1.0 / float(self.batches)
-        return F.batch_norm(
-            x,
-            self.mean,
-            self.variance,
-            self.gamma,
-            self.beta,
-            True,
-            0.1 if momentum is None else momentum,
-            self.epsilon,
-        )
+                momentum = 1.0 / float(batches)
+        return 0.1 if momentum is None else float(momentum)
+
+    @contextmanager
+    def averaging(self) -> Generator[None]:
+        """Statistics start anew and become the plain average over the batches seen inside."""
+        self._averaged = 0
+        try:
+            yield
+        finally:
+            self._averaged = None
 
 
 class QuantLayer:
@@ -111,6 +144,10 @@ class QuantLayer:
 
     # -- real weights -------------------------------------------------------------------------------------
 
+    def real_weight(self) -> Tensor:
+        """The real weights, stored or not, in the parameter's shape."""
+        return self.weight.detach() if self.saved is None else self.saved
+
     def gain(self) -> Tensor:
         """gamma / sigma [O], ones without batch norm."""
         return torch.ones(self.shape[0]) if self.norm is None else self.norm.gain()
@@ -130,12 +167,10 @@ class QuantLayer:
         """Choose thresholds and steps for the current (real) weights."""
         self.quantizer.reset(self.effective(self.weight))
 
-    def fold(self) -> None:
-        """Freeze the batch norm and, if the layer folds, quantize folded weights from now on."""
+    def freeze(self) -> None:
+        """Freeze the batch norm; a layer that folds quantizes folded weights from now on (``reset`` next)."""
         self.frozen = True
-        if self.norm is not None and self.config.fold_type == "folding_weights":
-            self.folded = True
-            self.reset()
+        self.folded = self.norm is not None and self.config.fold_type == "folding_weights"
 
     # -- the two states of the weights --------------------------------------------------------------------
 
@@ -169,7 +204,7 @@ class QuantLayer:
         grad = self.weight.grad
         if grad is None:
             return
-        real = self.weight.detach() if self.saved is None else self.saved
+        real = self.real_weight()
         gain = self._fold_gain()
         folded_grad = grad if gain is None else torch.where(gain != 0, grad / gain, torch.zeros_like(grad))
         result = self.quantizer.gradients(self.effective(real), folded_grad)
@@ -211,7 +246,7 @@ class QuantLayer:
 
     def deployed(self) -> WeightQuant:
         """Integer weights and the affine map after them, from the real weights."""
-        real = self.weight.detach() if self.saved is None else self.saved
+        real = self.real_weight()
         codes, scale, zero = self.quantizer.export(self.effective(real).reshape(self.shape))
         outputs = self.shape[0]
         gain = self.gain().double()
@@ -230,7 +265,7 @@ class QuantLayer:
 
     def current_op(self, op: ir.Conv2d) -> ir.Conv2d:
         """``op`` with the present real weights, bias and batch norm."""
-        real = self.weight.detach() if self.saved is None else self.saved
+        real = self.real_weight()
         weight = real.reshape(self.shape).permute(0, 2, 3, 1).contiguous().double().cpu().numpy()
         norm = None
         if self.norm is not None:
@@ -241,20 +276,3 @@ class QuantLayer:
             norm = ir.Norm(arrays[0], arrays[1], arrays[2], arrays[3], self.norm.epsilon)
         bias = None if self.bias is None else self.bias.detach().double().cpu().numpy().copy()
         return replace(op, weight=weight.copy(), bias=bias, norm=norm)
-
-
-def norm_tensors(module: nn.Module, names: dict[str, str], epsilon: float) -> BatchNormTensors:
-    """The tensors of the batch norm whose qualified names ``capture`` gave."""
-    owner = module.get_submodule(names["mean"].rpartition(".")[0])
-    tensors = {**dict(module.named_parameters(remove_duplicate=False)), **dict(module.named_buffers())}
-    momentum = getattr(owner, "momentum", 0.1)
-    batches = getattr(owner, "num_batches_tracked", None)
-    return BatchNormTensors(
-        gamma=tensors[names["gamma"]] if "gamma" in names else None,
-        beta=tensors[names["beta"]] if "beta" in names else None,
-        mean=tensors[names["mean"]],
-        variance=tensors[names["variance"]],
-        epsilon=epsilon,
-        momentum=None if momentum is None else float(momentum),
-        batches=batches if isinstance(batches, Tensor) else None,
-    )

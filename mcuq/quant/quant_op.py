@@ -14,14 +14,14 @@ or, with a context manager, ``with op.quantized(): criterion(op(images), labels)
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mcuq.errors import UsageError
+from mcuq.errors import ModelError, UsageError
 from mcuq.frontend.torch import Capture, capture
 from mcuq.ir import graph as ir
 from mcuq.ir.fuse import fuse
@@ -77,7 +77,8 @@ class QuantOp(nn.Module):
         self.graph = fuse(captured.graph)
         self.normalization = normalization
         self.fold_delay = fold_delay
-        self.frozen = False
+        self.frozen_flag: Tensor
+        self.register_buffer("frozen_flag", torch.tensor(False))
         self.quantize_activations = True
         default = LayerConfig("", weight_bits, act_bits, quant_type, fold_type)
         self.configs = build.layer_configs(self.graph, default, layer_config, bits)
@@ -98,13 +99,23 @@ class QuantOp(nn.Module):
         """Freeze (and fold, if asked) batch norms once ``epoch`` reaches ``fold_delay``; thresholds reset once."""
         self._require(stored=False, action="start_epoch")
         if epoch >= self.fold_delay and not self.frozen:
-            self.frozen = True
+            self.frozen_flag.fill_(True)
             for layer in self.layers.values():
-                layer.fold()
-                if layer.norm is not None:
-                    for parameter in (layer.norm.gamma, layer.norm.beta):
-                        if parameter is not None:
-                            parameter.requires_grad_(False)
+                layer.freeze()
+                layer.reset()
+
+    @property
+    def frozen(self) -> bool:
+        """Batch norms are frozen (and folded, if asked)."""
+        return bool(self.frozen_flag)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As ``nn.Module``'s; batch norms are frozen as they were when the state was saved."""
+        result = super().load_state_dict(state_dict, strict, assign)
+        if self.frozen:
+            for layer in self.layers.values():
+                layer.freeze()
+        return result
 
     def store_and_quantize(self) -> None:
         """Save the real weights and put fake-quantized ones in their place.
@@ -184,7 +195,7 @@ class QuantOp(nn.Module):
     def tensors(self, x: Tensor) -> dict[str, Tensor]:
         """Every tensor [N, C, H, W] of the fake-quantized network."""
         x = self._real_input(x)
-        if self.quantize_activations and not all(q.ready for q in self._quantizer.values()):
+        if self.quantize_activations and not self.ready:
             self.calibrate([x])
         values: dict[str, Tensor] = {}
         for op in self.graph:
@@ -226,6 +237,7 @@ class QuantOp(nn.Module):
 
         Raises:
             UsageError: no batch was given.
+            ModelError: a layer gives NaN or infinity; the text names it.
         """
         stored = self.stored
         if stored:
@@ -235,6 +247,8 @@ class QuantOp(nn.Module):
             for batch in batches:
                 values = run_float(self.graph, self._real_input(batch), self._float_conv)
                 for name in self._quantizer:
+                    if not bool(torch.isfinite(values[name]).all()):
+                        raise ModelError(f"layer {name!r} gives NaN or infinity on the calibration images")
                     samples.setdefault(name, []).append(sample_values(values[name]))
         if not samples:
             raise UsageError("calibrate needs at least one batch")
@@ -243,6 +257,37 @@ class QuantOp(nn.Module):
                 quantizer.calibrate(torch.cat(samples[name]))
         if stored:
             self.store_and_quantize()
+
+    @property
+    def ready(self) -> bool:
+        """Every activation has a range."""
+        return all(quantizer.ready for quantizer in self._quantizer.values())
+
+    def reestimate(self, batches: Iterable[Tensor]) -> None:
+        """Average batch norm statistics anew over ``batches``, weights and activations quantized.
+
+        Folded layers keep theirs: their quantized weights depend on the statistics.
+        """
+        self._require(stored=False, action="reestimate")
+        chosen = [layer for layer in self.layers.values() if layer.norm is not None and not layer.folded]
+        if not chosen:
+            return
+        training, frozen = self.training, [layer.frozen for layer in chosen]
+        with ExitStack() as stack, torch.no_grad():
+            self.train()
+            for layer in chosen:
+                layer.frozen = False
+                if layer.norm is not None:
+                    stack.enter_context(layer.norm.averaging())
+            self.store_and_quantize()
+            try:
+                for batch in batches:
+                    self.tensors(batch)
+            finally:
+                self.restore_real_value()
+                for layer, flag in zip(chosen, frozen, strict=True):
+                    layer.frozen = flag
+                self.train(training)
 
     def _float_conv(self, op: ir.Conv2d, x: Tensor) -> Tensor:
         return self.layers[op.name].forward(x, None, training=False)

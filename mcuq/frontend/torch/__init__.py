@@ -41,9 +41,7 @@ class Capture:
     parameters: dict[str, dict[str, str]]
 
 
-def capture(
-    module: nn.Module, input_shape: tuple[int, ...], normalization: Normalization | None = None
-) -> Capture:
+def capture(module: nn.Module, input_shape: tuple[int, ...], normalization: Normalization | None = None) -> Capture:
     """The float graph of ``module`` in inference mode. The module is left as it was.
 
     Args:
@@ -58,9 +56,7 @@ def capture(
         UsageError: ``input_shape`` is not a shape.
     """
     if not input_shape or len(input_shape) > 3 or any(int(n) != n or n < 1 for n in input_shape):
-        raise UsageError(
-            f"input shape must be positive integers (H, W, C), (L, C) or (L,), got {input_shape}"
-        )
+        raise UsageError(f"input shape must be positive integers (H, W, C), (L, C) or (L,), got {input_shape}")
     _check_names(module)
     _check_finite(module)
     dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)

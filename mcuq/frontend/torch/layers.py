@@ -103,17 +103,13 @@ def _batch_norm(t: Translator, node: Any, a: Arguments) -> Value:
     name = t.name(node, "batch_norm", owner_of(mean_name))
     t.parameters[name] = names
     norm = Norm(gamma, beta, mean, variance, float(a["eps"]))
-    return t.emit(
-        ir.BatchNorm(name=name, inputs=(x.op,), shape=x.shape, source=source_place(node), norm=norm)
-    )
+    return t.emit(ir.BatchNorm(name=name, inputs=(x.op,), shape=x.shape, source=source_place(node), norm=norm))
 
 
 def _clip(t: Translator, node: Any, operand: Any, kind: str, clamp: Clamp) -> Value:
     """Clip of a map; of a flattened map it is the clip of the map itself."""
     x = t.value(operand, flat_ok=True)
-    op = ir.Clip(
-        name=t.name(node, kind), inputs=(x.op,), shape=x.shape, source=source_place(node), clamp=clamp
-    )
+    op = ir.Clip(name=t.name(node, kind), inputs=(x.op,), shape=x.shape, source=source_place(node), clamp=clamp)
     return Value(t.emit(op).op, x.shape, x.flat)
 
 
@@ -148,9 +144,7 @@ def _add(t: Translator, node: Any, a: Arguments) -> Value:
         raise Refusal("add(alpha=...) is not supported; fold the factor into a layer's weights")
     if left.shape != right.shape or left.flat != right.flat:
         raise Refusal(f"both terms must have one shape, found {left.shape} and {right.shape}")
-    op = ir.Add(
-        name=t.name(node, "add"), inputs=(left.op, right.op), shape=left.shape, source=source_place(node)
-    )
+    op = ir.Add(name=t.name(node, "add"), inputs=(left.op, right.op), shape=left.shape, source=source_place(node))
     return Value(t.emit(op).op, left.shape, left.flat)
 
 

@@ -148,9 +148,7 @@ class Translator:
             return self.refuse(node, "a second input", "networks take one tensor")
         shape = map_shape(node)
         self._names.add("input")
-        self.values[node] = self.emit(
-            ir.Input(name="input", inputs=(), shape=shape, normalization=self.normalization)
-        )
+        self.values[node] = self.emit(ir.Input(name="input", inputs=(), shape=shape, normalization=self.normalization))
         return None
 
     def _call(self, node: Any) -> None:

@@ -39,9 +39,7 @@ def _window(node: Any, x: Value, a: Arguments) -> Window:
     return Window(kernel, stride, (top, left, top + more[0], left + more[1]), dilation)
 
 
-@handles(
-    HANDLERS, "aten.max_pool2d.default", "aten.max_pool1d.default", "aten.max_pool2d_with_indices.default"
-)
+@handles(HANDLERS, "aten.max_pool2d.default", "aten.max_pool1d.default", "aten.max_pool2d_with_indices.default")
 def _max_pool(t: Translator, node: Any, a: Arguments) -> Value:
     x = t.value(a["self"])
     return t.emit(
@@ -87,9 +85,7 @@ def _adaptive_avg_pool(t: Translator, node: Any, a: Arguments) -> Value:
     x = t.value(a["self"])
     height, width, _ = map_shape(node)
     if x.shape[0] % height or x.shape[1] % width:
-        raise Refusal(
-            f"adaptive pooling {x.shape[:2]} to {(height, width)} has uneven windows; use AvgPool2d"
-        )
+        raise Refusal(f"adaptive pooling {x.shape[:2]} to {(height, width)} has uneven windows; use AvgPool2d")
     kernel = (x.shape[0] // height, x.shape[1] // width)
     return x if kernel == (1, 1) else _emit_average(t, node, x, Window(kernel, kernel))
 
@@ -153,9 +149,7 @@ def _reshape(t: Translator, node: Any, a: Arguments) -> Value:
         return Value(x.op, x.shape, flat=True)
     if x.flat or not (_vector_like(x.shape) and _vector_like(shape)):
         raise Refusal(f"reshaping {source[1:]} to {target[1:]} moves elements across channels")
-    return t.emit(
-        ir.Reshape(name=t.name(node, "reshape"), inputs=(x.op,), shape=shape, source=source_place(node))
-    )
+    return t.emit(ir.Reshape(name=t.name(node, "reshape"), inputs=(x.op,), shape=shape, source=source_place(node)))
 
 
 def _vector_like(shape: tuple[int, int, int]) -> bool:
@@ -193,15 +187,11 @@ def _check_channel_axis(node: Any, x: Value, dim: Any) -> None:
 def _softmax(t: Translator, node: Any, a: Arguments) -> Value:
     x = t.value(a["self"])
     _check_channel_axis(node, x, a["dim"])
-    return t.emit(
-        ir.Softmax(name=t.name(node, "softmax"), inputs=(x.op,), shape=x.shape, source=source_place(node))
-    )
+    return t.emit(ir.Softmax(name=t.name(node, "softmax"), inputs=(x.op,), shape=x.shape, source=source_place(node)))
 
 
 @handles(HANDLERS, "aten.argmax.default")
 def _argmax(t: Translator, node: Any, a: Arguments) -> Value:
     x = t.value(a["self"])
     _check_channel_axis(a["self"], x, a["dim"])
-    return t.emit(
-        ir.Argmax(name=t.name(node, "argmax"), inputs=(x.op,), shape=(1, 1, 1), source=source_place(node))
-    )
+    return t.emit(ir.Argmax(name=t.name(node, "argmax"), inputs=(x.op,), shape=(1, 1, 1), source=source_place(node)))

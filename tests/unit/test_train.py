@@ -1,0 +1,229 @@
+"""Training loops: resume, damaged checkpoints, NaN, determinism, accuracy on the embedded digits."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+from torch import nn  # noqa: E402
+
+from mcuq.data.dataset import Augmentation, Dataset  # noqa: E402
+from mcuq.errors import TrainingError, UsageError  # noqa: E402
+from mcuq.ir.graph import Normalization  # noqa: E402
+from mcuq.quant import QuantOp  # noqa: E402
+from mcuq.quant.batches import Batches  # noqa: E402
+from mcuq.quant.train import (  # noqa: E402
+    EpochResult,
+    Step,
+    TrainConfig,
+    accuracy,
+    evaluate,
+    real_inputs,
+    schedule,
+    train_float,
+    train_qat,
+)
+
+
+def small_data(count: int = 96) -> Dataset:
+    rng = np.random.default_rng(0)
+    y = (np.arange(count) % 3).astype(np.int64)
+    x = rng.integers(0, 90, (count, 8, 8, 1))
+    x[np.arange(count), 2 * y] += 150
+    return Dataset(
+        name="stripes",
+        x_train=x[: count // 2].astype(np.uint8),
+        y_train=y[: count // 2],
+        x_test=x[count // 2 :].astype(np.uint8),
+        y_test=y[count // 2 :],
+        classes=("a", "b", "c"),
+        normalization=Normalization(1 / 64, 60),
+        augmentation=Augmentation(flip=True, shift=1),
+    )
+
+
+def small_net(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 3, padding=1, bias=False),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.Dropout(0.1),
+        nn.AvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(96, 3),
+    )
+
+
+def op_of(net: nn.Module, bits: int = 4, **options: object) -> QuantOp:
+    data = small_data()
+    options = {"input_shape": (8, 8, 1), "normalization": data.normalization, "act_bits": bits} | options
+    return QuantOp(net, "PerChannelsSymMSE", bits, **options)  # type: ignore[arg-type]
+
+
+CONFIG = TrainConfig(4, batch_size=16, lr=3e-3, reestimate=2, calibration=32)
+
+
+class Stop(Exception):
+    pass
+
+
+class StopAfter:
+    """Ends the training the hard way in the middle of an epoch, as a crash would."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_step(self, step: Step) -> None:
+        if step.epoch == self.epoch and step.step == 1:
+            raise Stop
+
+    def on_epoch(self, result: EpochResult) -> None: ...
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("phase", ["float", "qat"])
+def test_resume_gives_the_same_bits(phase: str, optimizer: str, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    config = replace(CONFIG, optimizer=optimizer)
+
+    def run(folder: Path, crash: bool, resume: bool) -> tuple[dict[str, torch.Tensor], list[EpochResult]]:
+        net = small_net()
+        progress = StopAfter(2) if crash else None
+        if phase == "float":
+            history = train_float(net, small_data(), config, progress=progress, checkpoint=folder, resume=resume)
+            return net.state_dict(), history
+        op = op_of(net, fold_delay=1, fold_type="folding_weights")
+        history = train_qat(op, small_data(), config, progress=progress, checkpoint=folder, resume=resume)
+        return op.state_dict(), history
+
+    whole, history = run(tmp_path / "whole", False, False)
+    with pytest.raises(Stop):
+        run(tmp_path / "crashed", True, False)
+    resumed, resumed_history = run(tmp_path / "crashed", False, True)
+    assert len(whole) > 5
+    for name, value in whole.items():
+        assert torch.equal(value, resumed[name]), name
+    assert [r.loss for r in history] == [r.loss for r in resumed_history]
+    assert [r.accuracy for r in history] == [r.accuracy for r in resumed_history]
+
+
+def test_a_finished_training_resumes_to_itself(tmp_path: Path) -> None:
+    net = small_net()
+    train_float(net, small_data(), CONFIG, checkpoint=tmp_path)
+    again = small_net(5)
+    history = train_float(again, small_data(), CONFIG, checkpoint=tmp_path, resume=True)
+    assert len(history) == CONFIG.epochs
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name])
+    assert len(list(tmp_path.glob("tensors-*"))) == 1
+
+
+def test_damaged_checkpoints_are_refused(tmp_path: Path) -> None:
+    def resume(net: nn.Module | None = None, config: TrainConfig = CONFIG) -> None:
+        train_float(net or small_net(), small_data(), config, checkpoint=tmp_path, resume=True)
+
+    with pytest.raises(TrainingError, match="no checkpoint in"):
+        resume()
+    train_float(small_net(), small_data(), CONFIG, checkpoint=tmp_path)
+    with pytest.raises(TrainingError, match=r"other settings: lr was 0\.003, is 0\.1"):
+        resume(config=TrainConfig(4, batch_size=16, lr=0.1, reestimate=2, calibration=32))
+    with pytest.raises(TrainingError, match="of another network"):
+        resume(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)))
+    (tensors,) = tmp_path.glob("tensors-*")
+    data = tensors.read_bytes()
+    tensors.write_bytes(data[: len(data) // 2])
+    with pytest.raises(TrainingError, match=r"damaged: its SHA-256 differs \(\d+ bytes; truncated or edited\)"):
+        resume()
+    tensors.unlink()
+    with pytest.raises(TrainingError, match="damaged: No such file"):
+        resume()
+    (tmp_path / "state.json").write_text("{")
+    with pytest.raises(TrainingError, match="damaged"):
+        resume()
+    (tmp_path / "state.json").write_text(json.dumps({"format": 99, "file": "../../etc/passwd", "sha256": ""}))
+    with pytest.raises(TrainingError, match="format 99"):
+        resume()
+
+
+@pytest.mark.parametrize("phase", ["float", "qat"])
+def test_nan_loss_names_the_layer(phase: str) -> None:
+    net = small_net()
+    if phase == "float":
+        with torch.no_grad():
+            net[6].bias[0] = float("inf")
+        with pytest.raises(TrainingError, match=r"the loss is .* in epoch 1, step 1; first not finite: parameter '6"):
+            train_float(net, small_data(), CONFIG)
+        return
+    op = op_of(net)
+    op.calibrate([torch.from_numpy(small_data().x_train).permute(0, 3, 1, 2)])
+    with torch.no_grad():
+        net[1].running_var[0] = float("nan")
+    with pytest.raises(TrainingError, match="first not finite: batch norm of layer '0'"):
+        train_qat(op, small_data(), CONFIG)
+    assert not op.stored, "real weights are back after the error"
+
+
+def test_augmentation_shifts_mirrors_and_fills() -> None:
+    x = np.zeros((400, 5, 5, 1), np.uint8)
+    x[:, 2, 1] = 200
+    batches = Batches(
+        x, None, 400, augmentation=Augmentation(flip=True, shift=1), fill=7, generator=torch.Generator().manual_seed(0)
+    )
+    (images,) = batches.images()
+    assert images.shape == (400, 1, 5, 5) and images.is_contiguous(memory_format=torch.channels_last)
+    spots = {(int(r), int(c)) for _, _, r, c in (images == 200).nonzero()}
+    assert spots == {(r, c) for r in (1, 2, 3) for c in (0, 1, 2, 3, 4) if abs(c - 1) <= 1 or abs(c - 3) <= 1}
+    assert set(images.unique().tolist()) == {0, 7, 200}
+    plain = Batches(x, None, 150)
+    assert [len(b) for b in plain.images()] == [150, 150, 100]
+
+
+def test_schedule_warms_up_and_ends_at_zero() -> None:
+    factors = [schedule(step, 100, 0.1) for step in range(101)]
+    assert factors[0] == pytest.approx(0.1) and factors[9] == 1.0 and factors[100] == pytest.approx(0.0)
+    assert all(a >= b for a, b in pairwise(factors[9:]))
+    with pytest.raises(UsageError, match="adamw or sgd"):
+        TrainConfig(1, optimizer="lion")  # type: ignore[arg-type]
+
+
+def test_global_random_state_is_untouched() -> None:
+    torch.manual_seed(11)
+    expected = torch.rand(1)
+    torch.manual_seed(11)
+    train_float(small_net_without_reseed(), small_data(), TrainConfig(1, batch_size=16))
+    assert torch.equal(torch.rand(1), expected)
+
+
+def small_net_without_reseed() -> nn.Module:
+    with torch.random.fork_rng():
+        return small_net()
+
+
+def test_reestimation_averages_statistics_of_the_quantized_network() -> None:
+    net = small_net()
+    op = op_of(net, bits=8, fold_type="ICN")
+    images = torch.from_numpy(small_data().x_train).permute(0, 3, 1, 2)
+    op.calibrate([images])
+    op.reestimate([images[:24], images[24:]])
+    with torch.no_grad(), op.quantized():
+        sums = nn.functional.conv2d(real_inputs(images, small_data().normalization), net[0].weight, padding=1)
+    torch.testing.assert_close(net[1].running_mean, sums.mean((0, 2, 3)), rtol=1e-3, atol=1e-4)
+    assert op.frozen and int(net[1].num_batches_tracked) == 0
+
+
+def test_training_learns() -> None:
+    net, data = small_net(), small_data()
+    config = TrainConfig(12, batch_size=16, lr=1e-2, augment=False)
+    train_float(net, data, config)
+    exact = evaluate(lambda x: net(real_inputs(x, data.normalization)), data.x_test, data.y_test)
+    assert exact >= 0.9
+    op = op_of(net, bits=4, fold_type="ICN")
+    train_qat(op, data, TrainConfig(3, batch_size=16, lr=1e-3, augment=False))
+    assert accuracy(op, data.x_test, data.y_test) >= exact - 0.05
