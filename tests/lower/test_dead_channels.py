@@ -144,6 +144,33 @@ def test_pools_that_count_padding_change_constants() -> None:
     assert_same_outputs(left_out, after)
 
 
+def test_a_constant_behind_a_padded_depthwise_window_is_not_constant() -> None:
+    """Taps at the border read the zero point, so pixels there differ from those inside."""
+    net = Net(SHAPE, 5, PIXELS)
+    net.conv("first", "x", 4)
+    net.conv("dw", "first", 4, groups=4, padding=(1, 1, 1, 1))
+    net.conv("last", "dw", 3, (1, 1))
+    q = quantize_graph(bias(net.graph(), "first", c1=0.7), np.random.default_rng(1).normal(size=(6, *SHAPE)))
+    codes = q.weight("first").codes.copy()
+    codes[1] = 0
+    weights = tuple(replace(w, codes=codes) if w.layer == "first" else w for w in q.weights)
+    before = lower(replace(q, weights=weights))
+    found = intervals(before)
+    assert found["first"].low[1] == found["first"].high[1]
+    assert found["dw"].low[1] < found["dw"].high[1]
+    assert remove_dead_channels(before) is before
+
+
+def test_a_window_of_counted_padding_alone_gives_the_zero_point() -> None:
+    net = Net(SHAPE, 5, PIXELS)
+    net.conv("first", "x", 2)
+    net.avg_pool("pool", "first", Window((2, 2), (1, 1), (2, 0, 0, 0)), include=True)
+    graph = lowered(bias(net.graph(), "first", c1=40.0))
+    codes, found = run(graph, inputs(50))["pool"][..., 1], intervals(graph)["pool"]
+    assert codes.min() == graph.tensor("pool").zero_point < codes.max()
+    assert found.low[1] <= codes.min() and codes.max() <= found.high[1]
+
+
 def test_additions_and_concatenations() -> None:
     """A sum's channel goes when both sides' can; a concatenation's whenever its own is dead."""
     net = Net(SHAPE, 7, PIXELS)
