@@ -21,6 +21,9 @@ from mcuq.target.core import Machine, machine
 from mcuq.target.files import product_file
 
 OPTIMIZE = ("-O2",)
+_BARE = ("-nostartfiles", "-Wl,--gc-sections", "-Wl,--fatal-warnings", "-Wl,--nmagic")
+"""nmagic: segments start where their sections do, not at a page that may lie below the region."""
+_CALL_GRAPH = ("-fstack-usage", "-fcallgraph-info=su")
 _INCLUDE = ("include", "src", "mcuq/include", "mcuq/src", "test", "harness")
 
 
@@ -77,7 +80,7 @@ class Builder:
         target = self.folder / output
         command = [self.toolchain.compiler, *self.toolchain.flags, *map(str, objects), "-o", str(target)]
         if script is not None:
-            command += [f"-T{script}", "-nostartfiles", "-Wl,--gc-sections", "-Wl,--fatal-warnings", "-lc", "-lgcc"]
+            command += [f"-T{script}", *_BARE, "-lc", "-lgcc"]
         try:
             run_tool(command, f"{self.toolchain.name} failed to link {output}")
         except ToolchainError as error:
@@ -159,13 +162,14 @@ def build_image(
     simulator = None if board is None else machine(emulated(board).emulation.machine)
     port = ["host.c"] if simulator is None else ["startup.c", "semihost.c", simulator.counter]
     model = f"src/{prefix}.c"
-    shared = builder.compile([path for path in library_sources(files) if path != model])
-    shared += builder.compile([product_file("runtime_c", "port", name) for name in port])
-    shared += builder.compile(["harness/harness.c"])
+    graphs = () if board is None else _CALL_GRAPH
+    shared = builder.compile([path for path in library_sources(files) if path != model], graphs)
+    shared += builder.compile([product_file("runtime_c", "port", name) for name in port], graphs)
+    shared += builder.compile(["harness/harness.c"], graphs)
     hook = ("-include", str(folder / "harness" / "hook.h"))
     script = None if board is None else folder / _run_script(board)
     return Image(
-        plain=builder.link([*shared, *builder.compile([model])], "harness-plain", script),
+        plain=builder.link([*shared, *builder.compile([model], graphs)], "harness-plain", script),
         hooked=builder.link([*shared, *builder.compile([model], hook, "-hooked")], "harness-hooked", script),
         machine=simulator,
         graph=graph,
@@ -193,5 +197,5 @@ def build_application(
     write_files(files, folder)
     builder = Builder(target_toolchain(board), prefix, board, folder)
     sources = [*library_sources(files), "board/main.c", "board/bare.c", "port/startup.c"]
-    objects = builder.compile(sources, ("-fstack-usage", "-fcallgraph-info=su"))
+    objects = builder.compile(sources, _CALL_GRAPH)
     return builder.link(objects, "application", folder / f"board/{board.name}.ld"), folder / "objects"

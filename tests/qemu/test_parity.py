@@ -113,8 +113,8 @@ def test_instructions_and_stack_repeat_exactly() -> None:
     assert first == again
     assert [name for name, _ in first.operators] == list(image.order)
     instructions = sum(value for _, value in first.operators)
-    # Apart: the calls of invoke itself, and one instruction of rounding per operator.
-    assert abs(instructions - first.total) <= 8 * len(image.order)
+    # Apart: arguments of the hook, which the empty measurement does not have, and rounding to whole instructions.
+    assert abs(instructions - first.total) <= 16 * len(image.order)
     assert dict(first.operators)["stem"] > 36 * 8 * 27 / 4
     assert 100 < used < 2048
 
