@@ -112,6 +112,19 @@ def _symbols(file: Any) -> list[Symbol]:
     return sorted(found.values(), key=lambda symbol: symbol.address)
 
 
+def address_constants(path: Path) -> tuple[str, ...]:
+    """Functions whose address (with the Thumb bit) is a word of the image's data, the vector table apart."""
+    with path.open("rb") as stream:
+        file = ELFFile(stream)
+        functions = {symbol.address | 1: symbol.name for symbol in _symbols(file) if symbol.section == ".text"}
+        words: set[int] = set()
+        for section in file.iter_sections():
+            if section.name in (".rodata", ".data", ".mcuq_weights"):
+                data = section.data()
+                words.update(memoryview(data[: len(data) // 4 * 4]).cast("I"))
+    return tuple(sorted(functions[word] for word in words & functions.keys()))
+
+
 def flash_by_region(elf: Elf, board: Board) -> dict[str, int]:
     """Bytes to program, by the region of their load address.
 

@@ -21,8 +21,9 @@ from mcuq.target.core import Machine, machine
 from mcuq.target.files import product_file
 
 OPTIMIZE = ("-O2",)
-_BARE = ("-nostartfiles", "-Wl,--gc-sections", "-Wl,--fatal-warnings", "-Wl,--nmagic")
-"""nmagic: segments start where their sections do, not at a page that may lie below the region."""
+_BARE = ("-nostartfiles", "-Wl,--gc-sections", "-Wl,--fatal-warnings", "-Wl,--nmagic", "-Wl,-z,noexecstack")
+"""nmagic: segments start where their sections do, not at a page that may lie below the region. noexecstack: newlib's
+assembly says nothing of its stack."""
 _CALL_GRAPH = ("-fstack-usage", "-fcallgraph-info=su")
 _INCLUDE = ("include", "src", "mcuq/include", "mcuq/src", "test", "harness")
 
@@ -133,8 +134,8 @@ def target_toolchain(board: Board | None) -> Toolchain:
 
 
 def library_sources(files: Sequence[SourceFile]) -> tuple[str, ...]:
-    """The C files of the model and of the runtime."""
-    return tuple(f.path for f in files if f.path.startswith(("src/", "mcuq/src/")) and f.path.endswith(".c"))
+    """The C and assembly files of the model and of the runtime."""
+    return tuple(f.path for f in files if f.path.startswith(("src/", "mcuq/src/")) and f.path.endswith((".c", ".S")))
 
 
 def build_image(

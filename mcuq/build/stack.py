@@ -2,8 +2,8 @@
 
 Every function of ours has a frame size from the compiler. Functions of libgcc and newlib, which come without,
 are read from the disassembly: everything a function ever pushes or subtracts counts once, which bounds its frame
-as long as it has no loop around a push; their calls are followed too. Indirect calls and recursion have no
-bound and are errors.
+as long as it has no loop around a push; their calls are followed too. A call through a pointer may reach any
+function whose address stands in the image's constants. Recursion has no bound and is an error.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mcuq.build.elf import read_elf
+from mcuq.build.elf import address_constants, read_elf
 from mcuq.build.toolchain import find_program, run_tool
 from mcuq.errors import CheckError
 
@@ -24,6 +24,7 @@ _PUSH = re.compile(r"\s(v?push)(?:\.w)?\s+\{([^}]*)\}|\sstmdb(?:\.w)?\s+sp!, \{(
 _STR = re.compile(r"\sstrd?(?:\.w)?\s.*\[sp, #-(\d+)\]!")
 _SUB = re.compile(r"\ssub(?:w|\.w)?\s+(?:sp, )?sp, #(\d+)")
 _CALL = re.compile(r"\t(?:b\w*|b\w*\.\w|cbn?z)\t(?:r\d+, )?[0-9a-f]+ <([^>+]+)(?:\+0x[0-9a-f]+)?>")
+_INDIRECT_CALL = "__indirect_call"  # gcc's name
 _INDIRECT = re.compile(r"\sblx\s+r\d+")
 
 
@@ -45,10 +46,12 @@ def stack_bound(objects: Path, elf: Path, root: str) -> int:
         root: function name, for example ``main`` or ``<prefix>_invoke``.
 
     Raises:
-        CheckError: a frame of dynamic size, recursion, an indirect call, or an unknown function; named.
+        CheckError: a frame of dynamic size, recursion, or an unknown function; named.
     """
     graph = _read_graphs(objects)
     library = _disassemble(elf)
+    graph.frames[_INDIRECT_CALL] = 0
+    graph.calls[_INDIRECT_CALL] = set(address_constants(elf))
     if root not in graph.frames:
         raise CheckError(f"function {root} is not in the call graph of {objects}")
     return _depth(root, graph, library, ())
@@ -89,7 +92,7 @@ def _disassemble(elf: Path) -> _Graph:
             if (called := _CALL.search(line)) and called[1] != name:
                 graph.add_call(name, called[1])
             if _INDIRECT.search(line):
-                graph.add_call(name, "__indirect_call")
+                graph.add_call(name, _INDIRECT_CALL)
     return graph
 
 
@@ -114,8 +117,8 @@ def _register_bytes(part: str) -> int:
 def _depth(name: str, graph: _Graph, library: _Graph, above: tuple[str, ...]) -> int:
     if name in above:
         raise CheckError(f"function {name} is recursive ({' -> '.join((*above, name))}); the stack has no bound")
-    if name == "__indirect_call":
-        raise CheckError(f"function {above[-1]} calls through a pointer; the stack has no bound")
+    if name == _INDIRECT_CALL and not graph.calls[name]:
+        raise CheckError(f"function {above[-1]} calls through a pointer of unknown origin; the stack has no bound")
     source = graph if name in graph.frames else library
     if name not in source.frames:
         raise CheckError(f"function {name}, called by {above[-1] if above else 'nothing'}, has no known stack frame")

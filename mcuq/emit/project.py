@@ -187,6 +187,7 @@ def _cmake(view: ModelView, board: Board | None, runtime: tuple[str, ...], *, se
         m=view,
         board=board,
         library=library,
+        languages="C ASM" if any(path.endswith(".S") for path in library) else "C",
         link_script=link,
         run_script=run,
         selftest=selftest,

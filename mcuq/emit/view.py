@@ -11,7 +11,7 @@ from mcuq.emit.operators import Call, Context, Table, call
 from mcuq.errors import CheckError
 from mcuq.ir.integer import IntegerGraph, IntegerOp, QConv2d, QInput, QReshape, QTensor, reshape_is_alias
 from mcuq.ir.plans import Buffer, MemoryPlan
-from mcuq.target.runtime import conv_kernel
+from mcuq.target.runtime import conv_kernel, undeclared_kernels
 
 _CHART_COLUMNS = 64
 
@@ -81,6 +81,7 @@ class ModelView:
     macs: int
     weight_bytes: int
     parameter_bytes: int
+    kernels: tuple[str, ...]
 
 
 def tensor_text(tensor: QTensor) -> str:
@@ -121,6 +122,7 @@ def build_view(graph: IntegerGraph, plan: MemoryPlan, core: str, prefix: str) ->
         macs=sum(_macs(op) for op in graph),
         weight_bytes=sum(a.values.nbytes for a in arrays if a.role == "weights"),
         parameter_bytes=sum(a.values.nbytes for a in arrays if a.role == "parameters"),
+        kernels=undeclared_kernels(graph, core),
     )
 
 

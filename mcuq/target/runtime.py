@@ -109,3 +109,10 @@ def _closure(start: Iterable[str]) -> tuple[str, ...]:
             if (root / twin).is_file():
                 todo.append(twin)
     return tuple(sorted(needed))
+
+
+def undeclared_kernels(graph: IntegerGraph, core: str) -> tuple[str, ...]:
+    """Convolution kernels of the graph that ``mcuq/mcuq.h``, which has the portable ones, does not declare."""
+    header = product_file("runtime_c", "include", "mcuq", "mcuq.h").read_text(encoding="utf-8")
+    names = {conv_kernel(op, graph, core).function for op in graph if isinstance(op, QConv2d)}
+    return tuple(sorted(name for name in names if f"void {name}(" not in header))
