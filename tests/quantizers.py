@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mcuq.ir.graph import Argmax, Conv2d, Graph, Input, Reshape, Softmax
+from mcuq.ir.graph import Argmax, Conv2d, FloatOp, Graph, Input, Reshape, Softmax
 from mcuq.ir.quantized import ActivationQuant, QuantizedGraph, QuantParams, WeightQuant
 from mcuq.numerics import code_range, dequantize, quantize, weight_range
 from mcuq.reference.floating import evaluate, run
@@ -64,32 +64,40 @@ def _weights(op: Conv2d, bits: int, *, per_channel: bool, asymmetric: bool, icn:
     return WeightQuant(op.name, codes, bits, scale, zero.astype(np.int64), gain if icn else np.ones(channels), bias)
 
 
+def real_output(q: QuantizedGraph, op: FloatOp, inputs: tuple[np.ndarray, ...]) -> np.ndarray:
+    """An operator of real inputs with its weights and bias on their grids, before its output is rounded."""
+    if not isinstance(op, Conv2d):
+        return evaluate(op, inputs)
+    w, spread = q.weight(op.name), (slice(None), None, None, None)
+    real = w.scale[spread] * (w.codes.astype(np.float64) - w.zero_point[spread])
+    plain = Conv2d(name=op.name, inputs=op.inputs, shape=op.shape, weight=real, window=op.window, groups=op.groups)
+    unit = w.gain * w.scale * q.params(op.inputs[0]).scale  # biases are whole accumulator steps
+    bias = np.where(unit == 0, w.bias, np.floor(w.bias / np.where(unit == 0, 1, unit) + 0.5) * unit)
+    y = evaluate(plain, inputs) * w.gain + bias
+    return np.clip(y, *op.clamp) if op.clamp != (None, None) else y
+
+
 def simulate(q: QuantizedGraph, x: np.ndarray) -> dict[str, np.ndarray]:
     """Fake quantization in float64: every tensor rounded to its grid, weights by their codes' values.
 
     Softmax and argmax stay real; tensors without parameters keep their value.
     """
     decided = {a.tensor: a.params for a in q.activations}
-    weights = {w.layer: w for w in q.weights}
     values: dict[str, np.ndarray] = {}
     for op in q.graph:
-        if isinstance(op, Input):
-            y = np.asarray(x, dtype=np.float64)
-        elif isinstance(op, Conv2d):
-            w = weights[op.name]
-            spread = (slice(None), None, None, None)
-            real = w.scale[spread] * (w.codes.astype(np.float64) - w.zero_point[spread])
-            plain = Conv2d(
-                name=op.name, inputs=op.inputs, shape=op.shape, weight=real, window=op.window, groups=op.groups
-            )
-            unit = w.gain * w.scale * decided[op.inputs[0]].scale  # biases are whole accumulator steps
-            bias = np.where(unit == 0, w.bias, np.floor(w.bias / np.where(unit == 0, 1, unit) + 0.5) * unit)
-            y = evaluate(plain, (values[op.inputs[0]],)) * w.gain + bias
-            y = np.clip(y, *op.clamp) if op.clamp != (None, None) else y
-        else:
-            y = evaluate(op, tuple(values[n] for n in op.inputs))
+        inputs = tuple(values[name] for name in op.inputs)
+        y = np.asarray(x, dtype=np.float64) if isinstance(op, Input) else real_output(q, op, inputs)
         p = decided.get(op.name)
         if p is not None and p.bits != 32:
             y = dequantize(quantize(y, p.scale, p.zero_point, p.bits), p.scale, p.zero_point)
         values[op.name] = y
     return values
+
+
+def assert_rounded(codes: np.ndarray, real: np.ndarray, params: QuantParams, name: str) -> None:
+    """``codes`` are the rounded ``real`` values, or their neighbours where those lie within 1/100 code of a tie."""
+    wanted = quantize(real, params.scale, params.zero_point, params.bits)
+    distance = np.abs(codes - wanted)
+    assert distance.max(initial=0) <= 1, name
+    place = real[distance > 0] / params.scale + 0.5
+    assert np.all(np.abs(place - np.round(place)) < 0.01), name
