@@ -48,6 +48,6 @@ FUNCTION mcuq_gemm_w4z
     LOOP_END
     QUAD_STORE
 
-#endif
-
+#else
     .section .note.GNU-stack, "", %progbits
+#endif
