@@ -46,6 +46,8 @@ WITHOUT_TORCH = (
     "mcuq.emit.project",
     "mcuq.build.image",
     "mcuq.build.qemu",
+    "mcuq.parity",
+    "mcuq.pipeline",
 )
 
 
