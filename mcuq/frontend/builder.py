@@ -24,7 +24,7 @@ MAX_ELEMENTS = 1 << 24
 """Largest activation, in elements: 16 MB at 8 bits, more than any supported board holds."""
 MAX_LISTED = 50
 """Problems listed in one error."""
-_ODD = re.compile(r"[^A-Za-z0-9_.\-/:]")
+_ODD = re.compile(r"[^A-Za-z0-9_.\-]")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,8 +69,11 @@ class Builder:
         self._copies: dict[tuple[str, bytes], View] = {}
 
     def name(self, wanted: str) -> str:
-        """A unique, printable name of at most 120 characters: names of files are data, never trusted text."""
-        base = _ODD.sub("_", wanted)[:120].strip("/") or "op"
+        """A unique name of letters, digits, ``_``, ``.`` and ``-``: names in files are data, never trusted text.
+
+        At most 100 characters, so that later stages can append to it. A path's ``/`` becomes ``.``.
+        """
+        base = _ODD.sub("_", wanted[:100].replace("/", ".")).strip(".-") or "op"
         name, number = base, 2
         while name in self.ops:
             name, number = f"{base}_{number}", number + 1
@@ -255,6 +258,16 @@ class Builder:
         result = self.conv(inner, name, pointwise, bias, Window(), 1, shape, source)
         return result.viewed(np.arange(int(np.prod(result.stored))).reshape(shape))
 
+    def quantize(self, view: View, params: QuantParams, source: str = "") -> View:
+        """Note that ``view`` is stored with ``params``; a copy is emitted when it already is stored otherwise."""
+        known = self.params.get(view.op)
+        if known is None:
+            self.params[view.op] = params
+        elif known != params:
+            view = self.clip(view, f"{view.op}.requantized", ir.NO_CLAMP, source)
+            self.params[view.op] = params
+        return view
+
     def output(self, view: View, what: str) -> str:
         """The operator that is the network's output; its (H, W, C) order must be the map's or the tensor's own."""
         if view.indices is None:
@@ -272,7 +285,7 @@ class Builder:
         """The collected graph. Raises UnsupportedError with all problems at once."""
         if self.problems:
             raise UnsupportedError(problem_text(self.problems))
-        return Graph(tuple(self.ops.values()), tuple(outputs))
+        return Graph(tuple(self.ops.values()), tuple(dict.fromkeys(outputs)))
 
 
 def map_shape(stored: Shape, channels_first: bool) -> tuple[int, ...]:

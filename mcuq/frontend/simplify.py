@@ -12,7 +12,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from mcuq.ir.graph import BatchNorm, Conv2d, FloatOp, Graph, Norm
+from mcuq.errors import CheckError, ModelError
+from mcuq.ir.graph import BatchNorm, Conv2d, FloatArray, FloatOp, Graph, Norm
+from mcuq.ir.verify import Level, verify
 
 
 def simplify(graph: Graph, keep: Set[str] = frozenset()) -> tuple[Graph, dict[str, str]]:
@@ -65,7 +67,7 @@ def _merge(producer: FloatOp, op: FloatOp) -> FloatOp | None:
             return replace(producer, norm=replace(producer.norm, gamma=gamma, beta=beta))
         case BatchNorm(), BatchNorm() if _plain(producer.norm):
             gain, bias = op.norm.gain_bias()
-            return replace(producer, norm=affine(gain * producer.norm.gamma, gain * producer.norm.beta + bias))
+            return replace(producer, norm=_affine(gain * producer.norm.gamma, gain * producer.norm.beta + bias))
         case _:
             return None
 
@@ -75,6 +77,15 @@ def _plain(norm: Norm) -> bool:
     return norm.epsilon == 0.0 and bool(np.all(norm.mean == 0.0) and np.all(norm.variance == 1.0))
 
 
-def affine(gain: np.ndarray, bias: np.ndarray) -> Norm:
+def _affine(gain: FloatArray, bias: FloatArray) -> Norm:
     """The norm that is ``gain * x + bias``, arrays [C]."""
     return Norm(gain, bias, np.zeros_like(gain), np.ones_like(gain), 0.0)
+
+
+def checked(graph: Graph, level: Level) -> Graph:
+    """``graph`` after :func:`verify`. Raises ModelError where the model breaks a rule (sizes, numbers)."""
+    try:
+        verify(graph, level)
+    except CheckError as error:
+        raise ModelError(f"the model does not fit: {error}. Change the model.") from error
+    return graph

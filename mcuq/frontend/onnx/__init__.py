@@ -8,21 +8,24 @@ from pathlib import Path
 from onnx.onnx_ml_pb2 import ModelProto
 
 from mcuq.errors import ModelError, UsageError
-from mcuq.frontend.onnx import layers, windows
+from mcuq.frontend.onnx import layers, quantization, windows
 from mcuq.frontend.onnx.model import load, opset_of
 from mcuq.frontend.onnx.translate import Translator
-from mcuq.frontend.simplify import simplify
+from mcuq.frontend.quantized import quantized_graph
+from mcuq.frontend.simplify import checked, simplify
 from mcuq.ir.graph import Graph, Normalization
+from mcuq.ir.quantized import QuantizedGraph
+from mcuq.ir.verify import Level
 
-HANDLERS = layers.HANDLERS | windows.HANDLERS
+HANDLERS = layers.HANDLERS | windows.HANDLERS | quantization.HANDLERS
 
 
 def import_onnx(
     path: str | os.PathLike[str],
     input_shape: tuple[int, ...] | None = None,
     normalization: Normalization | None = None,
-) -> Graph:
-    """The float graph of an ONNX model, not fused.
+) -> Graph | QuantizedGraph:
+    """The graph of an ONNX model: float and not fused, or quantized when the file holds scales of activations.
 
     Args:
         input_shape: (H, W, C), (L, C) or (C,), for models whose input has unknown dimensions besides the batch.
@@ -34,9 +37,12 @@ def import_onnx(
         UsageError: ``input_shape`` is missing or does not fit.
     """
     model = load(Path(path))
-    translator = Translator(HANDLERS, opset_of(model))
+    translator = Translator(HANDLERS, quantization.CONTRIBUTED, opset_of(model))
     outputs = translator.run(model, _input_shape(model, input_shape), normalization)
-    return simplify(translator.builder.graph(outputs))[0]
+    builder = translator.builder
+    if builder.params:
+        return quantized_graph(builder, outputs)
+    return checked(simplify(builder.graph(outputs))[0], Level.FLOAT)
 
 
 def _input_shape(model: ModelProto, given: tuple[int, ...] | None) -> tuple[int, ...]:
@@ -48,10 +54,10 @@ def _input_shape(model: ModelProto, given: tuple[int, ...] | None) -> tuple[int,
         raise ModelError(f"the model has {len(inputs)} inputs ({names}); networks take one tensor. Split the model.")
     tensor = inputs[0].type.tensor_type
     dims = [d.dim_value if d.HasField("dim_value") else 0 for d in tensor.shape.dim]
-    if not 2 <= len(dims) <= 4 or tensor.elem_type not in (1, 10, 11):
+    if not 2 <= len(dims) <= 4 or tensor.elem_type not in (1, 2, 3, 10, 11):
         raise ModelError(
             f"the input {inputs[0].name[:80]!r} has {len(dims)} dimensions and type {tensor.elem_type}; "
-            "[N, C, H, W], [N, C, L] or [N, F] of floats are supported."
+            "[N, C, H, W], [N, C, L] or [N, F] of floats (or quantized bytes) are supported."
         )
     if given is not None:
         return (1, *_given(given, dims))

@@ -14,7 +14,7 @@ from onnx.onnx_ml_pb2 import ModelProto, NodeProto
 from mcuq.errors import ModelError
 from mcuq.frontend.builder import Builder, Coded, Constant, Problem
 from mcuq.frontend.onnx import constants
-from mcuq.frontend.onnx.model import STANDARD_DOMAINS, attributes_of, to_array
+from mcuq.frontend.onnx.model import STANDARD_DOMAINS, attributes_of, bits_of, to_array
 from mcuq.frontend.views import Refusal, View
 from mcuq.ir.graph import Normalization
 
@@ -103,11 +103,18 @@ class Node:
 
 
 class Translator:
-    """Values by tensor name, and the graph under construction."""
+    """Values by tensor name, and the graph under construction.
 
-    def __init__(self, handlers: Handlers, opset: int) -> None:
+    Attributes:
+        handlers, contributed: by operator, of the standard and of the ``com.microsoft`` domain.
+        narrow: names of 4-bit constants -> (bits, signed); numpy holds them in whole bytes.
+    """
+
+    def __init__(self, handlers: Handlers, contributed: Handlers, opset: int) -> None:
         self.builder = Builder(channels_first=True)
         self.handlers = handlers
+        self.contributed = contributed
+        self.narrow: dict[str, tuple[int, bool]] = {}
         self.opset = opset
         self.values: dict[str, Value | None] = {}
         self._computed = 0
@@ -118,6 +125,9 @@ class Translator:
         graph = model.graph
         for tensor in graph.initializer:
             self.values[tensor.name] = Constant(to_array(tensor), tensor.name)
+            kind = bits_of(tensor.data_type)
+            if kind is not None and kind[0] < 8:
+                self.narrow[tensor.name] = kind
         name = next(i.name for i in graph.input if i.name not in self.values)
         self.values[name] = self.builder.input(shape, name, normalization)
         self._uses = Counter(name for node in graph.node for name in node.input)
@@ -150,8 +160,11 @@ class Translator:
                 self.values[name] = None  # read for the last time: frees index tables
 
     def _translate(self, node: Node) -> Value:
+        handlers = self.handlers
         if node.proto.domain not in STANDARD_DOMAINS:
-            raise Refusal("only operators of the ONNX standard are supported")
+            handlers = self.contributed if node.proto.domain == "com.microsoft" else {}
+            if node.proto.op_type not in handlers:
+                raise Refusal("only operators of the ONNX standard are supported")
         extra = [name for name in node.proto.output[1:] if name and self._uses[name]]
         if extra:
             raise Refusal(f"only its first output is supported, {extra[0][:80]!r} is read, too")
@@ -160,8 +173,8 @@ class Translator:
             start, end = node.get("start", 0), node.get("end")
             return Constant(np.asarray(node.inputs[0].shape[start:end], dtype=np.int64))
         views = [value for value in node.inputs if isinstance(value, View)]
-        if kind in self.handlers and (views or kind in ("QuantizeLinear", "DequantizeLinear")):
-            return self.handlers[kind](self, node)
+        if kind in handlers and (views or kind in ("QuantizeLinear", "DequantizeLinear")):
+            return handlers[kind](self, node)
         if views and (kind not in constants.STRUCTURAL or not isinstance(node.inputs[0], View)):
             raise Refusal(ADVICE.get(kind, "mcuq has no such operator; see docs for the operators it has"))
         return self._move(node) if views else self._fold(node)
