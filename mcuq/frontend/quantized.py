@@ -136,9 +136,7 @@ def _forward(op: FloatOp, known: dict[str, QuantParams], selections: set[str]) -
             return None
 
 
-def _backward(
-    op: FloatOp, graph: Graph, known: dict[str, QuantParams], selections: set[str]
-) -> QuantParams | None:
+def _backward(op: FloatOp, graph: Graph, known: dict[str, QuantParams], selections: set[str]) -> QuantParams | None:
     """Parameters that every reader has, when all readers keep codes: rounding commutes with them."""
     readers = graph.consumers(op.name)
     found = {known.get(r.name) for r in readers if _keeps_codes(r, selections)}

@@ -17,9 +17,8 @@ from onnx import checker, defs, helper, numpy_helper
 from onnx.onnx_ml_pb2 import ModelProto, NodeProto, TensorProto
 
 from mcuq.errors import ModelError, UnsupportedError
+from mcuq.frontend.source import MAX_FILE, read_file
 
-MAX_FILE = 128 << 20
-"""Bytes of a model with its external data; nothing of that size fits a microcontroller."""
 MAX_NODES, MAX_RANK, MAX_DIM, MAX_CONSTANT = 20_000, 6, 1 << 20, 1 << 25
 MIN_OPSET = 8
 STANDARD_DOMAINS = ("", "ai.onnx")
@@ -49,24 +48,6 @@ def load(path: Path) -> ModelProto:
     except Exception as error:  # checker, shape inference, UTF-8: all mean an unsound file
         raise ModelError(f"{path.name}: not a sound ONNX model: {_short(error)}. Export the model again.") from error
     return model
-
-
-def read_file(path: Path) -> bytes:
-    """The file's bytes after a look at its kind and size. Raises ModelError."""
-    try:
-        if not path.is_file():
-            raise ModelError(f"{path}: no such file (a regular file is needed). Check the path.")
-        size = path.stat().st_size
-        if size > MAX_FILE:
-            raise ModelError(
-                f"{path.name}: {size} bytes, at most {MAX_FILE} are read; no such model fits a microcontroller."
-            )
-        data = path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror or error}. Check path and rights.") from error
-    if not data:
-        raise ModelError(f"{path.name}: the file is empty. Export the model again.")
-    return data
 
 
 def opset_of(model: ModelProto) -> int:

@@ -1,0 +1,43 @@
+"""TFLite files, full-integer int8 or float, to the quantized or the float graph."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from mcuq.errors import ModelError
+from mcuq.frontend.quantized import quantized_graph
+from mcuq.frontend.simplify import checked, simplify
+from mcuq.frontend.source import read_file
+from mcuq.frontend.tflite.layers import HANDLERS
+from mcuq.frontend.tflite.model import parse
+from mcuq.frontend.tflite.translate import Translator
+from mcuq.frontend.views import Refusal
+from mcuq.ir.graph import Graph, Normalization
+from mcuq.ir.quantized import QuantizedGraph
+from mcuq.ir.verify import Level
+
+
+def import_tflite(path: str | os.PathLike[str], normalization: Normalization | None = None) -> Graph | QuantizedGraph:
+    """The graph of a TFLite model: quantized with the file's scales and codes, or float and not fused.
+
+    Args:
+        normalization: for float models: how raw uint8 pixels become the model's input. A uint8 input of a
+            quantized model brings its own.
+
+    Raises:
+        ModelError: the file is damaged, hostile or over a limit.
+        UnsupportedError: operators without counterpart, all of them listed.
+    """
+    data = read_file(Path(path))
+    try:
+        translator = Translator(parse(data), HANDLERS)
+        outputs = translator.run(normalization)
+        builder = translator.builder
+        if builder.params:
+            return quantized_graph(builder, outputs)
+        return checked(simplify(builder.graph(outputs))[0], Level.FLOAT)
+    except Refusal as refusal:
+        raise ModelError(f"{Path(path).name}: {refusal}") from refusal
+    except ModelError as error:
+        raise type(error)(f"{Path(path).name}: {error}") from error

@@ -1,0 +1,291 @@
+"""Operators of TFLite, one handler each. Option fields are numbered as in the schema."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mcuq.frontend.builder import Constant, pad_view
+from mcuq.frontend.tflite.translate import Handlers, Node, Translator, Value, output_axis
+from mcuq.frontend.views import Refusal, View
+from mcuq.ir import graph as ir
+from mcuq.ir.graph import Window
+
+SAME, VALID = 0, 1
+
+
+def _window(
+    node: Node, shape: tuple[int, ...], kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]
+) -> Window:
+    """Window with the schema's padding: SAME divides it, the odd pixel below and right."""
+    if min(*kernel, *stride, *dilation) < 1:
+        raise Refusal("kernel, strides and dilations have to be positive")
+    padding = node.operator.option(0, "b")
+    if padding == VALID:
+        return Window(kernel, stride, (0, 0, 0, 0), dilation)
+    if padding != SAME:
+        raise Refusal(f"padding {padding} is neither SAME nor VALID")
+    total = [
+        max(0, (-(-n // s) - 1) * s + (k - 1) * d + 1 - n)
+        for n, k, s, d in zip(shape[1:3], kernel, stride, dilation, strict=True)
+    ]
+    top, left = total[0] // 2, total[1] // 2
+    return Window(kernel, stride, (top, left, total[0] - top, total[1] - left), dilation)
+
+
+def _bias(t: Translator, node: Node, weight: Constant) -> NDArray[np.float64] | None:
+    """Real biases; integer ones stand on the scale of input times weight."""
+    bias = node.constant(2)
+    if bias is None or bias.value.dtype.kind == "f":
+        return None if bias is None else bias.value.ravel()
+    source = t.builder.params.get(node.view().op)
+    if weight.coded is None or source is None:
+        raise Refusal("integer biases need quantized weights and inputs")
+    return bias.value.astype(np.float64).ravel() * source.scale * weight.coded.scale
+
+
+def _conv(t: Translator, node: Node, weight: Constant, groups: int, activation: int, dilations: int) -> View:
+    view, option = node.view(), node.operator.option
+    if len(view.shape) != 4 or weight.value.ndim != 4:
+        raise Refusal(f"convolutions take maps [1, H, W, C], found {list(view.shape)}")
+    outputs, height, width, fan = weight.value.shape
+    if fan * groups != view.shape[3] or outputs % groups:
+        raise Refusal(f"weights of {fan * groups} channels do not fit {view.shape[3]}")
+    dilation = option(dilations + 1, "i", 1), option(dilations, "i", 1)
+    window = _window(node, view.shape, (height, width), (option(2, "i"), option(1, "i")), dilation)
+    shape = (1, *window.output_hw(*view.shape[1:3]), outputs)
+    bias = _bias(t, node, weight)
+    result = t.builder.conv(view, node.label, weight, bias, window, groups, shape, node.where)
+    return t.activated(node, result, option(activation, "b"))
+
+
+def conv_2d(t: Translator, node: Node) -> View:
+    weight = node.required(1)
+    fan = weight.value.shape[3] if weight.value.ndim == 4 else 1
+    groups = node.view().shape[-1] // max(1, fan)
+    return _conv(t, node, replace(weight, coded=output_axis(weight, 0)), groups, 3, 4)
+
+
+def depthwise_conv_2d(t: Translator, node: Node) -> View:
+    """Weights are stored [1, kh, kw, channels * multiplier]."""
+    weight = node.required(1)
+    if weight.value.ndim != 4 or weight.value.shape[0] != 1:
+        raise Refusal(f"depthwise weights have shape [1, kh, kw, C], found {list(weight.value.shape)}")
+    coded = output_axis(weight, 3)
+    coded = None if coded is None else replace(coded, codes=coded.codes.transpose(3, 1, 2, 0))
+    moved = Constant(weight.value.transpose(3, 1, 2, 0), weight.name, coded)
+    return _conv(t, node, moved, node.view().shape[-1], 4, 5)
+
+
+def fully_connected(t: Translator, node: Node) -> View:
+    view, weight = node.view(), node.required(1)
+    if weight.value.ndim != 2 or node.operator.option(1, "b"):
+        raise Refusal("fully connected weights have shape [O, F]")
+    weight = replace(weight, coded=output_axis(weight, 0))
+    features = weight.value.shape[1]
+    rows, left = divmod(int(np.prod(view.shape)), features)
+    if left:
+        raise Refusal(f"{features} features do not fit an input of shape {list(view.shape)}")
+    keep = view.shape[:-1] if node.operator.option(2, "?", False) else (rows,)
+    flat = view if view.shape == (*keep, features) else t.move(view, view.order.reshape(*keep, features))
+    result = t.builder.fully_connected(flat, node.label, weight, _bias(t, node, weight), node.where)
+    return t.activated(node, result, node.operator.option(0, "b"))
+
+
+def add(t: Translator, node: Node) -> View:
+    views = [value for value in node.inputs if isinstance(value, View)]
+    constants = [value.value for value in node.inputs if isinstance(value, Constant)]
+    if len(views) == 2:
+        result = t.builder.add(views[0], views[1], node.label, node.where)
+    elif views and constants:
+        result = t.builder.affine(views[0], node.label, np.ones(1), constants[0].astype(np.float64), node.where)
+    else:
+        raise Refusal("both inputs have to be given")
+    return t.activated(node, result, node.operator.option(0, "b"))
+
+
+def multiply(t: Translator, node: Node) -> View:
+    views = [value for value in node.inputs if isinstance(value, View)]
+    constants = [value.value for value in node.inputs if isinstance(value, Constant)]
+    if len(views) != 1 or len(constants) != 1:
+        raise Refusal("products of two activations have no kernel; fold constant factors into a layer")
+    result = t.builder.affine(views[0], node.label, constants[0].astype(np.float64), np.zeros(1), node.where)
+    return t.activated(node, result, node.operator.option(0, "b"))
+
+
+def subtract(t: Translator, node: Node) -> View:
+    subtracted = -node.required(1).value.astype(np.float64)
+    result = t.builder.affine(node.view(), node.label, np.ones(1), subtracted, node.where)
+    return t.activated(node, result, node.operator.option(0, "b"))
+
+
+def _pool(t: Translator, node: Node, *, average: bool) -> View:
+    view, option = node.view(), node.operator.option
+    if len(view.shape) != 4:
+        raise Refusal(f"pools take maps [1, H, W, C], found {list(view.shape)}")
+    op, _ = t.builder.map(view, node.where)
+    kernel, stride = (option(4, "i"), option(3, "i")), (option(2, "i"), option(1, "i"))
+    window = _window(node, view.shape, kernel, stride, (1, 1))
+    height, width = window.output_hw(*view.shape[1:3])
+    shape = (1, height, width, view.shape[3])
+    if (height, width) == (1, 1) and window.padding == (0, 0, 0, 0) and kernel == view.shape[1:3]:
+        window = Window(window.kernel, window.kernel)  # one window: its stride says nothing
+    kind = ir.AvgPool if average else ir.MaxPool
+    name = t.builder.name(node.label)
+    result = t.builder.emit(kind(name=name, inputs=(op,), shape=(0, 0, 0), source=node.where, window=window), shape)
+    return t.activated(node, result, option(5, "b"))
+
+
+def average_pool_2d(t: Translator, node: Node) -> View:
+    return _pool(t, node, average=True)
+
+
+def max_pool_2d(t: Translator, node: Node) -> View:
+    return _pool(t, node, average=False)
+
+
+def mean(t: Translator, node: Node) -> View:
+    view = node.view()
+    rank = len(view.shape)
+    axes = sorted({axis % rank for axis in node.ints(1)})
+    if rank < 3 or axes != list(range(1, rank - 1)):
+        raise Refusal("a mean has to cover height and width together")
+    op, stored = t.builder.map(view, node.where)
+    keep = bool(node.operator.option(0, "?", False))
+    shape = (1, *(1 for _ in axes if keep), stored[2])
+    window = Window(stored[:2], stored[:2])
+    name = t.builder.name(node.label)
+    return t.builder.emit(ir.AvgPool(name=name, inputs=(op,), shape=(0, 0, 0), source=node.where, window=window), shape)
+
+
+def pad(t: Translator, node: Node) -> View:
+    """Padding with zeros (PADV2: of a constant that must be zero)."""
+    view = node.view()
+    pairs = np.asarray(node.ints(1)).reshape(-1, 2)
+    if len(node.inputs) > 2 and np.any(node.required(2).value != 0):
+        raise Refusal("only padding with zeros is supported")
+    if len(pairs) != len(view.shape) or (pairs < 0).any() or (pairs > 4096).any():
+        raise Refusal(f"paddings {pairs.tolist()} do not fit {list(view.shape)}")
+    shape = tuple(int(n) + int(p.sum()) for n, p in zip(view.shape, pairs, strict=True))
+    if len(view.shape) == 4 and not pairs[[0, 3]].any():
+        op, _ = t.builder.map(view, node.where)
+        padding = (int(pairs[1, 0]), int(pairs[2, 0]), int(pairs[1, 1]), int(pairs[2, 1]))
+        name = t.builder.name(node.label)
+        return t.builder.emit(
+            ir.Pad(name=name, inputs=(op,), shape=(0, 0, 0), source=node.where, padding=padding), shape
+        )
+    t.count(2 * int(np.prod(shape)))
+    return pad_view(view, tuple(int(p) for p in pairs[:, 0]), tuple(int(p) for p in pairs[:, 1]))
+
+
+def concatenation(t: Translator, node: Node) -> View:
+    views = [node.view(position) for position in range(len(node.inputs))]
+    result = t.builder.concat(views, node.operator.option(0, "i"), node.label, node.where)
+    return t.activated(node, result, node.operator.option(1, "b"))
+
+
+def reshape(t: Translator, node: Node) -> View:
+    """The result's shape is the declared one; a declared batch other than 1 stays 1."""
+    view = node.view()
+    target = node.output.shape
+    if int(np.prod(target)) != int(np.prod(view.shape)) and len(target) > 1:
+        target = (1, *target[1:])
+    if int(np.prod(target)) != int(np.prod(view.shape)):
+        raise Refusal(f"cannot reshape {list(view.shape)} to {list(node.output.shape)}")
+    return view if target == view.shape else t.move(view, view.order.reshape(target))
+
+
+def transpose(t: Translator, node: Node) -> View:
+    view, permutation = node.view(), node.ints(1)
+    if sorted(permutation) != list(range(len(view.shape))):
+        raise Refusal(f"permutation {permutation} does not fit {list(view.shape)}")
+    return t.move(view, view.order.transpose(permutation))
+
+
+def slice_(t: Translator, node: Node) -> View:
+    view, begin, size = node.view(), node.ints(1), node.ints(2)
+    if len(begin) != len(view.shape) or len(size) != len(begin):
+        raise Refusal("a slice needs one begin and size per dimension")
+    pairs = zip(begin, size, strict=True)
+    return t.move(view, view.order[tuple(slice(b, None if s < 0 else b + s) for b, s in pairs)])
+
+
+def strided_slice(t: Translator, node: Node) -> View:
+    view, option = node.view(), node.operator.option
+    bounds = [node.ints(position) for position in (1, 2, 3)]
+    if option(2, "i") or option(3, "i") or any(len(b) != len(view.shape) for b in bounds) or 0 in bounds[2]:
+        raise Refusal("ellipsis, new axes and steps of 0 are not supported in slices")
+    key: list[slice | int] = []
+    for axis, (begin, end, step) in enumerate(zip(*bounds, strict=True)):
+        first = None if option(0, "i") >> axis & 1 else begin
+        last = None if option(1, "i") >> axis & 1 else end
+        key.append(begin if option(4, "i") >> axis & 1 else slice(first, last, step))
+    try:
+        return t.move(view, np.asarray(view.order[tuple(key)]))
+    except IndexError as error:
+        raise Refusal(f"a slice is outside the tensor: {error}") from error
+
+
+def softmax(t: Translator, node: Node) -> View:
+    view = node.view()
+    if node.operator.option(0, "f", 0.0) != 1.0:
+        raise Refusal("softmax with beta other than 1; scale the scores in the layer before")
+    op, stored = t.builder.rows(view, len(view.shape) - 1, node.where)
+    name = t.builder.name(node.label)
+    result = t.builder.emit(ir.Softmax(name=name, inputs=(op,), shape=stored, source=node.where), view.shape)
+    return result.viewed(np.arange(int(np.prod(stored))).reshape(view.shape))
+
+
+def arg_max(t: Translator, node: Node) -> View:
+    view = node.view()
+    axes = node.ints(1)
+    op, stored = t.builder.rows(view, axes[0] % len(view.shape), node.where)
+    if len(axes) != 1 or stored[:2] != (1, 1):
+        raise Refusal("only over the channels of a vector [1, C]")
+    name = t.builder.name(node.label)
+    result = t.builder.emit(ir.Argmax(name=name, inputs=(op,), shape=(1, 1, 1), source=node.where), (1,))
+    return result.viewed(np.zeros(node.output.shape, dtype=np.int64))
+
+
+def quantize(t: Translator, node: Node) -> View:
+    """The walk notes the output's parameters."""
+    return node.view()
+
+
+def dequantize(t: Translator, node: Node) -> Value:
+    """The real value: of an activation the same view, of a constant what it stands for."""
+    value = node.inputs[0]
+    if value is None:
+        raise Refusal("its input is missing")
+    return value
+
+
+HANDLERS: Handlers = {
+    "CONV_2D": conv_2d,
+    "DEPTHWISE_CONV_2D": depthwise_conv_2d,
+    "FULLY_CONNECTED": fully_connected,
+    "ADD": add,
+    "MUL": multiply,
+    "SUB": subtract,
+    "AVERAGE_POOL_2D": average_pool_2d,
+    "MAX_POOL_2D": max_pool_2d,
+    "MEAN": mean,
+    "PAD": pad,
+    "PADV2": pad,
+    "CONCATENATION": concatenation,
+    "RESHAPE": reshape,
+    "SQUEEZE": reshape,
+    "EXPAND_DIMS": reshape,
+    "TRANSPOSE": transpose,
+    "SLICE": slice_,
+    "STRIDED_SLICE": strided_slice,
+    "SOFTMAX": softmax,
+    "ARG_MAX": arg_max,
+    "RELU": lambda t, node: t.builder.clip(node.view(), node.label, (0.0, None), node.where),
+    "RELU6": lambda t, node: t.builder.clip(node.view(), node.label, (0.0, 6.0), node.where),
+    "RELU_N1_TO_1": lambda t, node: t.builder.clip(node.view(), node.label, (-1.0, 1.0), node.where),
+    "QUANTIZE": quantize,
+    "DEQUANTIZE": dequantize,
+}
