@@ -1,0 +1,55 @@
+"""One door for model files: what a file is, is decided by its content, never by its name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from mcuq.errors import ModelError
+from mcuq.frontend.source import read_file
+from mcuq.frontend.tflite.model import IDENTIFIER
+from mcuq.ir.graph import Graph, Normalization
+from mcuq.ir.quantized import QuantizedGraph
+
+
+def import_model(
+    path: str | os.PathLike[str],
+    input_shape: tuple[int, ...] | None = None,
+    normalization: Normalization | None = None,
+) -> Graph | QuantizedGraph:
+    """The graph in an ONNX or TFLite file: float and not fused, or quantized with the file's scales.
+
+    Args:
+        input_shape: (H, W, C), for ONNX models whose input has unknown dimensions.
+        normalization: how raw uint8 pixels become the model's input.
+
+    Raises:
+        ModelError: not a model, damaged, hostile or over a limit; UnsupportedError: operators without counterpart.
+    """
+    file = Path(path)
+    data = read_file(file)
+    found = _container(data)
+    if found:
+        raise ModelError(f"{file.name}: {found}")
+    if data[4:8] == IDENTIFIER:
+        from mcuq.frontend.tflite import import_tflite
+
+        return import_tflite(file, normalization)
+    try:
+        from mcuq.frontend.onnx import import_onnx
+    except ImportError as error:
+        raise ModelError(f"{file.name}: reading ONNX files needs the onnx package: pip install 'mcuq[onnx]'") from error
+    return import_onnx(file, input_shape, normalization)
+
+
+def _container(data: bytes) -> str:
+    """What to do with files of other kinds; empty for those that may be models."""
+    if data[:4] == b"PK\x03\x04":
+        return "a zip archive, perhaps a PyTorch checkpoint; it holds no graph. Export the module to ONNX."
+    if data[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+        return "a Python pickle, which can run code when loaded; refused. Export the module to ONNX."
+    if data[:8] == b"\x89HDF\r\n\x1a\n":
+        return "an HDF5 file, perhaps of Keras. Convert it to TFLite or ONNX."
+    if data[:6] == b"\x93NUMPY":
+        return "a numpy array; it holds no graph. Give an ONNX or TFLite file."
+    return ""
