@@ -43,7 +43,7 @@ class LearnedStep(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Any:
         (grad,) = grads
         x, y = ctx.saved_tensors
-        dx = grad * ((x > ctx.bounds[0]) & (x < ctx.bounds[1]))
+        dx = torch.ops.aten.hardtanh_backward(grad, x, *ctx.bounds)  # g where low < x < high, in one pass
         dlog = ctx.gain * ((grad * y).sum() - (dx * x).sum())
         return dx, dlog, None, None, None, None
 
@@ -64,7 +64,8 @@ class LearnedThresholds(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Any:
         (grad,) = grads
         x, low, high = ctx.saved_tensors
-        above, below = x >= high, x <= low
-        dhigh = (grad * above).sum().reshape(high.shape)
-        dlow = (grad * below).sum().reshape(low.shape)
-        return grad * ~(above | below), dlow, dhigh, None, None, None
+        inside = torch.ops.aten.hardtanh_backward(grad, x, float(low), float(high))
+        outside = grad - inside
+        above = torch.ops.aten.threshold_backward(outside, x, float(low))
+        dhigh, total = above.sum(), outside.sum()
+        return inside, (total - dhigh).reshape(low.shape), dhigh.reshape(high.shape), None, None, None
