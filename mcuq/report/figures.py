@@ -148,7 +148,8 @@ def _rectangle(axes: Any, buffer: Buffer, end: int, bits: int, extent: tuple[int
     # Inches of the plot area, near enough to know which label fits; a letter of size 7 is some 0.06 inch wide.
     wide, high = life / steps * (width - 2.6), buffer.size / top * 3.8
     label = buffer.name if buffer.kind == "activation" else "scratch"
-    for content in (f"{label}\n{bytes_text(buffer.size)}", label):
+    short = [f"…{'.'.join(label.split('.')[-parts:])}" for parts in (2, 1) if label.count(".") >= parts]
+    for content in (f"{label}\n{bytes_text(buffer.size)}", label, *(s for s in short if not s[1:].isdigit())):
         lines = content.split("\n")
         long, tall = 0.062 * max(map(len, lines)) + 0.06, 0.125 * len(lines)
         for rotation, (across, up) in ((0, (long, tall)), (90, (tall, long))):

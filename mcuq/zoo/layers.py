@@ -86,9 +86,9 @@ class BasicBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(outputs)
         self.shortcut = nn.Sequential()
         if stride != 1 or inputs != outputs:
-            self.shortcut.append(nn.Conv2d(inputs, outputs, 1, stride, bias=not shortcut_norm))
+            self.shortcut.add_module("conv", nn.Conv2d(inputs, outputs, 1, stride, bias=not shortcut_norm))
             if shortcut_norm:
-                self.shortcut.append(nn.BatchNorm2d(outputs))
+                self.shortcut.add_module("bn", nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         y = torch.relu(self.bn1(self.conv1(x)))
