@@ -1,5 +1,5 @@
-/* Driver: argv[1] is the case file, argv[2] the file of results, one record per case: a status word, then the
- * output's bytes. See grid.h. */
+/* Driver: argv[1] is the case file, argv[2] the file of results, one record per case: a status word, the counter
+ * ticks of the call, then the output's bytes. See grid.h. */
 #include "grid.h"
 
 #include <string.h>
@@ -230,7 +230,7 @@ static uint32_t fingerprint(const grid_case *c, const grid_record *r)
     return hash;
 }
 
-static uint32_t run_case(grid_case *c, const grid_record *r, int file, uint8_t poison)
+static uint32_t run_case(grid_case *c, const grid_record *r, int file, uint8_t poison, uint32_t *ticks)
 {
     const grid_entry *entry = find(r->name);
     if (entry == NULL) {
@@ -244,7 +244,9 @@ static uint32_t run_case(grid_case *c, const grid_record *r, int file, uint8_t p
         memset(c->output, poison, r->output_bytes);
     }
     const uint32_t before = fingerprint(c, r);
+    const uint32_t start = mcuq_port_counter();
     entry->run(c, entry->convolution);
+    *ticks = mcuq_port_counter() - start;
     if (!grid_intact()) {
         return CANARY_OVERWRITTEN;
     }
@@ -260,11 +262,14 @@ int main(int argc, char **argv)
         mcuq_port_print("usage: grid CASES RESULTS\n");
         return 2;
     }
+    mcuq_port_counter_start();
     uint32_t number = 0;
     while (mcuq_port_read(cases, &record, sizeof record) == sizeof record) {
         grid_case c;
-        const uint32_t status = run_case(&c, &record, cases, number % 2u == 0u ? 0xA5u : 0x5Au);
-        size_t written = mcuq_port_write(results, &status, sizeof status);
+        uint32_t head[2] = {0, 0}; /* status, ticks */
+        head[0] = run_case(&c, &record, cases, number % 2u == 0u ? 0xA5u : 0x5Au, &head[1]);
+        const uint32_t status = head[0];
+        size_t written = mcuq_port_write(results, head, sizeof head);
         if (status == UNKNOWN_KERNEL || status == NO_ROOM) {
             mcuq_port_print(record.name);
             mcuq_port_print(status == NO_ROOM ? ": case does not fit\n" : ": unknown kernel\n");
@@ -272,7 +277,7 @@ int main(int argc, char **argv)
         }
         written += mcuq_port_write(results, c.output, record.output_bytes);
         grid_release();
-        if (written != sizeof status + record.output_bytes) {
+        if (written != sizeof head + record.output_bytes) {
             mcuq_port_print("results cannot be written\n");
             return 1;
         }

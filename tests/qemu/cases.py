@@ -15,7 +15,9 @@ from exact import Ints
 
 from mcuq.target.kernels import ConvCase
 
-NAME_BYTES, SCALARS, BUFFERS = 32, 32, 8
+SCALARS, BUFFERS = 32, 8
+HEAD_BYTES = 8
+"""A result starts with two words: status and counter ticks."""
 STATUS = {1: "kernel unknown to the driver", 2: "no room", 3: "wrote outside its buffers", 4: "wrote to a constant"}
 
 
@@ -73,11 +75,11 @@ def mismatches(cases: list[Case], results: bytes, limit: int = 10) -> list[str]:
     for case in cases:
         if len(wrong) == limit:
             break
-        if at + 4 + len(case.expected) > len(results):
+        if at + HEAD_BYTES + len(case.expected) > len(results):
             return [*wrong, f"results end before {case.text}"]
         (status,) = struct.unpack_from("<I", results, at)
-        got = results[at + 4 : at + 4 + len(case.expected)]
-        at += 4 + len(case.expected)
+        got = results[at + HEAD_BYTES : at + HEAD_BYTES + len(case.expected)]
+        at += HEAD_BYTES + len(case.expected)
         if status != 0:
             wrong.append(f"{case.text}: {STATUS.get(status, f'status {status}')}")
         elif got != case.expected:
@@ -88,6 +90,16 @@ def mismatches(cases: list[Case], results: bytes, limit: int = 10) -> list[str]:
                 f"got {got[first]:#04x}, expected {case.expected[first]:#04x}"
             )
     return wrong
+
+
+def ticks(cases: list[Case], results: bytes) -> list[int]:
+    """Counter ticks that each case's call took."""
+    counted: list[int] = []
+    at = 0
+    for case in cases:
+        counted.append(struct.unpack_from("<I", results, at + 4)[0])
+        at += HEAD_BYTES + len(case.expected)
+    return counted
 
 
 def renamed(case: Case, kernel: str, *, weights: bytes | None = None, scratch: int | None = None) -> Case:

@@ -21,7 +21,10 @@ CHANNELS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 17)
 
 @dataclass(frozen=True)
 class Layer:
-    """Shape of one convolution case; the rest of it is drawn from ``seed``."""
+    """Shape of one convolution case; the rest of it is drawn from ``seed``.
+
+    ``usual`` is the common kind of layer, for measuring: symmetric weights, scales per channel, shifts above 32.
+    """
 
     input: tuple[int, int, int]
     outputs: int
@@ -34,6 +37,7 @@ class Layer:
     weight_bits: int
     output_bits: int
     seed: int
+    usual: bool = False
 
 
 def draw(rng: np.random.Generator, shape: tuple[int, ...], lo: int, hi: int, kind: str) -> Ints:
@@ -68,11 +72,13 @@ def pads(size: int, kernel: int, stride: int, dilation: int, padding: str) -> tu
             return 0, 0, (size - span) // stride + 1
 
 
-def multipliers(rng: np.random.Generator, count: int, magnitude: int, bits: int) -> tuple[list[int], list[int]]:
+def multipliers(
+    rng: np.random.Generator, count: int, magnitude: int, bits: int, usual: bool = False
+) -> tuple[list[int], list[int]]:
     """Multipliers of both signs and shifts: mostly so that outputs spread over their range, some anywhere."""
     chosen: list[int] = []
     shifts: list[int] = []
-    kind = rng.integers(4)
+    kind = 1 if usual else rng.integers(4)
     room = {8: 8, 4: 4, 2: 2, 32: 30}[bits]
     for _ in range(count):
         if kind == 0:
@@ -97,11 +103,11 @@ def build(layer: Layer) -> Case:
     image = draw(rng, layer.input, lo, hi, str(rng.choice(VECTORS)))
     weights = draw(rng, weight_shape, w_lo, w_hi, str(rng.choice(VECTORS)))
     border = int(rng.integers(lo, hi + 1))
-    zeros, stored_zeros = _weight_zeros(rng, layer.outputs, w_lo, w_hi)
+    zeros, stored_zeros = _weight_zeros(rng, layer, w_lo, w_hi)
     geometry = Geometry(layer.kernel, layer.stride, layer.dilation, (top, left), (rows, cols))
     bias = rng.integers(-3000, 3001, layer.outputs)
     acc = convolution_sums(image, border, weights, zeros, geometry, layer.groups) + bias
-    per_channel = bool(rng.integers(2))
+    per_channel = layer.usual or bool(rng.integers(2))
     chosen, shifts = multipliers(rng, layer.outputs if per_channel else 1, int(np.abs(acc).max()), layer.output_bits)
     zero, clamp = _output_range(rng, layer.output_bits)
     flat = acc.reshape(-1, layer.outputs)
@@ -149,9 +155,10 @@ def build(layer: Layer) -> Case:
     )
 
 
-def _weight_zeros(rng: np.random.Generator, outputs: int, lo: int, hi: int) -> tuple[Ints, Ints]:
+def _weight_zeros(rng: np.random.Generator, layer: Layer, lo: int, hi: int) -> tuple[Ints, Ints]:
     """Zero points [outputs], and as stored: none (symmetric), one, or one per output channel."""
-    match int(rng.integers(3)):
+    outputs = layer.outputs
+    match 0 if layer.usual else int(rng.integers(3)):
         case 0:
             return np.zeros(outputs, dtype=np.int64), np.zeros(0, dtype=np.int64)
         case 1:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cases import Case, mismatches, write_cases
+from cases import Case, mismatches, ticks, write_cases
 
 from mcuq.build.qemu import run_elf
 from mcuq.build.toolchain import Toolchain, compile_program, host_clang, host_gcc, link_program
@@ -81,7 +81,7 @@ def check_on_host(host: Host, cases: list[Case], folder: Path) -> list[str]:
     return mismatches(cases, files[1].read_bytes())
 
 
-def check_on_target(
+def run_on_target(
     target: Target,
     cases: list[Case],
     folder: Path,
@@ -90,8 +90,8 @@ def check_on_target(
     extra: Path | None = None,
     flags: Sequence[str] = ("-O2",),
     seconds: float = 120.0,
-) -> list[str]:
-    """Run the cases under QEMU; returns what is wrong. ``kernels`` and the table ``extra`` add a faster family."""
+) -> bytes:
+    """Run the cases under QEMU; returns the driver's results. ``kernels`` and the table ``extra`` add a family."""
     board = machine(target.machine)
     elf = link_program(
         core(target.core),
@@ -106,8 +106,30 @@ def check_on_target(
     write_cases(cases, files[0])
     done = run_elf(elf, board, [str(file) for file in files], seconds=seconds)
     if done.exit_code != 0:
-        return [f"driver ended with {done.exit_code}: {done.stdout}"]
-    return mismatches(cases, files[1].read_bytes())
+        raise AssertionError(f"driver on {target.name} ended with {done.exit_code}: {done.stdout}")
+    return files[1].read_bytes()
+
+
+def check_on_target(
+    target: Target, cases: list[Case], folder: Path, *, kernels: Sequence[Path] = PORTABLE, extra: Path | None = None
+) -> list[str]:
+    """Run the cases under QEMU; returns what is wrong (see :func:`cases.mismatches`)."""
+    return mismatches(cases, run_on_target(target, cases, folder, kernels=kernels, extra=extra))
+
+
+def instructions(
+    target: Target, cases: list[Case], folder: Path, *, kernels: Sequence[Path] = PORTABLE, extra: Path | None = None
+) -> list[int]:
+    """Executed instructions of each case's call, all bytes checked.
+
+    Raises:
+        AssertionError: a byte is wrong.
+    """
+    results = run_on_target(target, cases, folder, kernels=kernels, extra=extra)
+    wrong = mismatches(cases, results)
+    if wrong:
+        raise AssertionError("\n".join(wrong))
+    return [machine(target.machine).instructions(t) for t in ticks(cases, results)]
 
 
 def that_fit(cases: list[Case], target: Target) -> list[Case]:
