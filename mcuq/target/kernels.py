@@ -72,14 +72,26 @@ def _portable(case: ConvCase) -> Kernel:
     taps = case.weight_shape[1] * case.weight_shape[2]
     if is_depthwise_case(case):
         weights = taps * row_bytes(channels, bits)
-        return Kernel(f"mcuq_depthwise_w{bits}", ("depthwise.c", "pack.c"), "taps", 4 * taps, weights)
+        return Kernel(f"mcuq_depthwise_w{bits}", ("depthwise.c", "epilogue.c", "pack.c"), "taps", 4 * taps, weights)
     column = taps * case.weight_shape[3]
     weights = channels * row_bytes(column, bits)
     if is_fully_connected(case):
         scratch = 0 if case.input_bits == 8 else _round4(column)
-        return Kernel(f"mcuq_fully_connected_w{bits}", ("fully_connected.c", "pack.c"), "rows", scratch, weights)
+        return Kernel(
+            f"mcuq_fully_connected_w{bits}",
+            ("fully_connected.c", "dot.c", "epilogue.c", "pack.c"),
+            "rows",
+            scratch,
+            weights,
+        )
     columns = 0 if reads_in_place(case) else min(2, case.output_shape[0] * case.output_shape[1])
-    return Kernel(f"mcuq_conv2d_w{bits}", ("conv2d.c", "pack.c"), "rows", _round4(columns * column), weights)
+    return Kernel(
+        f"mcuq_conv2d_w{bits}",
+        ("conv2d.c", "dot.c", "epilogue.c", "pack.c"),
+        "rows",
+        _round4(columns * column),
+        weights,
+    )
 
 
 def _round4(size: int) -> int:

@@ -89,8 +89,8 @@ static const int8_t *gather(const geometry *g, int8_t *column, uint32_t row, uin
 
 /* Output channels first .. last - 1 of one or two pixels whose columns are x[0], x[1]. A missing second pixel
  * or channel repeats the first and is not stored. */
-MCUQ_TEMPLATE void channels(const mcuq_conv2d_params *p, const int8_t *const x[2], void *const rows[2],
-                            uint32_t pixels, uint32_t first, uint32_t last, uint32_t column, uint32_t bits)
+MCUQ_TEMPLATE void channels(const mcuq_conv2d_params *p, const int8_t *const x[2], uint8_t *const rows[2],
+                            uint32_t first, uint32_t last, uint32_t column, uint32_t bits, mcuq_dot_2x2 dot)
 {
     const uint32_t weight_bytes = mcuq_row_bytes(column, bits);
     const uint8_t *w = (const uint8_t *)p->weights + first * weight_bytes;
@@ -99,27 +99,24 @@ MCUQ_TEMPLATE void channels(const mcuq_conv2d_params *p, const int8_t *const x[2
         sums[0] = mcuq_sum(x[0], column);
         sums[1] = mcuq_sum(x[1], column);
     }
-    for (uint32_t c = first; c < last; c += 2u) {
-        const uint32_t block = mcuq_min(2u, last - c);
-        int32_t acc[4];
-        acc[0] = acc[2] = p->bias[c];
-        acc[1] = acc[3] = p->bias[c + block - 1u];
-        mcuq_dot_2x2(acc, w, block == 2u ? w + weight_bytes : w, x[0], x[1], column, bits);
-        w += 2u * weight_bytes;
-        for (uint32_t i = 0; i < pixels; i++) {
-            for (uint32_t j = 0; j < block; j++) {
-                int32_t sum = acc[2u * i + j];
-                if (p->weight_zero_points != NULL) {
-                    sum -= mcuq_weight_zero_point(p, c + j) * sums[i];
-                }
-                mcuq_store(p, rows[i], c + j, sum);
-            }
+    for (uint32_t c = first; c < last; c += MCUQ_RUN) {
+        const uint32_t count = mcuq_min(MCUQ_RUN, last - c);
+        int32_t acc[2][MCUQ_RUN];
+        mcuq_start_run(p, c, count, sums[0], acc[0]);
+        mcuq_start_run(p, c, count, sums[1], acc[1]);
+        for (uint32_t i = 0; i < count; i += 2u) {
+            dot(&acc[0][i], &acc[1][i], w, i + 1u < count ? w + weight_bytes : w, x[0], x[1], column);
+            w += 2u * weight_bytes;
+        }
+        mcuq_store_run(p, rows[0], c, count, acc[0]);
+        if (rows[1] != NULL) {
+            mcuq_store_run(p, rows[1], c, count, acc[1]);
         }
     }
 }
 
 MCUQ_TEMPLATE void conv2d(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch,
-                          uint32_t group_inputs, uint32_t group_outputs, uint32_t bits)
+                          uint32_t group_inputs, uint32_t group_outputs, uint32_t bits, mcuq_dot_2x2 dot)
 {
     const geometry g = describe(p, input, group_inputs);
     const uint32_t output_bytes = mcuq_row_bytes(p->output.channels, p->output.bits);
@@ -133,13 +130,13 @@ MCUQ_TEMPLATE void conv2d(const mcuq_conv2d_params *p, const void *input, void *
             next_row++;
             next_col = 0;
         }
-        void *const rows[2] = {out, out + output_bytes};
+        uint8_t *const rows[2] = {out, pixels == 2u ? out + output_bytes : NULL};
         uint32_t first_input = 0;
         for (uint32_t c = 0; c < p->output.channels; c += group_outputs) {
             const int8_t *x[2];
             x[0] = gather(&g, scratch, row, col, first_input);
             x[1] = pixels == 2u ? gather(&g, (int8_t *)scratch + g.column, next_row, next_col, first_input) : x[0];
-            channels(p, x, rows, pixels, c, c + group_outputs, g.column, bits);
+            channels(p, x, rows, c, c + group_outputs, g.column, bits, dot);
             first_input += group_inputs;
         }
         row = next_row;
@@ -157,7 +154,7 @@ MCUQ_TEMPLATE void conv2d(const mcuq_conv2d_params *p, const void *input, void *
     void mcuq_conv2d_w##bits(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch)           \
     {                                                                                                               \
         conv2d(p, input, output, scratch, (uint32_t)p->input.channels / p->groups,                                  \
-               (uint32_t)p->output.channels / p->groups, bits##u);                                                  \
+               (uint32_t)p->output.channels / p->groups, bits##u, mcuq_dot_2x2_w##bits);                            \
     }
 
 CONV2D(8)

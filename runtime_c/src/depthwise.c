@@ -9,6 +9,8 @@
  * Every partial sum stays within int32: |bias| + max|x| * sum (|w| + |zw|) < 2^31 is proved by the compiler.
  * Scratch (mcuq/target/kernels.py): int32 offsets[kernel_height * kernel_width].
  */
+#include <string.h>
+
 #include "epilogue.h"
 
 #define OUTSIDE (-1)
@@ -76,51 +78,44 @@ static int32_t tap_sum(const mcuq_conv2d_params *p, const int32_t *offsets, uint
     return sum;
 }
 
-static int32_t one_channel(const mcuq_conv2d_params *p, const int32_t *offsets, uint32_t taps, const uint8_t *input,
-                           uint32_t c, uint32_t bits)
+/* acc[0] += channel c's products over the taps; for the last channels, fewer than four. */
+static void one_channel(const mcuq_conv2d_params *p, int32_t *acc, const int32_t *offsets, uint32_t taps,
+                        const uint8_t *input, uint32_t c, uint32_t bits)
 {
     const uint32_t weight_bytes = mcuq_row_bytes(p->output.channels, bits);
     const uint8_t *w = p->weights;
-    int32_t sum = p->bias[c];
+    int32_t sum = *acc;
     for (const int32_t *end = offsets + taps; offsets != end; offsets++) {
         const int32_t x = *offsets == OUTSIDE ? p->input_zero_point : mcuq_get(input + *offsets, c, p->input.bits);
         sum += x * mcuq_get_weight(w, c, bits);
         w += weight_bytes;
     }
-    return sum;
+    *acc = sum;
 }
 
-/* One output pixel. */
-MCUQ_TEMPLATE void pixel(const mcuq_conv2d_params *p, const int32_t *offsets, uint32_t taps, const uint8_t *input,
-                         const uint8_t *border, void *output, uint32_t bits)
+/* Channels c .. c + count - 1 of one output pixel; c is a multiple of four. */
+MCUQ_TEMPLATE void channels(const mcuq_conv2d_params *p, int32_t *acc, const int32_t *offsets, uint32_t taps,
+                            const uint8_t *input, const uint8_t *border, uint32_t c, uint32_t count, uint32_t bits)
 {
-    const uint32_t count = p->output.channels;
-    const uint32_t weight_bytes = mcuq_row_bytes(count, bits);
-    uint32_t c = 0;
-    while (c < count) {
-        int32_t acc[LANES];
-        const uint32_t block = c + LANES <= count ? LANES : 1u;
-        if (block == LANES) {
-            const uint8_t *w = (const uint8_t *)p->weights + (c * bits >> 3);
-            acc[0] = p->bias[c];
-            acc[1] = p->bias[c + 1u];
-            acc[2] = p->bias[c + 2u];
-            acc[3] = p->bias[c + 3u];
-            if (p->input.bits == 8u) {
-                four_channels(acc, offsets, taps, input + c, border, w, weight_bytes, 8u, bits);
-            } else if (p->input.bits == 4u) {
-                four_channels(acc, offsets, taps, input + (c >> 1), border, w, weight_bytes, 4u, bits);
-            } else {
-                four_channels(acc, offsets, taps, input + (c >> 2), border, w, weight_bytes, 2u, bits);
-            }
+    const uint32_t weight_bytes = mcuq_row_bytes(p->output.channels, bits);
+    const uint8_t *w = (const uint8_t *)p->weights + (c * bits >> 3);
+    uint32_t i = 0;
+    for (; i + LANES <= count; i += LANES, w += LANES * bits >> 3) {
+        if (p->input.bits == 8u) {
+            four_channels(acc + i, offsets, taps, input + (c + i), border, w, weight_bytes, 8u, bits);
+        } else if (p->input.bits == 4u) {
+            four_channels(acc + i, offsets, taps, input + ((c + i) >> 1), border, w, weight_bytes, 4u, bits);
         } else {
-            acc[0] = one_channel(p, offsets, taps, input, c, bits);
+            four_channels(acc + i, offsets, taps, input + ((c + i) >> 2), border, w, weight_bytes, 2u, bits);
         }
-        for (uint32_t lane = 0; lane < block; lane++, c++) {
-            if (p->weight_zero_points != NULL) {
-                acc[lane] -= mcuq_weight_zero_point(p, c) * tap_sum(p, offsets, taps, input, c);
-            }
-            mcuq_store(p, output, c, acc[lane]);
+    }
+    for (; i < count; i++) {
+        one_channel(p, acc + i, offsets, taps, input, c + i, bits);
+    }
+    if (p->weight_zero_points != NULL) {
+        for (i = 0; i < count; i++) {
+            const int32_t zero = p->weight_zero_points[p->per_channel_zero_point ? c + i : 0u];
+            acc[i] -= zero * tap_sum(p, offsets, taps, input, c + i);
         }
     }
 }
@@ -138,7 +133,13 @@ MCUQ_TEMPLATE void depthwise(const mcuq_conv2d_params *p, const void *input, voi
     for (uint32_t row = 0; row < p->output.height; row++) {
         for (uint32_t col = 0; col < p->output.width; col++) {
             find_taps(p, offsets, row, col);
-            pixel(p, offsets, taps, input, border, out, bits);
+            for (uint32_t c = 0; c < p->output.channels; c += MCUQ_RUN) {
+                const uint32_t count = mcuq_min(MCUQ_RUN, p->output.channels - c);
+                int32_t acc[MCUQ_RUN];
+                memcpy(acc, p->bias + c, count * sizeof *acc);
+                channels(p, acc, offsets, taps, input, border, c, count, bits);
+                mcuq_store_run(p, out, c, count, acc);
+            }
             out += output_bytes;
         }
     }

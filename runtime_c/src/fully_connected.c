@@ -26,31 +26,29 @@ static const int8_t *column_of(const mcuq_shape *shape, const void *input, int8_
 }
 
 MCUQ_TEMPLATE void fully_connected(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch,
-                                   uint32_t bits)
+                                   uint32_t bits, mcuq_dot_2x1 dot)
 {
     const uint32_t column = (uint32_t)p->input.height * p->input.width * p->input.channels;
     const uint32_t weight_bytes = mcuq_row_bytes(column, bits);
     const int8_t *x = column_of(&p->input, input, scratch);
     const int32_t sum = p->weight_zero_points != NULL ? mcuq_sum(x, column) : 0;
     const uint8_t *w = p->weights;
-    for (uint32_t c = 0; c < p->output.channels; c += 2u) {
-        const uint32_t block = mcuq_min(2u, p->output.channels - c);
-        int32_t acc[2] = {p->bias[c], p->bias[c + block - 1u]};
-        mcuq_dot_2x1(acc, w, block == 2u ? w + weight_bytes : w, x, column, bits);
-        w += 2u * weight_bytes;
-        for (uint32_t j = 0; j < block; j++) {
-            if (p->weight_zero_points != NULL) {
-                acc[j] -= mcuq_weight_zero_point(p, c + j) * sum;
-            }
-            mcuq_store(p, output, c + j, acc[j]);
+    for (uint32_t c = 0; c < p->output.channels; c += MCUQ_RUN) {
+        const uint32_t count = mcuq_min(MCUQ_RUN, p->output.channels - c);
+        int32_t acc[MCUQ_RUN];
+        mcuq_start_run(p, c, count, sum, acc);
+        for (uint32_t i = 0; i < count; i += 2u) { /* a missing second channel repeats the first */
+            dot(acc + i, w, i + 1u < count ? w + weight_bytes : w, x, column);
+            w += 2u * weight_bytes;
         }
+        mcuq_store_run(p, output, c, count, acc);
     }
 }
 
 #define FULLY_CONNECTED(bits)                                                                                       \
     void mcuq_fully_connected_w##bits(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch)  \
     {                                                                                                               \
-        fully_connected(p, input, output, scratch, bits##u);                                                        \
+        fully_connected(p, input, output, scratch, bits##u, mcuq_dot_2x1_w##bits);                                  \
     }
 
 FULLY_CONNECTED(8)

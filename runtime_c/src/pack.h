@@ -14,6 +14,9 @@
 /* Template bodies are inlined with constant bits: one source, one specialized loop per width. */
 #define MCUQ_TEMPLATE static inline __attribute__((always_inline))
 
+/* gcc -O2 alone does not unroll a loop of four. */
+#define MCUQ_UNROLL_4 _Pragma("GCC unroll 4")
+
 /* Codes handled at a time by the elementwise kernels: a chunk starts on a byte at every width. */
 #define MCUQ_CHUNK 32u
 

@@ -5,7 +5,9 @@
 #include <stdint.h>
 
 /* Arithmetic shift right of signed values is relied on: gcc and clang define it so. */
+#ifndef __cplusplus
 _Static_assert((-1 >> 1) == -1, "mcuq needs arithmetic right shifts of signed integers");
+#endif
 
 static inline int32_t mcuq_clamp(int32_t value, int32_t lo, int32_t hi)
 {
