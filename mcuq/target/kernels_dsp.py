@@ -6,7 +6,7 @@ kernel without it, or the portable family (None).
 
 from __future__ import annotations
 
-from mcuq.numerics import SHIFT_MAX
+from mcuq.numerics import SHIFT_MAX, row_bytes
 from mcuq.target.kernel_types import ConvCase, Facts, Kernel, is_depthwise_case
 from mcuq.target.layouts_dsp import HIGH_WORD_SHIFT, PANELS, PanelFormat, padded_depth, pair_group, panel_words
 
@@ -21,7 +21,7 @@ def select_dsp(case: ConvCase) -> Kernel | None:
     if case.output_bits == 32:
         return None
     if is_depthwise_case(case):
-        return None
+        return _depthwise3x3(case)
     if case.groups != 1:
         return None
     return _matrix(case)
@@ -49,6 +49,45 @@ def _matrix(case: ConvCase) -> Kernel | None:
         4 * panels * panel_words(layout, depth),
         packs_parameters=True,
     )
+
+
+_PITCHES = (16, 32, 64, 128, 256)
+_PLANE_BYTES = 2048
+
+
+def _depthwise3x3(case: ConvCase) -> Kernel | None:
+    """3 x 3 depthwise, stride 1 or 2, planes of at most 256 bytes a row (depthwise3x3_dsp.c).
+
+    Shifts below 33 are raised by scaling the weights by 2^k; they stay int16 and 9 products below 2^31:
+    9 * 128 * 2^15 < 2^26, and the scaled bias and sum are bounded by the facts.
+    """
+    height, width, channels = case.output_shape
+    stride = case.window.stride[0]
+    if case.window.kernel != (3, 3) or case.window.stride not in ((1, 1), (2, 2)) or case.window.dilation != (1, 1):
+        return None
+    pairs = -(-width // 2) if stride == 1 else width
+    columns = 2 * pairs + 2 if stride == 1 else 2 * pairs + 2
+    pitch = next((p for p in _PITCHES if 2 * columns <= p), None)
+    if pitch is None or not _depthwise_admitted(case):
+        return None
+    strip = min(height, (max(_PLANE_BYTES // pitch, 9) - 3) // stride + 1)
+    plane = ((strip - 1) * stride + 3) * pitch
+    merged = 0 if case.output_bits == 8 else _round4(2 * strip * width)
+    return Kernel(
+        f"mcuq_depthwise3x3_w{case.weight_bits}_p{pitch}_dsp",
+        ("armv7em/depthwise3x3_dsp.c", "armv7em/depthwise3x3.S", "armv7em/depthwise3x3_model.c", _FINISH),
+        "rows",
+        2 * plane + merged,
+        channels * row_bytes(9, case.weight_bits),
+    )
+
+
+def _depthwise_admitted(case: ConvCase) -> bool:
+    if case.facts is None:
+        return True
+    scale = max(0, HIGH_WORD_SHIFT - case.facts.shift[0])
+    largest = (1 << (case.weight_bits - 1)) * (2 if case.asymmetric else 1)
+    return largest << scale <= 2**15 - 1 and case.facts.accumulator << scale < 2**31
 
 
 def _admitted(form: PanelFormat, facts: Facts | None) -> bool:

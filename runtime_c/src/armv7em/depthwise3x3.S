@@ -1,0 +1,127 @@
+/* 3 x 3 depthwise: rows of one channel from its plane of int16 inputs.
+ *
+ * Stride 1, two neighbouring outputs a and d: of each kernel row u = (x0, x1), v = (x2, x3), 4 instructions for
+ * 6 products:  a += u . (w0, w1) + v.low * w2     d += u.high * w0 + v . (w1, w2)
+ * Requantization as in gemm.inc.h. r0 u, r1 v, r2 a, r3 d, r4-r9 weights, r10 multiplier, r11 v, r12 plane,
+ * lr output; the rest lies at sp. A row is a chain of up to 7 blocks, entered where as many remain as are wanted.
+ */
+#if defined(__ARM_FEATURE_DSP) /* elsewhere depthwise3x3_model.c stands in */
+
+    .syntax unified
+    .thumb
+
+    .equ BIAS, 0
+    .equ ROUNDING, 4 /* and CHANNELS behind it */
+    .equ STEP, 12
+    .equ END, 16
+    .equ ENTRY, 20
+    .equ FRAME, 28
+
+.macro PAIR plane, pitch
+    ldr.w   r2, [sp, #BIAS]
+    ldrd    r0, r1, [r12, #\plane]
+    smlatb  r3, r0, r4, r2
+    smlad   r2, r0, r4, r2
+    smlad   r3, r1, r5, r3
+    smlabt  r2, r1, r5, r2
+    ldrd    r0, r1, [r12, #\plane + \pitch]
+    smlatb  r3, r0, r6, r3
+    smlad   r2, r0, r6, r2
+    smlad   r3, r1, r7, r3
+    smlabt  r2, r1, r7, r2
+    ldrd    r0, r1, [r12, #\plane + 2 * \pitch]
+    smlatb  r3, r0, r8, r3
+    smlad   r2, r0, r8, r2
+    smlad   r3, r1, r9, r3
+    smlabt  r2, r1, r9, r2
+    ldrd    r0, r1, [sp, #ROUNDING]
+    smmla   r2, r2, r10, r0
+    smmla   r3, r3, r10, r0
+    asr     r2, r2, r11
+    asr     r3, r3, r11
+    ssat    r2, #8, r2, asr #1
+    ssat    r3, #8, r3, asr #1
+    strb    r2, [lr]
+    strb    r3, [lr, r1]
+    add     lr, lr, r1, lsl #1
+.endm
+
+.macro ONE plane, pitch
+    ldr.w   r2, [sp, #BIAS]
+    ldrd    r0, r1, [r12, #\plane]
+    smlad   r2, r0, r4, r2
+    smlabt  r2, r1, r5, r2
+    ldrd    r0, r1, [r12, #\plane + \pitch]
+    smlad   r2, r0, r6, r2
+    smlabt  r2, r1, r7, r2
+    ldrd    r0, r1, [r12, #\plane + 2 * \pitch]
+    smlad   r2, r0, r8, r2
+    smlabt  r2, r1, r9, r2
+    ldrd    r0, r1, [sp, #ROUNDING]
+    smmla   r2, r2, r10, r0
+    asr     r2, r2, r11
+    ssat    r2, #8, r2, asr #1
+    strb    r2, [lr]
+.endm
+
+.macro ROWS name, stride, pitch
+    .section .text.\name, "ax", %progbits
+    .balign 4
+    .global \name
+    .type \name, %function
+    .thumb_func
+\name:
+    push    {r4-r11, lr}
+    sub     sp, sp, #FRAME
+    ldmia   r0!, {r1-r8}
+    /* Blocks left out are skipped in code and, by moving r12 and the end back, in the plane. */
+    rsb     r9, r6, #7
+    cmp     r6, #0
+    it      eq
+    moveq   r9, #0
+    sub     r12, r7, r9, lsl #2
+    sub     r5, r5, r9, lsl #2
+    mov     lr, r8
+    stm     sp, {r1-r5}
+    mov     r2, #(3f - 2f) / 7
+    adr.w   r3, 2f
+    mla     r3, r9, r2, r3
+    it      eq
+    adreq.w r3, 4f
+    orr     r3, r3, #1
+    str     r3, [sp, #ENTRY]
+    ldm     r0, {r4-r11}
+1:  ldr.w   pc, [sp, #ENTRY]
+    .balign 4
+2:
+    .irp i, 0, 1, 2, 3, 4, 5, 6
+    .if \stride == 1
+    PAIR    4 * \i, \pitch
+    .else
+    ONE     4 * \i, \pitch
+    add.w   lr, lr, r1
+    .endif
+    .endr
+3:
+    add     r12, r12, #\stride * \pitch
+    ldr     r0, [sp, #STEP]
+    add     lr, lr, r0
+    ldr     r0, [sp, #END]
+    cmp     r12, r0
+    bne.w   1b
+    add     sp, sp, #FRAME
+    pop     {r4-r11, pc}
+    .balign 4
+4:
+    ONE     0, \pitch
+    b.w     3b
+.endm
+
+    .irp pitch, 16, 32, 64, 128, 256
+    ROWS    mcuq_depthwise_rows_s1_p\pitch, 1, \pitch
+    ROWS    mcuq_depthwise_rows_s2_p\pitch, 2, \pitch
+    .endr
+
+#else
+    .section .note.GNU-stack, "", %progbits
+#endif

@@ -1,0 +1,29 @@
+/* Rows of one channel of a 3 x 3 depthwise convolution: depthwise3x3.S, or depthwise3x3_model.c elsewhere. */
+#ifndef MCUQ_ARMV7EM_DEPTHWISE3X3_H
+#define MCUQ_ARMV7EM_DEPTHWISE3X3_H
+
+#include <stdint.h>
+
+/* Field order is known to depthwise3x3.S. */
+typedef struct {
+    int32_t bias;
+    int32_t rounding;      /* (2 * output_zero_point + 1) << v */
+    uint32_t channels;     /* bytes between neighbouring outputs */
+    int32_t output_step;   /* added to the output pointer after every row */
+    const int16_t *end;    /* plane row after the last */
+    uint32_t blocks;       /* outputs (stride 2) or pairs of outputs (stride 1) in a row, 1..7; 0: one output */
+    const int16_t *plane;  /* top left input of the first output, 4-byte aligned */
+    int8_t *output;
+    uint32_t weights[6];   /* of each kernel row: (w0, w1) and (w1, w2) as int16 pairs */
+    int32_t multiplier;
+    uint32_t v;            /* shift - 33 */
+} mcuq_depthwise_rows;
+
+typedef void mcuq_depthwise_row_kernel(const mcuq_depthwise_rows *rows);
+
+/* _s1: stride 1; _s2: stride 2; _pN: N bytes between two rows of the plane. */
+mcuq_depthwise_row_kernel mcuq_depthwise_rows_s1_p16, mcuq_depthwise_rows_s1_p32, mcuq_depthwise_rows_s1_p64,
+    mcuq_depthwise_rows_s1_p128, mcuq_depthwise_rows_s1_p256, mcuq_depthwise_rows_s2_p16, mcuq_depthwise_rows_s2_p32,
+    mcuq_depthwise_rows_s2_p64, mcuq_depthwise_rows_s2_p128, mcuq_depthwise_rows_s2_p256;
+
+#endif

@@ -1,0 +1,41 @@
+/* depthwise3x3.S in C, for computers that lack its instructions. */
+#include "depthwise3x3.h"
+#include "simd.h"
+
+#if !defined(__ARM_FEATURE_DSP)
+
+static void rows(const mcuq_depthwise_rows *r, int32_t stride, int32_t pitch)
+{
+    const int32_t outputs = r->blocks == 0u ? 1 : (int32_t)r->blocks * (stride == 1 ? 2 : 1);
+    int8_t *out = r->output;
+    for (const int16_t *plane = r->plane; plane != r->end; plane += stride * pitch / 2) {
+        for (int32_t i = 0; i < outputs; i++) {
+            int32_t sum = r->bias;
+            for (int32_t k = 0; k < 3; k++) {
+                const int16_t *x = plane + k * pitch / 2 + i * stride;
+                const int16_t w0 = (int16_t)r->weights[2 * k], w1 = (int16_t)(r->weights[2 * k] >> 16);
+                sum += x[0] * w0 + x[1] * w1 + x[2] * (int16_t)(r->weights[2 * k + 1] >> 16);
+            }
+            out[(uint32_t)i * r->channels] = (int8_t)mcuq_half_sat8(mcuq_smmla(sum, r->multiplier, r->rounding) >> r->v);
+        }
+        out += r->output_step + (r->blocks == 0u ? 0 : outputs * (int32_t)r->channels);
+    }
+}
+
+#define KERNELS(pitch) \
+    void mcuq_depthwise_rows_s1_p##pitch(const mcuq_depthwise_rows *r) \
+    { \
+        rows(r, 1, pitch); \
+    } \
+    void mcuq_depthwise_rows_s2_p##pitch(const mcuq_depthwise_rows *r) \
+    { \
+        rows(r, 2, pitch); \
+    }
+
+KERNELS(16)
+KERNELS(32)
+KERNELS(64)
+KERNELS(128)
+KERNELS(256)
+
+#endif
