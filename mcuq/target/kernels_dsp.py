@@ -76,7 +76,7 @@ def _depthwise3x3(case: ConvCase) -> Kernel | None:
     return Kernel(
         f"mcuq_depthwise3x3_w{case.weight_bits}_p{pitch}_dsp",
         ("armv7em/depthwise3x3_dsp.c", "armv7em/depthwise3x3.S", "armv7em/depthwise3x3_model.c", _FINISH),
-        "rows",
+        "nines",
         2 * plane + merged,
         channels * row_bytes(9, case.weight_bits),
     )

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcuq.numerics import IntArray, code_range, pack
-from mcuq.target.layouts_dsp import PANELS, normalized_scales, pack_panels, pair_group
+from mcuq.target.layouts_dsp import PANELS, normalized_scales, pack_nines, pack_panels, pair_group
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,6 +35,7 @@ def pack_weights(
 
     rows: per output channel one packed row of kh*kw*(I/groups) codes, channels innermost.
     taps: per kernel tap one packed row of O codes (depthwise: I/groups is 1).
+    nines and the panels: see layouts_dsp.
 
     Args:
         parameters: needed by the layouts of kernels with ``packs_parameters``, ignored by the others.
@@ -48,6 +49,8 @@ def pack_weights(
             return pack(flat, bits).reshape(-1)
         case "taps":
             return pack(flat.T, bits).reshape(-1)
+        case "nines":
+            return pack_nines(flat.astype(np.int64), bits)
         case _:
             pass
     if parameters is None:

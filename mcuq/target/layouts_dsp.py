@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mcuq.numerics import SHIFT_MAX, IntArray
+from mcuq.numerics import SHIFT_MAX, IntArray, pack
 
 HIGH_WORD_SHIFT = 33
 """Smallest shift for which a requantization needs only the product's high word."""
@@ -165,3 +165,26 @@ def _weight_words(layout: str, form: PanelFormat, codes: IntArray) -> IntArray:
         halves = (quads[:, :, 0] | quads[:, :, 1] << 8).reshape(panels, -1)
     words = halves[:, 0::2] | halves[:, 1::2] << 16
     return np.where(words >= 2**31, words - 2**32, words)
+
+
+_NINES = (0, 1, 3, 4, 6, 7, 2, 5)
+"""Taps in the half words (low, high), (low, high) ... of a channel's first word."""
+
+
+def pack_nines(codes: IntArray, bits: int) -> NDArray[np.uint8]:
+    """3 x 3 depthwise weights [C, 9] channel by channel: 9, 5 or 3 bytes (runtime_c/src/armv7em/depthwise3x3_dsp.c).
+
+    Below 8 bits, codes are stored + half their range; tap pairs lie 16 bits apart, so that one AND takes a pair.
+    """
+    if bits == 8:
+        return pack(codes, 8).reshape(-1)
+    stored = codes + (1 << (bits - 1))
+    words = np.zeros(len(codes), np.int64)
+    for i, tap in enumerate(_NINES):
+        words |= stored[:, tap] << (16 * (i % 2) + bits * (i // 2))
+    if bits == 2:
+        words |= stored[:, 8] << 8
+    columns = [words >> (8 * i) & 0xFF for i in range(4 if bits == 4 else 3)]
+    if bits == 4:
+        columns.append(stored[:, 8])
+    return np.stack(columns, axis=1).astype(np.uint8).reshape(-1)

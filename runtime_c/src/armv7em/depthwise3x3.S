@@ -117,6 +117,64 @@
     b.w     3b
 .endm
 
+/* Two pixels of two channels: 8 instructions for 4 inputs. r0 codes, r1 channels, r2 and r3 planes. */
+.macro GATHER_TWO
+    ldrh.w  r5, [r0]
+    ldrh.w  r6, [r0, r1]
+    add     r0, r0, r1, lsl #1
+    pkhbt   r5, r5, r6, lsl #16
+    sxtb16  r6, r5
+    sxtb16  r5, r5, ror #8
+    str     r6, [r2], #4
+    str     r5, [r3], #4
+.endm
+
+    .section .text.mcuq_depthwise_gather8, "ax", %progbits
+    .balign 4
+    .global mcuq_depthwise_gather8
+    .type mcuq_depthwise_gather8, %function
+    .thumb_func
+mcuq_depthwise_gather8:
+    push    {r4-r11, lr}
+    ldm     r0, {r0-r7}
+    mov     r8, r0              /* codes of the row */
+    mov     r9, r6              /* row_bytes */
+    mov     r10, r7             /* plane_step */
+    mov     r7, r5              /* rows */
+    ands    lr, r4, #1          /* one more pixel */
+    lsr     r12, r4, #1         /* pairs */
+    and     r4, r12, #7
+    rsb     r4, r4, #8          /* steps left out of the first pass; 8: an empty first pass */
+    mov     r5, #(3f - 2f) / 8
+    adr.w   r11, 2f
+    mla     r11, r4, r5, r11
+    orr     r11, r11, #1
+    lsr     r12, r12, #3        /* whole passes */
+1:  mov     r0, r8
+    add     r8, r8, r9
+    mov     r4, r12
+    bx      r11
+    .balign 4
+2:
+    .rept 8
+    GATHER_TWO
+    .endr
+3:
+    subs    r4, r4, #1
+    bpl.w   2b
+    cmp     lr, #0
+    beq     4f
+    ldrsb   r5, [r0]
+    ldrsb   r6, [r0, #1]
+    strh    r5, [r2], #2
+    strh    r6, [r3], #2
+4:
+    add     r2, r2, r10
+    add     r3, r3, r10
+    subs    r7, r7, #1
+    bne.w   1b
+    pop     {r4-r11, pc}
+
     .irp pitch, 16, 32, 64, 128, 256
     ROWS    mcuq_depthwise_rows_s1_p\pitch, 1, \pitch
     ROWS    mcuq_depthwise_rows_s2_p\pitch, 2, \pitch

@@ -19,6 +19,18 @@ typedef struct {
     uint32_t v;            /* shift - 33 */
 } mcuq_depthwise_rows;
 
+/* Two neighbouring channels of `rows` rows of int8 codes into two planes. Field order is known to depthwise3x3.S. */
+typedef struct {
+    const uint8_t *codes;
+    uint32_t channels;    /* bytes between neighbouring pixels */
+    int16_t *left, *right;
+    uint32_t width, rows; /* at least 1 */
+    uint32_t row_bytes;   /* of the input */
+    uint32_t plane_step;  /* bytes from the end of a plane row to the next one's start */
+} mcuq_depthwise_gather;
+
+void mcuq_depthwise_gather8(const mcuq_depthwise_gather *g);
+
 typedef void mcuq_depthwise_row_kernel(const mcuq_depthwise_rows *rows);
 
 /* _s1: stride 1; _s2: stride 2; _pN: N bytes between two rows of the plane. */

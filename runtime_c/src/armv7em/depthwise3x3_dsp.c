@@ -1,5 +1,5 @@
 /* Depthwise 3 x 3, stride 1 or 2, by planes: two channels of a strip of rows are gathered into int16 planes, then
- * each plane is convolved (depthwise3x3.S). Weight layout "rows" (9 codes a channel). Output codes of 4 and 2 bits are
+ * each plane is convolved (depthwise3x3.S). Weight layout "nines". Output codes of 4 and 2 bits are
  * computed as bytes of one channel pair and merged.
  *
  * Scratch: two planes of plane_rows * pitch bytes, then, below 8 output bits, 2 bytes per output pixel of a strip.
@@ -15,7 +15,10 @@ typedef struct {
     uint8_t *output;
     int16_t *planes[2];
     int8_t *bytes; /* outputs of a channel pair, or NULL */
-    uint32_t pitch, stride, weight_bits;
+    uint32_t pitch, stride, weight_bits, weight_bytes;
+    uint32_t blocks;      /* of an output row */
+    uint32_t plane_words; /* int16 from the first to the last plane row of the outputs */
+    int32_t rounding;
     int32_t first_row, rows; /* output rows of the strip */
     mcuq_depthwise_row_kernel *kernel;
 } strip;
@@ -52,30 +55,19 @@ static void fill(const strip *s)
 
 static void gather8(const strip *s, const inside *in, uint32_t channel, int both)
 {
-    const uint32_t channels = s->p->input.channels, width = (uint32_t)in->width;
-    const uint8_t *codes = s->input + (uint32_t)in->top * s->p->input.width * channels + channel;
-    int16_t *left = s->planes[0] + in->offset, *right = s->planes[1] + in->offset;
-    for (int32_t y = in->top; y < in->bottom; y++) {
-        const uint8_t *next = codes;
-        uint32_t x = width;
-        if (both)
-            for (; x >= 2; x -= 2, next += 2 * channels, left += 2, right += 2) {
-                uint16_t first, second;
-                memcpy(&first, next, sizeof first);
-                memcpy(&second, next + channels, sizeof second);
-                const uint32_t pixels = first | (uint32_t)second << 16;
-                mcuq_store(left, mcuq_sxtb16(pixels));
-                mcuq_store(right, mcuq_sxtb16_high(pixels));
-            }
-        for (; x > 0; x--, next += channels) {
-            *left++ = (int8_t)next[0];
-            if (both)
-                *right++ = (int8_t)next[1];
-        }
-        left += s->pitch / 2u - width;
-        right += both ? s->pitch / 2u - width : 0u;
-        codes += s->p->input.width * channels;
+    const uint32_t channels = s->p->input.channels, row_bytes = s->p->input.width * channels;
+    const uint8_t *codes = s->input + (uint32_t)in->top * row_bytes + channel;
+    int16_t *left = s->planes[0] + in->offset;
+    if (both) {
+        const mcuq_depthwise_gather g = {
+            codes, channels, left, s->planes[1] + in->offset, (uint32_t)in->width, (uint32_t)(in->bottom - in->top),
+            row_bytes, s->pitch - 2u * (uint32_t)in->width};
+        mcuq_depthwise_gather8(&g);
+        return;
     }
+    for (int32_t y = in->top; y < in->bottom; y++, codes += row_bytes, left += s->pitch / 2u)
+        for (int32_t x = 0; x < in->width; x++)
+            left[x] = (int8_t)codes[(uint32_t)x * channels];
 }
 
 static void gather_packed(const strip *s, const inside *in, uint32_t channel)
@@ -97,34 +89,71 @@ static void gather_packed(const strip *s, const inside *in, uint32_t channel)
     }
 }
 
-/* Weight codes of a channel minus their zero point, times 2^scale, as the pairs of mcuq_depthwise_rows. */
-static inline void load_weights(const strip *s, uint32_t channel, int32_t zero, uint32_t scale, uint32_t *pairs)
+/* (low of a, low of b) and (low of a, high of b). */
+static inline uint32_t low_low(uint32_t a, uint32_t b)
 {
-    const uint32_t bits = s->weight_bits;
-    const uint8_t *codes = (const uint8_t *)s->p->weights + channel * ((9u * bits + 7u) >> 3);
-    int32_t w[9];
-    if (bits == 8) {
-        for (int i = 0; i < 9; i++)
-            w[i] = (int8_t)codes[i];
-    } else { /* 36 or 18 bits */
-        uint32_t low = codes[0] | (uint32_t)codes[1] << 8 | (uint32_t)codes[2] << 16;
-        if (bits == 4)
-            low |= (uint32_t)codes[3] << 24;
-        for (uint32_t i = 0; i < 9u; i++)
-            w[i] = (int32_t)(low << (i * bits < 32u ? 32u - bits - i * bits : 0u)) >> (32u - bits);
-        if (bits == 4)
-            w[8] = (int32_t)((uint32_t)codes[4] << 28) >> 28;
+    return (a & 0xFFFFu) | b << 16;
+}
+
+static inline uint32_t low_high(uint32_t a, uint32_t b)
+{
+    return (a & 0xFFFFu) | (b & 0xFFFF0000u);
+}
+
+/* 9 bytes as the pairs of mcuq_depthwise_rows. */
+static inline void load_weights8(const uint8_t *codes, uint32_t *pairs)
+{
+    for (int k = 0; k < 2; k++) {
+        const uint32_t word = mcuq_load(codes + 3 * k), even = mcuq_sxtb16(word), odd = mcuq_sxtb16_high(word);
+        pairs[2 * k] = low_low(even, odd);
+        pairs[2 * k + 1] = low_high(odd, even);
     }
-    for (int i = 0; i < 9; i++)
-        w[i] = (int32_t)((uint32_t)(w[i] - zero) << scale);
-    for (int k = 0; k < 3; k++, pairs += 2) {
-        pairs[0] = ((uint32_t)w[3 * k] & 0xFFFFu) | (uint32_t)w[3 * k + 1] << 16;
-        pairs[1] = ((uint32_t)w[3 * k + 1] & 0xFFFFu) | (uint32_t)w[3 * k + 2] << 16;
+    const uint32_t word = mcuq_load(codes + 5), even = mcuq_sxtb16(word), odd = mcuq_sxtb16_high(word);
+    pairs[4] = low_high(odd, even);
+    pairs[5] = low_high(even >> 16, odd);
+}
+
+/* (high of a, low of b) and (high of a, high of b). */
+static inline uint32_t high_low(uint32_t a, uint32_t b)
+{
+    return a >> 16 | b << 16;
+}
+
+static inline uint32_t high_high(uint32_t a, uint32_t b)
+{
+    return a >> 16 | (b & 0xFFFF0000u);
+}
+
+/* 9 nibbles or crumbs, stored + half their range: in the half words of the first word, lowest first, (w0, w1),
+ * (w3, w4), (w6, w7), (w2, w5); then w8. Gives (code - zero) * 2^scale. */
+static inline void load_weights_packed(const uint8_t *codes, uint32_t bits, int32_t zero, uint32_t scale,
+                                       uint32_t *pairs)
+{
+    uint32_t word = (bits == 4 ? mcuq_load(codes) : codes[0] | (uint32_t)codes[1] << 8 | (uint32_t)codes[2] << 16);
+    const uint32_t last = bits == 4 ? codes[4] & 15u : word >> 8 & 3u;
+    const uint32_t lanes = ((1u << bits) - 1u) * 0x00010001u;
+    /* Stored codes and their offset (0 .. 2^bits - 1) stay non-negative: lanes do not meet. */
+    const uint32_t offset = ((uint32_t)((1 << (bits - 1u)) + zero) << scale) * 0x00010001u;
+    for (int k = 0; k < 3; k++, word >>= bits)
+        pairs[2 * k] = mcuq_sub16((word & lanes) << scale, offset);
+    const uint32_t third = mcuq_sub16((word & lanes) << scale, offset);
+    pairs[1] = high_low(pairs[0], third);
+    pairs[3] = high_high(pairs[2], third);
+    pairs[5] = high_low(pairs[4], (last << scale) - (offset & 0xFFFFu));
+}
+
+/* Every weight minus the zero point, times 2^scale. */
+static void adjust_weights(uint32_t *pairs, int32_t zero, uint32_t scale)
+{
+    for (int i = 0; i < 6; i++) {
+        const int32_t low = ((int16_t)pairs[i] - zero) * (1 << scale);
+        const int32_t high = ((int16_t)(pairs[i] >> 16) - zero) * (1 << scale);
+        pairs[i] = low_low((uint32_t)low, (uint32_t)high);
     }
 }
 
 /* All outputs of a strip of one channel; `step` bytes between neighbouring outputs. */
-static void convolve(const strip *s, uint32_t channel, const int16_t *plane, int8_t *output, uint32_t step)
+static inline void convolve(const strip *s, uint32_t channel, const int16_t *plane, int8_t *output, uint32_t step)
 {
     const mcuq_conv2d_params *p = s->p;
     const uint32_t scale_at = p->per_channel_scale ? channel : 0u;
@@ -133,31 +162,38 @@ static void convolve(const strip *s, uint32_t channel, const int16_t *plane, int
     int32_t zero = 0;
     if (p->weight_zero_points != NULL)
         zero = p->weight_zero_points[p->per_channel_zero_point ? channel : 0u];
-    const uint32_t width = p->output.width, pitch = s->pitch / 2u;
+    const uint32_t width = p->output.width, per_block = s->stride == 1u ? 2u : 1u;
     mcuq_depthwise_rows r;
     r.bias = (int32_t)((uint32_t)p->bias[channel] << scale);
     r.multiplier = p->multipliers[scale_at];
     r.v = shift + scale - 33u;
-    r.rounding = (int32_t)((uint32_t)(2 * p->output_zero_point + 1) << r.v);
+    r.rounding = (int32_t)((uint32_t)s->rounding << r.v);
     r.channels = step;
-    load_weights(s, channel, zero, scale, r.weights);
-    const int16_t *end = plane + (uint32_t)s->rows * s->stride * pitch;
-    const uint32_t per_block = s->stride == 1u ? 2u : 1u;
-    uint32_t blocks = width / per_block;
-    for (uint32_t x = 0; blocks > 0; blocks -= r.blocks, x += r.blocks * per_block) {
+    const uint8_t *codes = (const uint8_t *)p->weights + channel * s->weight_bytes;
+    if (s->weight_bits == 8) {
+        load_weights8(codes, r.weights);
+        if (zero != 0 || scale != 0)
+            adjust_weights(r.weights, zero, scale);
+    } else if (s->weight_bits == 4) {
+        load_weights_packed(codes, 4, zero, scale, r.weights);
+    } else {
+        load_weights_packed(codes, 2, zero, scale, r.weights);
+    }
+    r.plane = plane;
+    r.end = plane + s->plane_words;
+    r.output = output;
+    uint32_t blocks = s->blocks;
+    for (; blocks > 0; blocks -= r.blocks) {
         r.blocks = blocks < 7u ? blocks : 7u;
         r.output_step = (int32_t)((width - r.blocks * per_block) * step);
-        r.plane = plane + x * s->stride;
-        r.end = end + x * s->stride;
-        r.output = output + x * step;
         s->kernel(&r);
+        r.plane += 2u * r.blocks;
+        r.end += 2u * r.blocks;
+        r.output += r.blocks * per_block * step;
     }
     if (per_block == 2u && (width & 1u)) {
         r.blocks = 0;
         r.output_step = (int32_t)(width * step);
-        r.plane = plane + width - 1u;
-        r.end = end + width - 1u;
-        r.output = output + (width - 1u) * step;
         s->kernel(&r);
     }
 }
@@ -184,6 +220,9 @@ static void depthwise(const mcuq_conv2d_params *p, const void *input, void *outp
 {
     strip s = {.p = p, .input = input, .output = output, .pitch = pitch, .weight_bits = weight_bits};
     s.stride = p->window.stride_height;
+    s.weight_bytes = (9u * weight_bits + 7u) >> 3;
+    s.rounding = 2 * p->output_zero_point + 1;
+    s.blocks = s.stride == 1u ? p->output.width / 2u : p->output.width;
     s.kernel = s.stride == 1u ? stride1 : stride2;
     const uint32_t most = ((PLANE_BYTES / pitch < 9u ? 9u : PLANE_BYTES / pitch) - 3u) / s.stride + 1u;
     const uint32_t height = p->output.height, channels = p->output.channels;
@@ -195,6 +234,7 @@ static void depthwise(const mcuq_conv2d_params *p, const void *input, void *outp
     for (uint32_t y = 0; y < height; y += strip_rows) {
         s.first_row = (int32_t)y;
         s.rows = (int32_t)(height - y < strip_rows ? height - y : strip_rows);
+        s.plane_words = (uint32_t)s.rows * s.stride * (pitch / 2u);
         fill(&s);
         const inside in = clip(&s);
         for (uint32_t c = 0; c < channels; c += 2u) {

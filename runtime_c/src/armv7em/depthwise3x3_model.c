@@ -22,6 +22,20 @@ static void rows(const mcuq_depthwise_rows *r, int32_t stride, int32_t pitch)
     }
 }
 
+void mcuq_depthwise_gather8(const mcuq_depthwise_gather *g)
+{
+    const uint8_t *codes = g->codes;
+    int16_t *left = g->left, *right = g->right;
+    for (uint32_t y = 0; y < g->rows; y++, codes += g->row_bytes) {
+        for (uint32_t x = 0; x < g->width; x++) {
+            *left++ = (int8_t)codes[x * g->channels];
+            *right++ = (int8_t)codes[x * g->channels + 1u];
+        }
+        left += g->plane_step / 2u;
+        right += g->plane_step / 2u;
+    }
+}
+
 #define KERNELS(pitch) \
     void mcuq_depthwise_rows_s1_p##pitch(const mcuq_depthwise_rows *r) \
     { \

@@ -43,6 +43,12 @@ static inline int32_t mcuq_smlad(uint32_t a, uint32_t b, int32_t accumulator)
     return __smlad((int16x2_t)a, (int16x2_t)b, accumulator);
 }
 
+/* Half words a - b. */
+static inline uint32_t mcuq_sub16(uint32_t a, uint32_t b)
+{
+    return (uint32_t)__ssub16((int16x2_t)a, (int16x2_t)b);
+}
+
 /* addend + high word of a * b. */
 static inline int32_t mcuq_smmla(int32_t a, int32_t b, int32_t addend)
 {
@@ -89,6 +95,11 @@ static inline int32_t mcuq_smlad(uint32_t a, uint32_t b, int32_t accumulator)
     const uint32_t low = (uint32_t)((int16_t)a * (int16_t)b);
     const uint32_t high = (uint32_t)((int16_t)(a >> 16) * (int16_t)(b >> 16));
     return (int32_t)((uint32_t)accumulator + low + high);
+}
+
+static inline uint32_t mcuq_sub16(uint32_t a, uint32_t b)
+{
+    return ((a - b) & 0xFFFFu) | ((a >> 16) - (b >> 16)) << 16;
 }
 
 static inline int32_t mcuq_smmla(int32_t a, int32_t b, int32_t addend)
