@@ -14,7 +14,7 @@ from mcuq.errors import CheckError, DataError
 from mcuq.ir.graph import Window
 from mcuq.ir.integer import IntegerGraph, QArgmax, QAvgPool, QConv2d, QInput, QMaxPool, QTensor
 from mcuq.ir.verify import Level, verify
-from mcuq.numerics import code_range, quantize_multiplier
+from mcuq.numerics import Affine, code_range, quantize_multiplier
 from mcuq.reference.integer import encode_input, run, run_outputs
 
 
@@ -236,3 +236,41 @@ def test_a_wrong_graph_fails_instead_of_wrapping() -> None:
     )  # type: ignore[union-attr]
     with pytest.raises(CheckError, match=r"conv: codes .* leave -128\.\.127 \(8 bits\)"):
         run(IntegerGraph(loud, graph.outputs), pixels(1))  # type: ignore[arg-type]
+
+
+def test_sums_beyond_two_to_the_24_are_exact() -> None:
+    """Odd sums up to 2^25, which float32 cannot hold."""
+    rng = np.random.default_rng(3)
+    source = QInput(name="x", inputs=(), output=QTensor((1, 1, 2001), 8, 1.0, 0))
+    conv = QConv2d(
+        name="conv",
+        inputs=("x",),
+        output=QTensor((1, 1, 3), 32, 1.0, 0),
+        weight=rng.integers(115, 128, (3, 1, 1, 2001)).astype(np.int8),
+        weight_bits=8,
+        weight_zero_point=np.zeros(1, np.int8),
+        bias=np.array([1, -1, 0], np.int32),
+        multiplier=np.array([2**30], np.int32),
+        shift=np.array([30], np.uint8),
+        window=Window(),
+        groups=1,
+        clamp=code_range(32),
+    )
+    x = rng.integers(110, 128, (50, 1, 1, 2001))
+    found = run(IntegerGraph((source, conv), ("conv",)), x)["conv"].reshape(50, 3)
+    rows, weights = x.reshape(50, -1).tolist(), conv.weight.reshape(3, -1).tolist()
+    for row, codes in zip(rows, found.tolist(), strict=True):
+        wanted = [sum(p * w for p, w in zip(row, o, strict=True)) + b for o, b in zip(weights, (1, -1, 0), strict=True)]
+        assert codes == wanted
+        assert min(wanted) > 2**24
+
+
+def test_padding_never_wins_a_max_pool() -> None:
+    for bits, code in ((8, -100), (4, 0), (2, 1)):
+        tensor = QTensor((3, 3, 1), bits, 1.0, 0)
+        source = QInput(name="x", inputs=(), output=tensor)
+        window = Window((3, 3), (1, 1), (1, 1, 1, 1))
+        bounds = code_range(bits)
+        pool = QMaxPool(name="max", inputs=("x",), output=tensor, window=window, affine=Affine.identity(), clamp=bounds)
+        x = np.full((1, 3, 3, 1), code)
+        np.testing.assert_array_equal(run(IntegerGraph((source, pool), ("max",)), x)["max"], x)
