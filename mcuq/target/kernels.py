@@ -18,6 +18,7 @@ from mcuq.target.layouts_dsp import normalized_scales
 
 __all__ = ["ConvCase", "Facts", "Kernel", "WeightLayout", "is_fully_connected", "layer_facts", "select"]
 
+
 def layer_facts(op: QConv2d, input_bits: int) -> Facts:
     """Facts of a lowered convolution (see :class:`Facts`)."""
     channels = len(op.weight)
@@ -65,7 +66,8 @@ def _portable(case: ConvCase) -> Kernel:
 
     depthwise.c        int32 offsets[kh * kw]
     fully_connected.c  int8 column[H * W * C]; none at 8 bits
-    conv2d.c           int8 columns[min(2, output pixels)][kh * kw * C / groups]; none when read in place
+    conv2d.c           int32 pairs[kh * kw * C / groups] for 4- and 2-bit weights, then
+                       int8 columns[min(2, output pixels)][kh * kw * C / groups] unless read in place
     """
     bits = case.weight_bits
     channels = case.output_shape[2]
@@ -84,14 +86,10 @@ def _portable(case: ConvCase) -> Kernel:
             scratch,
             weights,
         )
+    pairs = 0 if bits == 8 else 4 * column
     columns = 0 if reads_in_place(case) else min(2, case.output_shape[0] * case.output_shape[1])
-    return Kernel(
-        f"mcuq_conv2d_w{bits}",
-        ("conv2d.c", "dot.c", "epilogue.c", "pack.c"),
-        "rows",
-        _round4(columns * column),
-        weights,
-    )
+    sources = ("conv2d.c", "dot.c", "epilogue.c", "pack.c")
+    return Kernel(f"mcuq_conv2d_w{bits}", sources, "rows", pairs + _round4(columns * column), weights)
 
 
 def _round4(size: int) -> int:

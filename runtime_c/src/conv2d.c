@@ -4,11 +4,12 @@
  *
  * Two output pixels at a time: their receptive fields are gathered into two int8 columns (kernel rows, kernel
  * columns, channels of the group: the order of a weight row), then two output channels at a time take their dot
- * products. An 8-bit 1 x 1 kernel reads its columns in place.
+ * products. An 8-bit 1 x 1 kernel reads its columns in place. For 4- and 2-bit weights both columns are joined to
+ * pairs, so that one multiplication serves two pixels (dot.c).
  *
  * Every partial sum stays within int32: |bias| + max|x| * sum (|w| + |zw|) < 2^31 is proved by the compiler.
- * Scratch (mcuq/target/kernels.py): int8 columns[min(2, output pixels)][kernel_height * kernel_width * C/groups];
- * none when the columns are read in place.
+ * Scratch (mcuq/target/kernels.py): int32 pairs[kernel_height * kernel_width * C/groups] for 4- and 2-bit weights,
+ * then int8 columns[min(2, output pixels)][kernel_height * kernel_width * C/groups] unless they are read in place.
  */
 #include <string.h>
 
@@ -90,7 +91,8 @@ static const int8_t *gather(const geometry *g, int8_t *column, uint32_t row, uin
 /* Output channels first .. last - 1 of one or two pixels whose columns are x[0], x[1]. A missing second pixel
  * or channel repeats the first and is not stored. */
 MCUQ_TEMPLATE void channels(const mcuq_conv2d_params *p, const int8_t *const x[2], uint8_t *const rows[2],
-                            uint32_t first, uint32_t last, uint32_t column, uint32_t bits, mcuq_dot_2x2 dot)
+                            int32_t *pairs, uint32_t first, uint32_t last, uint32_t column,
+                            uint32_t bits)
 {
     const uint32_t weight_bytes = mcuq_row_bytes(column, bits);
     const uint8_t *w = (const uint8_t *)p->weights + first * weight_bytes;
@@ -99,13 +101,23 @@ MCUQ_TEMPLATE void channels(const mcuq_conv2d_params *p, const int8_t *const x[2
         sums[0] = mcuq_sum(x[0], column);
         sums[1] = mcuq_sum(x[1], column);
     }
+    if (bits != 8u) {
+        mcuq_make_pairs(pairs, x[0], x[1], column);
+    }
     for (uint32_t c = first; c < last; c += MCUQ_RUN) {
         const uint32_t count = mcuq_min(MCUQ_RUN, last - c);
         int32_t acc[2][MCUQ_RUN];
         mcuq_start_run(p, c, count, sums[0], acc[0]);
         mcuq_start_run(p, c, count, sums[1], acc[1]);
         for (uint32_t i = 0; i < count; i += 2u) {
-            dot(&acc[0][i], &acc[1][i], w, i + 1u < count ? w + weight_bytes : w, x[0], x[1], column);
+            const uint8_t *next = i + 1u < count ? w + weight_bytes : w;
+            if (bits == 8u) {
+                mcuq_dot_2x2_w8(&acc[0][i], &acc[1][i], w, next, x[0], x[1], column);
+            } else if (bits == 4u) {
+                mcuq_dot_pairs_w4(&acc[0][i], &acc[1][i], w, next, pairs, column);
+            } else {
+                mcuq_dot_pairs_w2(&acc[0][i], &acc[1][i], w, next, pairs, column);
+            }
             w += 2u * weight_bytes;
         }
         mcuq_store_run(p, rows[0], c, count, acc[0]);
@@ -116,11 +128,13 @@ MCUQ_TEMPLATE void channels(const mcuq_conv2d_params *p, const int8_t *const x[2
 }
 
 MCUQ_TEMPLATE void conv2d(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch,
-                          uint32_t group_inputs, uint32_t group_outputs, uint32_t bits, mcuq_dot_2x2 dot)
+                          uint32_t group_inputs, uint32_t group_outputs, uint32_t bits)
 {
     const geometry g = describe(p, input, group_inputs);
     const uint32_t output_bytes = mcuq_row_bytes(p->output.channels, p->output.bits);
     const uint32_t count = (uint32_t)p->output.height * p->output.width;
+    int32_t *pairs = scratch;
+    int8_t *columns = (int8_t *)(pairs + (bits != 8u ? g.column : 0u));
     uint8_t *out = output;
     uint32_t row = 0, col = 0;
     for (uint32_t done = 0; done < count; done += 2u) {
@@ -134,9 +148,9 @@ MCUQ_TEMPLATE void conv2d(const mcuq_conv2d_params *p, const void *input, void *
         uint32_t first_input = 0;
         for (uint32_t c = 0; c < p->output.channels; c += group_outputs) {
             const int8_t *x[2];
-            x[0] = gather(&g, scratch, row, col, first_input);
-            x[1] = pixels == 2u ? gather(&g, (int8_t *)scratch + g.column, next_row, next_col, first_input) : x[0];
-            channels(p, x, rows, c, c + group_outputs, g.column, bits, dot);
+            x[0] = gather(&g, columns, row, col, first_input);
+            x[1] = pixels == 2u ? gather(&g, columns + g.column, next_row, next_col, first_input) : x[0];
+            channels(p, x, rows, pairs, c, c + group_outputs, g.column, bits);
             first_input += group_inputs;
         }
         row = next_row;
@@ -154,7 +168,7 @@ MCUQ_TEMPLATE void conv2d(const mcuq_conv2d_params *p, const void *input, void *
     void mcuq_conv2d_w##bits(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch)           \
     {                                                                                                               \
         conv2d(p, input, output, scratch, (uint32_t)p->input.channels / p->groups,                                  \
-               (uint32_t)p->output.channels / p->groups, bits##u, mcuq_dot_2x2_w##bits);                            \
+               (uint32_t)p->output.channels / p->groups, bits##u);                                                  \
     }
 
 CONV2D(8)

@@ -56,33 +56,28 @@ MCUQ_TEMPLATE void dot_2x2_indexed(int32_t acc0[2], int32_t acc1[2], const int8_
     acc1[1] = s11;
 }
 
-/* Four taps (1, 2 or 4 bytes of a row) at a time; bits is constant, so that a field is one or two shifts. */
-MCUQ_TEMPLATE void dot_2x2(int32_t acc0[2], int32_t acc1[2], const uint8_t *w0, const uint8_t *w1, const int8_t *x0,
-                           const int8_t *x1, uint32_t count, uint32_t bits)
+/* 8-bit weights elsewhere, four taps at a time: 16 loads and 16 multiply-accumulates. */
+MCUQ_TEMPLATE void dot_2x2(int32_t acc0[2], int32_t acc1[2], const int8_t *w0, const int8_t *w1, const int8_t *x0,
+                           const int8_t *x1, uint32_t count)
 {
     int32_t s00 = acc0[0], s10 = acc0[1], s01 = acc1[0], s11 = acc1[1];
     for (uint32_t fours = count >> 2; fours != 0u; fours--) {
         MCUQ_UNROLL_4 for (uint32_t tap = 0; tap < 4u; tap++) {
-            const uint32_t at = tap * bits >> 3, lane = tap & (8u / bits - 1u);
-            const int32_t a0 = mcuq_weight(w0[at], lane, bits);
-            const int32_t a1 = mcuq_weight(w1[at], lane, bits);
-            s00 += a0 * x0[tap];
-            s10 += a1 * x0[tap];
-            s01 += a0 * x1[tap];
-            s11 += a1 * x1[tap];
+            s00 += w0[tap] * x0[tap];
+            s10 += w1[tap] * x0[tap];
+            s01 += w0[tap] * x1[tap];
+            s11 += w1[tap] * x1[tap];
         }
-        w0 += bits >> 1;
-        w1 += bits >> 1;
+        w0 += 4;
+        w1 += 4;
         x0 += 4;
         x1 += 4;
     }
     for (uint32_t tap = 0; tap < (count & 3u); tap++) {
-        const int32_t a0 = mcuq_get_weight(w0, tap, bits);
-        const int32_t a1 = mcuq_get_weight(w1, tap, bits);
-        s00 += a0 * x0[tap];
-        s10 += a1 * x0[tap];
-        s01 += a0 * x1[tap];
-        s11 += a1 * x1[tap];
+        s00 += w0[tap] * x0[tap];
+        s10 += w1[tap] * x0[tap];
+        s01 += w0[tap] * x1[tap];
+        s11 += w1[tap] * x1[tap];
     }
     acc0[0] = s00;
     acc0[1] = s10;
@@ -90,20 +85,66 @@ MCUQ_TEMPLATE void dot_2x2(int32_t acc0[2], int32_t acc1[2], const uint8_t *w0, 
     acc1[1] = s11;
 }
 
-#define DOT_2X2(bits)                                                                                               \
-    void mcuq_dot_2x2_w##bits(int32_t acc0[2], int32_t acc1[2], const uint8_t *w0, const uint8_t *w1,               \
-                              const int8_t *x0, const int8_t *x1, uint32_t count)                                   \
-    {                                                                                                               \
-        if (THUMB1 && bits##u == 8u) {                                                                              \
-            dot_2x2_indexed(acc0, acc1, (const int8_t *)w0, (const int8_t *)w1, x0, x1, count);                     \
-        } else {                                                                                                    \
-            dot_2x2(acc0, acc1, w0, w1, x0, x1, count, bits##u);                                                    \
-        }                                                                                                           \
+void mcuq_dot_2x2_w8(int32_t acc0[2], int32_t acc1[2], const uint8_t *w0, const uint8_t *w1, const int8_t *x0,
+                     const int8_t *x1, uint32_t count)
+{
+    if (THUMB1) {
+        dot_2x2_indexed(acc0, acc1, (const int8_t *)w0, (const int8_t *)w1, x0, x1, count);
+    } else {
+        dot_2x2(acc0, acc1, (const int8_t *)w0, (const int8_t *)w1, x0, x1, count);
     }
+}
 
-DOT_2X2(8)
-DOT_2X2(4)
-DOT_2X2(2)
+void mcuq_make_pairs(int32_t *pairs, const int8_t *x0, const int8_t *x1, uint32_t count)
+{
+    for (const int8_t *end = x0 + count; x0 != end; x0++, x1++) {
+        *pairs++ = *x0 + *x1 * 65536;
+    }
+}
+
+/* One multiplication serves two pixels: w * (x0 + 65536 x1) = w x0 + 65536 (w x1). The sum over a few taps is
+ * low + 65536 high with both parts in int16, and is taken apart before either can leave it:
+ * |w x| <= 8 * 128 for 4-bit weights allows 31 taps, 2 * 128 for 2-bit weights 127; multiples of four are used. */
+MCUQ_TEMPLATE void dot_pairs(int32_t acc0[2], int32_t acc1[2], const uint8_t *w0, const uint8_t *w1,
+                             const int32_t *pairs, uint32_t count, uint32_t bits)
+{
+    const uint32_t limit = bits == 4u ? 28u : 124u;
+    while (count != 0u) {
+        const uint32_t taps = mcuq_min(count, limit);
+        int32_t p0 = 0, p1 = 0;
+        for (uint32_t fours = taps >> 2; fours != 0u; fours--) {
+            MCUQ_UNROLL_4 for (uint32_t tap = 0; tap < 4u; tap++) {
+                const uint32_t at = tap * bits >> 3, lane = tap & (8u / bits - 1u);
+                p0 += mcuq_weight(w0[at], lane, bits) * pairs[tap];
+                p1 += mcuq_weight(w1[at], lane, bits) * pairs[tap];
+            }
+            w0 += bits >> 1;
+            w1 += bits >> 1;
+            pairs += 4;
+        }
+        for (uint32_t tap = 0; tap < (taps & 3u); tap++) { /* in the last round only */
+            p0 += mcuq_get_weight(w0, tap, bits) * pairs[tap];
+            p1 += mcuq_get_weight(w1, tap, bits) * pairs[tap];
+        }
+        acc0[0] += (int16_t)p0;
+        acc0[1] += (int16_t)p1;
+        acc1[0] += (p0 - (int16_t)p0) >> 16;
+        acc1[1] += (p1 - (int16_t)p1) >> 16;
+        count -= taps;
+    }
+}
+
+void mcuq_dot_pairs_w4(int32_t acc0[2], int32_t acc1[2], const uint8_t *w0, const uint8_t *w1, const int32_t *pairs,
+                       uint32_t count)
+{
+    dot_pairs(acc0, acc1, w0, w1, pairs, count, 4u);
+}
+
+void mcuq_dot_pairs_w2(int32_t acc0[2], int32_t acc1[2], const uint8_t *w0, const uint8_t *w1, const int32_t *pairs,
+                       uint32_t count)
+{
+    dot_pairs(acc0, acc1, w0, w1, pairs, count, 2u);
+}
 
 MCUQ_TEMPLATE void dot_2x1(int32_t acc[2], const uint8_t *w0, const uint8_t *w1, const int8_t *x, uint32_t count,
                            uint32_t bits)
