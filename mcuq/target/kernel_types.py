@@ -16,8 +16,8 @@ class Facts:
     """What the actual weights prove of a layer; kernels with range conditions are chosen by it.
 
     Attributes:
-        accumulator: largest |bias| + max|x| * sum |w - zw| of any channel, a bound of the whole sum;
-        shift: smallest and largest requantization shift of the channels that can leave their zero point.
+        accumulator: largest |bias + sum x * (w - zw)| that any input reaches in any channel;
+        shift: smallest requantization shift, and the largest of the channels that can leave their zero point.
     """
 
     accumulator: int

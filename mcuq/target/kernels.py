@@ -13,7 +13,7 @@ from mcuq.ir.integer import QConv2d
 from mcuq.numerics import row_bytes
 from mcuq.target.kernel_types import ConvCase, Facts, Kernel, WeightLayout, is_depthwise_case
 from mcuq.target.kernels_dsp import CORES, select_dsp
-from mcuq.target.layouts import centred_bound
+from mcuq.target.layouts import largest_accumulator
 from mcuq.target.layouts_dsp import normalized_scales
 
 __all__ = ["ConvCase", "Facts", "Kernel", "WeightLayout", "is_fully_connected", "layer_facts", "select"]
@@ -26,9 +26,9 @@ def layer_facts(op: QConv2d, input_bits: int) -> Facts:
         np.broadcast_to(np.asarray(a, np.int64), (channels,))
         for a in (op.weight_zero_point, op.bias, op.multiplier, op.shift)
     )
-    bound = centred_bound(op.weight.astype(np.int64).reshape(channels, -1), zero, bias, input_bits)
-    _, shift = normalized_scales(bound, multiplier, shift)
-    return Facts(int(bound.max()), (int(shift.min()), int(shift.max())))
+    bound = largest_accumulator(op.weight.astype(np.int64).reshape(channels, -1), zero, bias, input_bits)
+    _, normalized = normalized_scales(bound, multiplier, shift)
+    return Facts(int(bound.max()), (int(shift.min()), int(normalized.max())))
 
 
 def is_fully_connected(case: ConvCase) -> bool:

@@ -31,6 +31,9 @@ def _matrix(case: ConvCase) -> Kernel | None:
     """Convolution as a matrix product over columns (conv2d_driver.h)."""
     suffix = "z" if case.asymmetric else ""
     bits = case.weight_bits
+    depth = case.weight_shape[1] * case.weight_shape[2] * case.weight_shape[3]
+    if case.output_shape[:2] == (1, 1) and _admitted(PANELS[f"octets{bits}"], case.facts):
+        return _one_pixel(case, f"octets{bits}{suffix}", depth)
     layout = {8: "pairs8", 4: "quads4", 2: "quads2"}[bits] + suffix
     name = f"w{bits}{suffix}"
     if not _admitted(PANELS[layout], case.facts):
@@ -38,7 +41,6 @@ def _matrix(case: ConvCase) -> Kernel | None:
             return None
         layout, name = "pairs8c", "w8c"
     driver = "armv7em/conv2d_w8_dsp.c" if bits == 8 else "armv7em/conv2d_w42_dsp.c"
-    depth = case.weight_shape[1] * case.weight_shape[2] * case.weight_shape[3]
     channels = PANELS[layout].channels
     panels = -(-case.output_shape[2] // channels)
     return Kernel(
@@ -46,6 +48,19 @@ def _matrix(case: ConvCase) -> Kernel | None:
         (driver, f"armv7em/gemm_w{bits}.S", "armv7em/gemm_model.c", _FINISH),
         layout,
         _matrix_scratch(case, depth, channels, pixels=4 if bits == 8 else 2),
+        4 * panels * panel_words(layout, depth),
+        packs_parameters=True,
+    )
+
+
+def _one_pixel(case: ConvCase, layout: str, depth: int) -> Kernel:
+    """Eight channels of one pixel at a time: fully connected layers (fully_connected_dsp.c)."""
+    panels = -(-case.output_shape[2] // 8)
+    return Kernel(
+        f"mcuq_fully_connected_w{layout.removeprefix('octets')}_dsp",
+        ("armv7em/fully_connected_dsp.c", "armv7em/gemm_octets.S", "armv7em/gemm_model.c", _FINISH),
+        layout,
+        _matrix_scratch(case, depth, 8, pixels=1),
         4 * panels * panel_words(layout, depth),
         packs_parameters=True,
     )

@@ -67,12 +67,14 @@ def _panels(layout: str, codes: NDArray[Any], p: ChannelParameters) -> NDArray[n
         np.broadcast_to(np.asarray(a, np.int64), (channels,))
         for a in (p.weight_zero_point, p.bias, p.multiplier, p.shift)
     )
-    bound = centred_bound(flat, zero, bias, p.input_bits)
+    bound = largest_accumulator(flat, zero, bias, p.input_bits)
     multiplier, shift = normalized_scales(bound, multiplier, shift)
     return pack_panels(layout, flat, zero, bias, multiplier, shift, pair_group(codes.shape[3], p.input_bits))
 
 
-def centred_bound(codes: IntArray, zero: IntArray, bias: IntArray, input_bits: int) -> IntArray:
-    """Per channel, a bound of |bias + sum x * (w - z)|: |bias| + max|x| * sum |w - z|. codes [O, K]."""
-    largest = max(abs(code) for code in code_range(input_bits))
-    return np.abs(bias) + largest * np.abs(codes - zero.reshape(-1, 1)).sum(axis=1)
+def largest_accumulator(codes: IntArray, zero: IntArray, bias: IntArray, input_bits: int) -> IntArray:
+    """Per channel the largest |bias + sum x * (w - z)| that any input codes reach. codes [O, K]."""
+    low, high = code_range(input_bits)
+    centred = codes - zero.reshape(-1, 1)
+    up, down = np.maximum(centred, 0).sum(axis=1), np.minimum(centred, 0).sum(axis=1)
+    return np.maximum(np.abs(bias + high * up + low * down), np.abs(bias + low * up + high * down))

@@ -23,16 +23,20 @@ HIGH_WORD_SHIFT = 33
 
 @dataclass(frozen=True, slots=True)
 class PanelFormat:
-    """Channels of a panel: positions P, offsets U; ``shared``: the last channel is read from the raw word.
+    """Channels of a panel: weight bits, and per channel position P and offset U.
 
     Attributes:
+        sharing: channels that share half words; the last of them is read from the raw word.
+        signed: the channels are unpacked apart: no positions, no offsets.
         zero_points: the header holds a factor of the input sum beside every bias.
     """
 
+    bits: int
     positions: tuple[int, ...]
     offsets: tuple[int, ...]
-    shared: bool
+    sharing: int
     zero_points: bool
+    signed: bool = False
 
     @property
     def channels(self) -> int:
@@ -43,15 +47,25 @@ class PanelFormat:
         return self.channels * (2 if self.zero_points else 1)
 
 
-PANELS: dict[str, PanelFormat] = {
-    "pairs8": PanelFormat((1, 256), (128, 0), True, False),
-    "pairs8z": PanelFormat((1, 256), (128, 0), True, True),
-    "pairs8c": PanelFormat((1, 1), (0, 0), False, True),
-    "quads4": PanelFormat((1, 16, 256, 4096), (8, 8, 8, 0), True, False),
-    "quads4z": PanelFormat((1, 16, 256, 4096), (8, 8, 8, 0), True, True),
-    "quads2": PanelFormat((1, 4, 16, 64), (2, 2, 2, 2), True, False),
-    "quads2z": PanelFormat((1, 4, 16, 64), (2, 2, 2, 2), True, True),
-}
+def _formats() -> dict[str, PanelFormat]:
+    kinds = {
+        8: ("pairs8", (1, 256), (128, 0)),
+        4: ("quads4", (1, 16, 256, 4096), (8, 8, 8, 0)),
+        2: ("quads2", (1, 4, 16, 64), (2, 2, 2, 2)),
+    }
+    formats = {"pairs8c": PanelFormat(8, (1, 1), (0, 0), 2, True, signed=True)}
+    for bits, (name, positions, offsets) in kinds.items():
+        for suffix, zero_points in (("", False), ("z", True)):
+            sharing = len(positions)
+            formats[name + suffix] = PanelFormat(bits, positions, offsets, sharing, zero_points)
+            repeat = 8 // sharing
+            octets = PanelFormat(bits, positions * repeat, offsets * repeat, sharing, zero_points)
+            formats[f"octets{bits}{suffix}"] = octets
+    return formats
+
+
+PANELS: dict[str, PanelFormat] = _formats()
+"""pairs and quads: 2 and 4 channels, for several pixels at a time; octets: 8 channels, for one pixel."""
 
 
 def pair_group(channels: int, input_bits: int) -> int:
@@ -91,9 +105,7 @@ def normalized_scales(
 def panel_words(layout: str, depth: int) -> int:
     """32-bit words of one panel."""
     form = PANELS[layout]
-    padded = padded_depth(depth)
-    words = padded // 4 if layout.startswith("quads2") else padded // 2
-    return form.header_words + words + 2 * form.channels
+    return form.header_words + form.channels * form.bits * padded_depth(depth) // 32 + 2 * form.channels
 
 
 def pack_panels(
@@ -128,7 +140,7 @@ def pack_panels(
     zero, start, factor = vectors
     by_panel = (panels, form.channels)
     header = _headers(form, zero.reshape(by_panel), start.reshape(by_panel))
-    words = _weight_words(layout, form, paired(full, group).reshape(*by_panel, -1))
+    words = _weight_words(form, paired(full, group).reshape(*by_panel, -1))
     records = np.stack([factor, shift - HIGH_WORD_SHIFT], axis=1).reshape(panels, -1)
     stream = np.concatenate([header, words, records], axis=1)
     return np.ascontiguousarray(stream.astype("<i4")).view(np.uint8).reshape(-1)
@@ -138,10 +150,13 @@ def _headers(form: PanelFormat, zero: IntArray, bias: IntArray) -> IntArray:
     """Start values [panels, header_words]; arrays [panels, channels]."""
     position, offset = np.array(form.positions), np.array(form.offsets)
     start, factor = position * bias, -position * (offset + zero)
-    if form.shared:  # the raw word adds all the others to the last channel
-        if form.zero_points or form.channels > 2:
-            start[:, -1] += start[:, :-1].sum(axis=1)
-        factor[:, -1] += factor[:, :-1].sum(axis=1)
+    for last in range(form.sharing - 1, form.channels, form.sharing):
+        if form.signed:
+            break
+        others = slice(last - form.sharing + 1, last)  # the raw word adds them to the last
+        if form.zero_points or form.sharing > 2:  # the symmetric pair adds its first channel's start itself
+            start[:, last] += start[:, others].sum(axis=1)
+        factor[:, last] += factor[:, others].sum(axis=1)
     if start.min() < -(2**31) or start.max() >= 2**31:
         raise ValueError("a bias does not fit its position in 32 bits")
     if not form.zero_points:
@@ -149,21 +164,23 @@ def _headers(form: PanelFormat, zero: IntArray, bias: IntArray) -> IntArray:
     return np.stack([start, factor], axis=2).reshape(len(start), -1)
 
 
-def _weight_words(layout: str, form: PanelFormat, codes: IntArray) -> IntArray:
-    """[panels, channels, K] codes in pair order to words [panels, words] (as signed 32-bit values)."""
-    panels = codes.shape[0]
-    stored = codes + np.array(form.offsets)[:, None]
-    if layout.startswith("pairs8"):
-        stored &= 0xFF
-        halves = stored[:, 0] | stored[:, 1] << 8
-    elif layout.startswith("quads4"):
-        stored &= 0xF
-        halves = stored[:, 0] | stored[:, 1] << 4 | stored[:, 2] << 8 | stored[:, 3] << 12
-    else:
-        byte = stored[:, 0] | stored[:, 1] << 2 | stored[:, 2] << 4 | stored[:, 3] << 6
-        quads = byte.reshape(panels, -1, 2, 2)  # two pairs: bytes 0, 2 and 1, 3
-        halves = (quads[:, :, 0] | quads[:, :, 1] << 8).reshape(panels, -1)
-    words = halves[:, 0::2] | halves[:, 1::2] << 16
+def _weight_words(form: PanelFormat, codes: IntArray) -> IntArray:
+    """[panels, channels, K] codes in pair order to words [panels, words] (as signed 32-bit values).
+
+    Words run pair by pair and, within a pair, set by set of channels that share half words; 2-bit sets are half
+    a word.
+    """
+    panels, channels, depth = codes.shape
+    mask = (1 << form.bits) - 1
+    stored = (codes + np.array(form.offsets)[:, None]) & mask
+    sets = stored.reshape(panels, channels // form.sharing, form.sharing, depth)
+    halves = np.zeros((panels, channels // form.sharing, depth), np.int64)
+    for place in range(form.sharing):
+        halves |= sets[:, :, place] << (form.bits * place)
+    halves = halves.reshape(panels, -1, depth // 2, 2).swapaxes(1, 2).reshape(panels, -1, 2)  # pair, set, half
+    if form.sharing * form.bits == 8:
+        halves = halves[:, 0::2] | halves[:, 1::2] << 8
+    words = halves[:, :, 0] | halves[:, :, 1] << 16
     return np.where(words >= 2**31, words - 2**32, words)
 
 

@@ -1,5 +1,5 @@
 /* Columns: the inputs of a group of PIXELS output pixels as int16 pairs, pixel-interleaved. Include with PIXELS
- * defined (2 or 4).
+ * defined (1, 2 or 4).
  *
  * Word PIXELS * j + i is pair j of pixel i. Pairs follow what one instruction unpacks from a word of packed codes:
  * of every 4 int8 codes (0,2) (1,3); of 8 nibbles (0,4) (1,5) (2,6) (3,7); of 16 crumbs (i, i + 8). Where a pixel's

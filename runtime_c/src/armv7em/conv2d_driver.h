@@ -101,7 +101,7 @@ static void conv2d(const mcuq_conv2d_params *p, const void *input, void *output,
     const uint32_t depth = (uint32_t)p->window.kernel_height * p->window.kernel_width * p->input.channels;
     const uint32_t padded = (depth + 3u) & ~3u;
     const uint32_t panels = (channels + gemm->channels - 1u) / gemm->channels;
-    const uint32_t words = gemm->step_inputs == 2u ? padded / 2u : padded / 4u;
+    const uint32_t words = gemm->channels * gemm->weight_bits * padded / 32u;
     const uint32_t pixels = (uint32_t)p->output.height * p->output.width;
     const int direct = out_bits == 8u && panels * gemm->channels == channels && pixels >= PIXELS;
     const int narrow = p->clamp_lo > -128 || p->clamp_hi < 127;

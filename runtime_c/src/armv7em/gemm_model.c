@@ -5,30 +5,40 @@
 
 #if !defined(__ARM_FEATURE_DSP)
 
-enum { MAX_CHANNELS = 4 };
+enum { MAX_CHANNELS = 8 };
 
 typedef struct {
-    uint8_t channels, pixels, pairs_per_word;
-    uint8_t zero_points;         /* header: (bias, factor) of each channel */
-    uint8_t shared;              /* the last channel is recovered from the raw word */
-    uint16_t total;              /* symmetric: what the raw word adds for one unit of the sum */
-    uint8_t shift[MAX_CHANNELS]; /* log2 of the positions */
+    uint8_t channels, pixels, bits;
+    uint8_t zero_points; /* header: (bias, factor) of each channel */
+    uint8_t clean;       /* 8 bits: both channels are stored signed */
 } panel_kind;
+
+/* Channels that share a word's half words, and the place of channel `c` among them. */
+static uint32_t sharing(const panel_kind *k)
+{
+    return k->bits == 8 ? 2u : 4u;
+}
+
+/* log2 of the position of the channel at `place`. */
+static uint32_t position(const panel_kind *k, uint32_t place)
+{
+    return k->clean ? 0u : place * k->bits;
+}
 
 /* The half words that pair `j` multiplies into channel `c`. */
 static uint32_t operand(const panel_kind *k, const uint32_t *words, uint32_t j, uint32_t c)
 {
-    const uint32_t word = words[j / k->pairs_per_word];
-    const int last = c + 1u == k->channels;
-    if (k->channels == 2) {
-        if (!k->shared)
-            return c == 0 ? mcuq_sxtb16(word) : mcuq_sxtb16_high(word);
-        return last ? word : word & 0x00FF00FFu;
-    }
-    if (k->pairs_per_word == 1)
-        return last ? word : word & 0x000F000Fu << k->shift[c];
-    const uint32_t bytes = word >> (8u * (j & 1u)) & 0x00FF00FFu;
-    return last ? bytes : bytes & 0x00030003u << k->shift[c];
+    const uint32_t place = c % sharing(k), set = c / sharing(k), sets = k->channels / sharing(k);
+    const int last = place + 1u == sharing(k);
+    uint32_t word;
+    if (k->bits == 2) /* half a word for each set of four: two pairs, or two sets */
+        word = words[(j * sets + set) / 2u] >> (8u * ((j * sets + set) & 1u)) & 0x00FF00FFu;
+    else
+        word = words[j * sets + set];
+    if (k->clean)
+        return last ? mcuq_sxtb16_high(word) : mcuq_sxtb16(word);
+    const uint32_t mask = ((1u << k->bits) - 1u) * 0x00010001u;
+    return last ? word : word & mask << position(k, place);
 }
 
 /* Start value of channel `c` for a pixel whose (scaled) input sum is `sum`. */
@@ -36,11 +46,12 @@ static uint32_t start(const panel_kind *k, const uint32_t *header, uint32_t c, u
 {
     if (k->zero_points)
         return header[2u * c] + header[2u * c + 1u] * sum;
-    if (c + 1u < k->channels)
-        return header[c] + (sum << k->shift[c]);
-    if (k->channels == 2)
-        return header[1] + header[0] + sum;
-    return header[c] + sum * k->total;
+    const uint32_t place = c % sharing(k);
+    if (place + 1u < sharing(k))
+        return header[c] + (sum << position(k, place));
+    if (k->bits == 8)
+        return header[c] + header[c - 1u] + sum;
+    return header[c] + sum * (k->bits == 4 ? 273u : 85u);
 }
 
 static void run(const mcuq_gemm_frame *f, const panel_kind *k)
@@ -49,7 +60,7 @@ static void run(const mcuq_gemm_frame *f, const panel_kind *k)
     const uint32_t *next = f->weights;
     for (int8_t *out = f->output; next != f->weights_end; out += k->channels) {
         const uint32_t *words = next + k->channels * (k->zero_points ? 2u : 1u);
-        const uint32_t *records = words + pairs / k->pairs_per_word;
+        const uint32_t *records = words + pairs * k->channels * k->bits / 16u;
         for (uint32_t p = 0; p < k->pixels; p++) {
             uint32_t sums[MAX_CHANNELS];
             for (uint32_t c = 0; c < k->channels; c++) {
@@ -57,8 +68,9 @@ static void run(const mcuq_gemm_frame *f, const panel_kind *k)
                 for (uint32_t j = 0; j < pairs; j++)
                     sum = mcuq_smlad(f->columns[j * k->pixels + p], operand(k, words, j, c), sum);
                 sums[c] = (uint32_t)sum;
-                for (uint32_t i = 0; k->shared && c + 1u == k->channels && i < c; i++)
-                    sums[c] -= sums[i];
+                const uint32_t place = c % sharing(k);
+                for (uint32_t i = 1; !k->clean && place + 1u == sharing(k) && i <= place; i++)
+                    sums[c] -= sums[c - i];
                 const uint32_t v = records[2u * c + 1u];
                 const int32_t rounding = (int32_t)((uint32_t)f->rounding << v);
                 const int32_t high = mcuq_smmla((int32_t)sums[c], (int32_t)records[2u * c], rounding);
@@ -76,12 +88,18 @@ static void run(const mcuq_gemm_frame *f, const panel_kind *k)
         run(frame, &kind); \
     }
 
-KERNEL(mcuq_gemm_w8, 2, 4, 1, 0, 1, 1, {0, 8, 0, 0})
-KERNEL(mcuq_gemm_w8z, 2, 4, 1, 1, 1, 0, {0, 8, 0, 0})
-KERNEL(mcuq_gemm_w8c, 2, 4, 1, 1, 0, 0, {0, 0, 0, 0})
-KERNEL(mcuq_gemm_w4, 4, 2, 1, 0, 1, 273, {0, 4, 8, 12})
-KERNEL(mcuq_gemm_w4z, 4, 2, 1, 1, 1, 0, {0, 4, 8, 12})
-KERNEL(mcuq_gemm_w2, 4, 2, 2, 0, 1, 85, {0, 2, 4, 6})
-KERNEL(mcuq_gemm_w2z, 4, 2, 2, 1, 1, 0, {0, 2, 4, 6})
+KERNEL(mcuq_gemm_w8, 2, 4, 8, 0, 0)
+KERNEL(mcuq_gemm_w8z, 2, 4, 8, 1, 0)
+KERNEL(mcuq_gemm_w8c, 2, 4, 8, 1, 1)
+KERNEL(mcuq_gemm_w4, 4, 2, 4, 0, 0)
+KERNEL(mcuq_gemm_w4z, 4, 2, 4, 1, 0)
+KERNEL(mcuq_gemm_w2, 4, 2, 2, 0, 0)
+KERNEL(mcuq_gemm_w2z, 4, 2, 2, 1, 0)
+KERNEL(mcuq_gemm_octets8, 8, 1, 8, 0, 0)
+KERNEL(mcuq_gemm_octets8z, 8, 1, 8, 1, 0)
+KERNEL(mcuq_gemm_octets4, 8, 1, 4, 0, 0)
+KERNEL(mcuq_gemm_octets4z, 8, 1, 4, 1, 0)
+KERNEL(mcuq_gemm_octets2, 8, 1, 2, 0, 0)
+KERNEL(mcuq_gemm_octets2z, 8, 1, 2, 1, 0)
 
 #endif
