@@ -20,13 +20,12 @@ from mcuq.ir.sources import SourceFile, TestVector
 from mcuq.numerics import pack
 from mcuq.target.board import Board, Region, emulated
 from mcuq.target.files import product_file
+from mcuq.target.footprint import STACK_BYTES
 from mcuq.target.runtime import runtime_files
 
 ABI = 1
 """Version of ``runtime_c/include/mcuq/mcuq.h`` (MCUQ_ABI) that emitted models are written against."""
 
-STACK_BYTES = 2048
-"""Stack a linker script sets aside unless told otherwise; the build proves that it suffices."""
 
 
 @cache

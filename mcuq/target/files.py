@@ -38,3 +38,15 @@ def product_file(*parts: str) -> Path:
     if not path.is_file():
         raise UsageError(f"the file {'/'.join(parts)} of mcuq was not found in {path.parent}; reinstall mcuq")
     return path
+
+
+def product_text(name: str) -> str:
+    """Text of a data file that lies beside this module.
+
+    Raises:
+        UsageError: there is no such file.
+    """
+    try:
+        return Path(__file__).with_name(name).read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"the file {name} of mcuq cannot be read ({error.strerror}); reinstall mcuq") from error
