@@ -88,7 +88,8 @@ def code_symbols(image: Path) -> dict[str, int]:
                 name = f"{source}:{symbol.name}" if binding == "STB_LOCAL" else symbol.name
                 address = symbol["st_value"] & ~(kind == "STT_FUNC")
                 # A second name of one place (an alias) adds nothing; the sized one counts.
-                placed[address] = max(placed.get(address, ("", 0)), (name, symbol["st_size"]), key=lambda p: p[1])
+                if symbol["st_size"] > placed.get(address, ("", -1))[1]:
+                    placed[address] = (name, symbol["st_size"])
     marks = sorted([*placed, *ends])
     following = dict(zip(marks, marks[1:], strict=False))
     return {name: size or following.get(address, address) - address for address, (name, size) in placed.items()}
