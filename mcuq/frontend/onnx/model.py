@@ -66,6 +66,7 @@ def _check_limits(model: ModelProto, path: Path) -> None:
     graph = model.graph
     if not model.ir_version or not graph.node:
         raise ModelError(f"{path.name}: not an ONNX model (no version or no operators). Export the model again.")
+    _check_text(model)
     opset_of(model)
     if len(graph.node) > MAX_NODES:
         raise ModelError(f"{path.name}: {len(graph.node)} nodes, at most {MAX_NODES} are allowed.")
@@ -75,6 +76,18 @@ def _check_limits(model: ModelProto, path: Path) -> None:
         raise UnsupportedError(f"{path.name}: local functions; inline them with onnx.inliner.inline_local_functions.")
     for tensor in tensors_of(model):
         check_dims(tuple(tensor.dims), f"{path.name}: constant {_quote(tensor.name)}")
+
+
+def _check_text(model: ModelProto) -> None:
+    """Refuse names that are not UTF-8: protobuf hands them over as bytes."""
+    graph = model.graph
+    names: list[Any] = [o.domain for o in model.opset_import]
+    for node in graph.node:
+        names += [node.name, node.op_type, node.domain, *node.input, *node.output, *(a.name for a in node.attribute)]
+    names += [value.name for value in (*graph.input, *graph.output, *graph.initializer)]
+    odd = [name for name in names if not isinstance(name, str)]
+    if odd:
+        raise ModelError(f"{len(odd)} names are not UTF-8 text, the first is {odd[0][:80]!r}. Export the model again.")
 
 
 def check_dims(dims: tuple[int, ...], what: str) -> None:
@@ -184,7 +197,8 @@ def to_array(tensor: TensorProto) -> NDArray[Any]:
     check_dims(tuple(tensor.dims), f"constant {_quote(tensor.name)}")
     array = np.asarray(numpy_helper.to_array(tensor))
     if tensor.data_type in _FLOATS:
-        return array.astype(np.float64)
+        with np.errstate(invalid="ignore"):  # a signalling NaN; counted by the caller
+            return array.astype(np.float64)
     return (
         array.astype(np.int8 if tensor.data_type == TensorProto.INT4 else np.uint8)
         if (tensor.data_type in _FOUR_BITS)
