@@ -24,27 +24,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mcuq.errors import DataError, McuqError, UsageError
+from mcuq.errors import DataError, UsageError
+from mcuq.ir.container import write_atomic
 
 RUNS = Path("runs")
 LATEST = "latest"
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write ``data`` under a temporary name in the same folder, flush it to disk, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except OSError as error:
-        raise McuqError(f"cannot write {path}: {error.strerror}; free space or choose another folder") from error
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,102 @@
+"""What a user asked for, before anything is loaded: models, limits, ways to choose bits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mcuq.errors import UsageError
+from mcuq.ir.plans import Limits
+from mcuq.target.board import load_board
+from mcuq.target.limits import parse_mem_constraint
+
+METHODS = ("exact", "MixPL", "MixPC")
+MEASURES = ("kl", "fit", "sqnr", "data-free")
+DEFAULT_CORE = "cortex-m7"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A model by zoo name or ``package.module:attribute``, and its options."""
+
+    name: str
+    width: float = 1.0
+    resolution: int | None = None
+    input_shape: tuple[int, ...] | None = None
+    classes: int | None = None
+
+    @property
+    def is_users_own(self) -> bool:
+        return ":" in self.name
+
+
+@dataclass(frozen=True, slots=True)
+class BitChoice:
+    """How bits are chosen: limits (from ``mem_constraint`` or ``board``) and a method, or fixed widths."""
+
+    mem_constraint: str | None = None
+    board: str | None = None
+    mixed: str | None = None
+    weight_bits: int | None = None
+    act_bits: int | None = None
+    bits: Path | None = None
+    sensitivity: str = "kl"
+
+    def check(self) -> None:
+        """Raises UsageError when choices contradict each other or do not exist."""
+        if self.mixed is not None and self.mixed not in METHODS:
+            raise UsageError(f"--mixed {self.mixed!r} is unknown; use {', '.join(METHODS)}")
+        if self.sensitivity not in MEASURES:
+            raise UsageError(f"--sensitivity {self.sensitivity!r} is unknown; use {', '.join(MEASURES)}")
+        for name, value in (("--weight-bits", self.weight_bits), ("--act-bits", self.act_bits)):
+            if value not in (None, 8, 4, 2):
+                raise UsageError(f"{name} {value} is not possible; use 8, 4 or 2")
+        fixed = self.weight_bits is not None or self.act_bits is not None
+        ways = [n for n, on in (("--mixed", self.mixed), ("--weight-bits/--act-bits", fixed), ("--bits", self.bits)) if on]
+        if len(ways) > 1:
+            raise UsageError(f"{' and '.join(ways)} contradict each other; give one")
+        if self.mixed is not None and self.limits() is None:
+            raise UsageError(f"--mixed {self.mixed} needs limits: --mem-constraint FLASH,RAM or --board NAME")
+
+    def limits(self) -> Limits | None:
+        """Limits in bytes; an explicit constraint wins over the board's. None when neither is given."""
+        if self.mem_constraint is not None:
+            return parse_mem_constraint(self.mem_constraint)
+        return load_board(self.board).limits if self.board is not None else None
+
+    @property
+    def core(self) -> str:
+        """The core whose kernels are planned for."""
+        return load_board(self.board).core if self.board is not None else DEFAULT_CORE
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSettings:
+    """Everything that determines a training run; None leaves a value to the recipe for the bits at hand."""
+
+    model: ModelSpec
+    data: str
+    choice: BitChoice
+    data_dir: Path | None = None
+    epochs: int | None = None
+    float_epochs: int | None = None
+    weights: Path | None = None
+    quant_type: str | None = None
+    fold_type: str | None = None
+    fold_delay: int | None = None
+    logits: int = 8
+    seed: int = 0
+    batch_size: int | None = None
+    lr: float | None = None
+    optimizer: str | None = None
+    device: str = "cpu"
+
+
+def parse_shape(text: str | None) -> tuple[int, ...] | None:
+    """``H,W,C`` to integers. Raises UsageError."""
+    if text is None:
+        return None
+    parts = text.lower().replace("x", ",").split(",")
+    if not 1 <= len(parts) <= 3 or not all(p.strip().isdigit() and int(p) > 0 for p in parts):
+        raise UsageError(f"--input-shape {text!r} is not understood; write H,W,C, for example 32,32,3")
+    return tuple(int(p) for p in parts)
