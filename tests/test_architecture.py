@@ -18,13 +18,13 @@ FLOORS = (
     ("ir",),
     ("target", "reference"),
     ("zoo", "data", "frontend", "quant", "plan", "lower", "emit", "build"),
-    ("parity", "report", "runs", "outcomes"),
+    ("parity", "report"),
     ("pipeline",),
     ("cli",),
     ("__init__", "__main__"),
 )
 """Rooms from the ground up. A module imports from its own room and from lower floors."""
-NEIGHBOURS = {"quant": {"zoo", "data", "frontend"}, "parity": {"runs", "outcomes"}, "report": {"runs", "outcomes"}}
+NEIGHBOURS = {"quant": {"zoo", "data", "frontend"}}
 """Rooms of the same floor that a room may see. QuantOp takes any module, hence captures it by the front end."""
 LIBRARIES = {
     "torch": {"frontend", "quant", "zoo", "data"},

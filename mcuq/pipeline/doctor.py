@@ -7,7 +7,7 @@ import platform
 
 from mcuq.build.toolchain import find_program, run_tool
 from mcuq.errors import ToolchainError
-from mcuq.outcomes import ListOutcome
+from mcuq.pipeline.outcomes import ListOutcome
 
 PROGRAMS = (
     ("gcc", "host builds", True),

@@ -1,0 +1,30 @@
+"""The order of the stages: every command and the Python interface end here.
+
+    module -> Graph -> bits -> quantization-aware training -> IntegerGraph -> MemoryPlan -> C -> ELF
+
+``train`` and ``solve`` need torch and import it when they run; ``emit``, ``verify`` and ``profile`` take a saved
+integer network and work without it.
+"""
+
+from __future__ import annotations
+
+from mcuq.pipeline.deploy import emit, profile, verify
+from mcuq.pipeline.lists import boards, doctor, models
+from mcuq.pipeline.settings import BitChoice, ModelSpec, TrainSettings, parse_shape
+from mcuq.pipeline.training import demo, solve, train
+
+__all__ = [
+    "BitChoice",
+    "ModelSpec",
+    "TrainSettings",
+    "boards",
+    "demo",
+    "doctor",
+    "emit",
+    "models",
+    "parse_shape",
+    "profile",
+    "solve",
+    "train",
+    "verify",
+]

@@ -1,0 +1,143 @@
+"""From a saved integer network to C, images and measurements. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from mcuq.build.run import count
+from mcuq.errors import UsageError
+from mcuq.ir.files import load_integer
+from mcuq.ir.integer import IntegerGraph, QConv2d
+from mcuq.parity import built, compare_outputs
+from mcuq.pipeline.outcomes import EmitOutcome, ProfiledLayer, ProfileOutcome, VerifyOutcome
+from mcuq.pipeline.runs import RunFolder, find_run
+from mcuq.plan.memory import plan_memory
+from mcuq.reference.integer import run_outputs
+from mcuq.target.board import Board, load_board
+from mcuq.target.cost import conv_case
+from mcuq.target.kernels import select
+
+DEFAULT_MACHINE = "mps2-an500"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Loaded:
+    """A run's integer network and its record."""
+
+    run: RunFolder
+    graph: IntegerGraph
+    record: dict[str, Any]
+
+
+def load(path: Path | None) -> Loaded:
+    """The finished run at ``path``, or the latest. Raises UsageError, DataError or ModelError."""
+    run = find_run(path)
+    record = run.record()
+    if not run.model.exists():
+        raise UsageError(f"{run.path} holds no integer network: its training has not finished; go on with --resume")
+    graph, _ = load_integer(run.model)
+    return Loaded(run, graph, record)
+
+
+def target_board(target: str) -> Board | None:
+    """``host`` is None; ``qemu`` a Cortex-M7 machine, ``qemu:NAME`` a machine or board. Raises UsageError."""
+    if target == "host":
+        return None
+    kind, _, name = target.partition(":")
+    if kind != "qemu":
+        raise UsageError(f"--target {target!r} is unknown; use host, qemu, qemu:MACHINE or qemu:BOARD")
+    return load_board(name or DEFAULT_MACHINE)
+
+
+def verify(
+    path: Path | None, target: str = "host", samples: int | None = None, *, console: Console | None = None
+) -> VerifyOutcome:
+    """Run the test split on the built C and compare every output byte with the oracle.
+
+    Raises:
+        UsageError, DataError, ModelError: no such run or target, or damaged files.
+        ToolchainError: a compiler or emulator is missing or failed.
+    """
+    loaded, board = load(path), target_board(target)
+    x, y = loaded.run.read_test()
+    if samples is not None and samples > len(x):
+        raise UsageError(f"--samples {samples}: the run keeps {len(x)} test samples; ask for at most that many")
+    x, y = x[:samples], y[:samples]
+    if console is not None:
+        console.print(f"building for {target}, then running {len(x)} samples ...", markup=False)
+    plan = plan_memory(loaded.graph, "portable" if board is None else board.core)
+    with built(loaded.graph, plan, board) as image:
+        result, codes = compare_outputs(image, x)
+    output = loaded.graph.outputs[0]
+    return VerifyOutcome(
+        target=target,
+        samples=len(x),
+        mismatching_bytes=result.mismatching_bytes,
+        compared_bytes=result.compared_bytes,
+        accuracy={
+            "float": loaded.record.get("accuracy", {}).get("float"),
+            "oracle": accuracy(run_outputs(loaded.graph, x)[output], y),
+            "device": accuracy(codes[output], y),
+        },
+        difference=str(result.first or ""),
+    )
+
+
+def accuracy(codes: NDArray[Any], labels: NDArray[Any]) -> float:
+    """Share of samples whose largest score (or argmax output) is the label. ``codes``: [N, H, W, C]."""
+    flat = codes.reshape(len(codes), -1)
+    chosen = flat[:, 0] if flat.shape[1] == 1 else flat.argmax(axis=1)
+    return float(np.mean(chosen == labels))
+
+
+def profile(path: Path | None, board_name: str) -> ProfileOutcome:
+    """Executed instructions of one inference, whole and per operator, on the board's core under QEMU.
+
+    Raises:
+        UsageError, DataError, ModelError: no such run or board, or damaged files.
+        ToolchainError: a compiler or emulator is missing or failed.
+    """
+    loaded, board = load(path), load_board(board_name)
+    x, _ = loaded.run.read_test()
+    graph = loaded.graph
+    with built(graph, plan_memory(graph, board.core), board) as image:
+        counts = count(image, x[0])
+    layers = tuple(
+        ProfiledLayer(name, _kernel(graph, name, board.core), instructions, _macs(graph, name), graph.tensor(name).bytes)
+        for name, instructions in counts.operators
+    )
+    return ProfileOutcome(board.name, board.core, counts.total, layers)
+
+
+def _kernel(graph: IntegerGraph, name: str, core: str) -> str:
+    op = graph.op(name)
+    if isinstance(op, QConv2d):
+        return select(conv_case(graph, op), core).function
+    return type(op).__name__.removeprefix("Q").lower()
+
+
+def _macs(graph: IntegerGraph, name: str) -> int:
+    op = graph.op(name)
+    if not isinstance(op, QConv2d):
+        return 0
+    height, width, _ = op.output.shape
+    return height * width * int(op.weight.size)
+
+
+def emit(
+    path: Path | None, board_name: str, out: Path | None = None, *, prefix: str = "model", build: bool = True
+) -> EmitOutcome:
+    """Write the C project, build it for the board and measure it. Nothing is written when building fails.
+
+    Raises:
+        UsageError, DataError, ModelError: no such run or board, bad prefix, foreign folder, damaged files.
+        LimitError: the image exceeds the board; the text names section, region and bytes.
+        ToolchainError: a compiler is missing or failed.
+    """
+    raise NotImplementedError
