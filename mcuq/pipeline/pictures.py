@@ -1,0 +1,93 @@
+"""Pictures and the report of a run, written into its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mcuq.ir.container import write_atomic
+from mcuq.ir.integer import IntegerGraph
+from mcuq.ir.plans import BitPlan
+from mcuq.pipeline.runs import RunFolder
+from mcuq.plan.memory import plan_memory
+from mcuq.report import (
+    EpochPoint,
+    Fact,
+    Picture,
+    bits_picture,
+    curves_picture,
+    html_report,
+    layer_rows,
+    memory_picture,
+)
+
+STAGES = {"float": "float", "qat": "quantized"}
+
+
+def write(
+    run: RunFolder,
+    plan: BitPlan,
+    graph: IntegerGraph,
+    core: str,
+    epochs: Sequence[Any] = (),
+    facts: Sequence[Fact] = (),
+    instructions: Mapping[str, int] | None = None,
+) -> tuple[str, ...]:
+    """``bits.png``, ``memory.png``, ``curves.png`` (when there are ``epochs``) and ``report.html``.
+
+    Args:
+        core: whose kernels' scratch the arena holds. epochs: ``EpochResult`` of the training loops.
+
+    Returns:
+        Paths of the pictures; empty without matplotlib.
+    """
+    drawn = draw(plan, graph, core, epochs)
+    for name, picture in drawn.items():
+        write_atomic(run.path / f"{name}.png", picture.png)
+    old = run.path / "curves.png"
+    shown = list(drawn.values())
+    if "curves" not in drawn and old.exists():
+        shown.append(Picture("Loss and accuracy by epoch", old.read_bytes()))
+    settings = run.record().get("settings", {})
+    title = f"{settings.get('model', {}).get('name', 'network')} on {settings.get('data', 'data')}"
+    page = html_report(title, run.path.name, command(settings), facts, shown, layer_rows(graph, instructions))
+    write_atomic(run.path / "report.html", page.encode())
+    return tuple(str(run.path / f"{name}.png") for name in drawn)
+
+
+def draw(plan: BitPlan, graph: IntegerGraph, core: str, epochs: Sequence[Any] = ()) -> dict[str, Picture]:
+    """The pictures by name; none without matplotlib."""
+    try:
+        import matplotlib  # noqa: F401  # pyright: ignore[reportUnusedImport]
+    except ModuleNotFoundError:
+        return {}
+    memory = plan_memory(graph, core)
+    bits = {op.name: op.output.bits for op in graph}
+    drawn = {
+        "bits": Picture("Bits of every tensor", bits_picture(plan)),
+        "memory": Picture("The arena over time", memory_picture(memory, bits, plan.limits.ram or None)),
+    }
+    if epochs:
+        points = [EpochPoint(STAGES[e.phase], e.loss, e.train_accuracy, e.accuracy) for e in epochs]
+        drawn["curves"] = Picture("Loss and accuracy by epoch", curves_picture(points))
+    return drawn
+
+
+def command(settings: Mapping[str, Any]) -> str:
+    """The command line that makes the run again."""
+    model, choice = settings.get("model", {}), settings.get("choice", {})
+    words = ["mcuq train"]
+    flat = {
+        "model": model.get("name"),
+        "width": model.get("width") if model.get("width") != 1.0 else None,
+        "resolution": model.get("resolution"),
+        "data": settings.get("data"),
+        **{k.replace("_", "-"): v for k, v in choice.items() if v is not None and (k, v) != ("sensitivity", "kl")},
+        **{
+            k.replace("_", "-"): settings.get(k)
+            for k in ("epochs", "float_epochs", "quant_type", "fold_type", "fold_delay", "batch_size", "lr", "optimizer")
+        },
+        "seed": settings.get("seed") or None,
+    }
+    words += [f"--{key} {value}" for key, value in flat.items() if value is not None]
+    return " ".join(words)
