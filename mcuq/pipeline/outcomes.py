@@ -29,14 +29,17 @@ class SolveOutcome:
     plan: BitPlan
     shapes: dict[str, str]
     file: str
+    message: str = ""
 
     def document(self) -> dict[str, Any]:
         plan = self.plan
+        solved = plan.status != "INFEASIBLE"
         return {
             "status": plan.status,
             "method": plan.method,
-            "objective": plan.objective,
-            "bound": plan.bound,
+            "message": self.message,
+            "objective": plan.objective if solved else None,
+            "bound": plan.bound if solved else None,
             "flash": _used(plan.flash_used, plan.limits.flash),
             "ram": _used(plan.ram_used, plan.limits.ram),
             "tensors": [
@@ -47,6 +50,9 @@ class SolveOutcome:
 
     def show(self, console: Console) -> None:
         plan = self.plan
+        if plan.status == "INFEASIBLE":
+            console.print(f"INFEASIBLE: {self.message}", markup=False)
+            return
         table = Table(title=f"Bits by {plan.method}: {plan.status}")
         for column in ("layer", "output", "w bits", "w bytes", "a bits", "a bytes"):
             table.add_column(column, justify="left" if column in ("layer", "output") else "right")

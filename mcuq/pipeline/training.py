@@ -26,7 +26,7 @@ from mcuq.pipeline.progress import TrainingBar
 from mcuq.pipeline.runs import RunFolder, claim_run, new_run_path, remember
 from mcuq.pipeline.settings import BitChoice, ModelSpec, TrainSettings
 from mcuq.plan import rules
-from mcuq.plan.exact import plan_bits, solve as solve_exact
+from mcuq.plan.exact import solve as solve_exact
 from mcuq.reference.integer import run_outputs
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ CALIBRATION = 512
 """Training images on which sensitivity is measured."""
 KEPT_TEST_BYTES = 64 << 20
 """Of held-out samples that a run keeps for ``verify``."""
+UNLIMITED = Limits(flash=1 << 31, ram=1 << 31)
 TORCH_NEEDED = "this needs torch: pip install 'mcuq[train]'"
 
 
@@ -63,18 +64,24 @@ def solve(spec: ModelSpec, choice: BitChoice, out: Path, *, seed: int = 0) -> So
         raise UsageError("solve needs limits: --mem-constraint FLASH,RAM or --board NAME")
     module, shape = _module(spec, None, seed)
     graph = captured(module, shape, None)
-    plan = choose(graph, choice, limits, _sensitivity(graph, "data-free", None))
-    if plan.status != "INFEASIBLE":
-        save_bits(plan, out)
-    return _solved(plan, graph, str(out) if plan.status != "INFEASIBLE" else "")
+    try:
+        plan = choose(graph, choice, limits, _sensitivity(graph, "data-free", None))
+    except InfeasibleError as error:
+        return _infeasible(error, choice, limits)
+    save_bits(plan, out)
+    return _solved(plan, graph, str(out))
+
+
+def _infeasible(error: InfeasibleError, choice: BitChoice, limits: Limits) -> SolveOutcome:
+    """A document of status INFEASIBLE: least bytes needed where they exceed the limit, and the text."""
+    flash = limits.flash + getattr(error, "missing_flash", 0)
+    ram = limits.ram + getattr(error, "missing_ram", 0)
+    plan = BitPlan((), "INFEASIBLE", 0.0, 0.0, flash, ram, limits, choice.mixed or "exact")
+    return SolveOutcome(plan, {}, "", str(error))
 
 
 def choose(graph: Graph, choice: BitChoice, limits: Limits, sensitivity: Sensitivity) -> BitPlan:
-    """Bits of every tensor by the method of ``choice``.
-
-    Raises:
-        InfeasibleError: by a rule of the paper; the exact solver returns a plan of status INFEASIBLE.
-    """
+    """Bits of every tensor by the method of ``choice``. Raises InfeasibleError naming tensors and missing bytes."""
     if choice.mixed in ("MixPL", "MixPC"):
         return rules.mixed(graph, limits, choice.mixed, sensitivity=sensitivity)
     return solve_exact(graph, sensitivity, limits, choice.core)
@@ -209,15 +216,19 @@ def train(
 
 def _refuse_infeasible(graph: Graph, choice: BitChoice, limits: Limits) -> None:
     """Raise InfeasibleError now instead of after the float training; untrained weights have the same sizes."""
-    quick = replace(choice, sensitivity="data-free")
-    plan = choose(graph, quick, limits, _sensitivity(graph, "data-free", None))
-    if plan.status == "INFEASIBLE":
-        raise InfeasibleError(infeasible_text(plan))
+    choose(graph, choice, limits, _sensitivity(graph, "data-free", None))
 
 
-def infeasible_text(plan: BitPlan) -> str:
-    """What a plan of status INFEASIBLE says to people."""
-    return plan.reason or "the limits cannot be met"
+def uniform(graph: Graph, weight_bits: int, act_bits: int, limits: Limits | None, core: str) -> BitPlan:
+    """One width for weights and one for activations; input, output and the weights of both ends have 8 bits."""
+    from mcuq.quant.sensitivity import measured_activations
+
+    sensitivity = _sensitivity(graph, "data-free", None)
+    pins = {f"{op.name}.weight": weight_bits for op in graph.convs[1:-1]}
+    pins |= {f"{op.name}.weight": 8 for op in (graph.convs[0], graph.convs[-1])}
+    pins |= {name: act_bits for name, allowed in measured_activations(graph).items() if act_bits in allowed}
+    plan = solve_exact(graph, sensitivity, limits or UNLIMITED, core, pins=pins)
+    return replace(plan, method=f"uniform {weight_bits}/{act_bits}")
 
 
 def _clear(run: RunFolder) -> None:
@@ -289,12 +300,10 @@ def _bits(
     if choice.bits is not None:
         plan = load_bits(choice.bits, graph)
     elif limits is None or choice.weight_bits is not None or choice.act_bits is not None:
-        plan = plan_bits(graph, choice.weight_bits or 4, choice.act_bits or 4, limits, choice.core)
+        plan = uniform(graph, choice.weight_bits or 4, choice.act_bits or 4, limits, choice.core)
     else:
         bar.stage(f"measuring sensitivity ({choice.sensitivity}) and solving for bits")
         plan = choose(graph, choice, limits, _sensitivity(graph, choice.sensitivity, dataset))
-        if plan.status == "INFEASIBLE":
-            raise InfeasibleError(infeasible_text(plan))
     save_bits(plan, run.bits)
     return plan
 
