@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 CALIBRATION = 512
 """Training images on which sensitivity is measured."""
+DEMO_BOARD = "stm32f4"
+DEMO_LIMITS = "40000,4000"
+"""Flash and RAM in bytes: an all-8-bit network of the demo needs more of both."""
 KEPT_TEST_BYTES = 64 << 20
 """Of held-out samples that a run keeps for ``verify``."""
 UNLIMITED = Limits(flash=1 << 31, ram=1 << 31)
@@ -256,7 +259,11 @@ def _train_float(prepared: Prepared, settings: TrainSettings, run: RunFolder, ba
         loops.train_float(module, dataset, config, progress=bar, checkpoint=folder, resume=going_on)
     module.eval()
     save_weights(module, run.float_weights)
-    return loops.float_accuracy(module, dataset, device=settings.device)
+
+    def scores(images: Any) -> Any:
+        return module(loops.real_inputs(images, dataset.normalization))
+
+    return loops.evaluate(scores, dataset.x_test, dataset.y_test, device=settings.device)
 
 
 def _float_epochs(settings: TrainSettings, dataset: Dataset) -> int:
@@ -389,3 +396,17 @@ def _plain(settings: TrainSettings) -> dict[str, Any]:
         return str(value) if isinstance(value, Path) else value
 
     return plain(asdict(settings))
+
+
+def demo(out: Path, *, seed: int = 0, console: Console | None = None) -> DemoOutcome:
+    """Handwritten digits on a Cortex-M under limits that 8 bits cannot meet, to the last table.
+
+    Raises what the stages raise.
+    """
+    choice = BitChoice(mem_constraint=DEMO_LIMITS, board=DEMO_BOARD)
+    settings = TrainSettings(ModelSpec("resnet_tiny"), "digits", choice, seed=seed)
+    trained = train(settings, out, console=console)
+    emitted = deploy.emit(out, DEMO_BOARD)
+    verified = deploy.verify(out, f"qemu:{DEMO_BOARD}", console=console)
+    profiled = deploy.profile(out, DEMO_BOARD)
+    return pictures.conclude(RunFolder(out), DemoOutcome(trained, emitted, verified, profiled, ()))
