@@ -1,0 +1,5 @@
+"""``python -m mcuq``."""
+
+from mcuq.cli import main
+
+main()

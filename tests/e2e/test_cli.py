@@ -1,0 +1,222 @@
+"""The commands as users type them: documents, exit codes, error texts, nothing half written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.e2e.conftest import call
+
+pytestmark = pytest.mark.xdist_group("e2e")
+
+
+def test_lists_are_json(mcuq: Any) -> None:
+    boards = mcuq("boards", "--json").document["boards"]
+    assert {"stm32h7", "stm32f4", "rp2040", "mps3-an547", "microbit"} <= {b["name"] for b in boards}
+    names = {m["name"] for m in mcuq("models", "--json").document["models"]}
+    assert {"mobilenet_v1", "mobilenet_v2", "resnet8", "ds_cnn", "autoencoder", "lenet", "toynet"} <= names
+
+
+def test_doctor_finds_the_compilers(mcuq: Any) -> None:
+    result = mcuq("doctor", "--json")
+    assert result.code == 0
+    assert all(row["cure"] == "" for row in result.document["findings"] if row["found"])
+
+
+def test_help_of_every_command(mcuq: Any) -> None:
+    for command in ("train", "solve", "emit", "verify", "profile", "boards", "models", "doctor", "demo"):
+        result = mcuq(command, "--help")
+        assert result.code == 0
+        assert "--json" in result.out
+
+
+def test_solve_by_the_papers_rule(mcuq: Any) -> None:
+    """arXiv 1905.13082: MobileNetV1 1.0 at 224 in 2,048,000 and 512,000 bytes."""
+    words = ("solve", "--model", "mobilenet_v1", "--resolution", "224", "--mem-constraint", "[2048000,512000]")
+    result = mcuq(*words, "--mixed", "MixPL", "--json")
+    assert result.code == 0
+    document = result.document
+    weights = "".join(str(t["bits"]) for t in document["tensors"] if t["kind"] == "weight")
+    assert weights == "8888888888888848484848884822"
+    assert document["flash"] == {"used": 1939504, "limit": 2048000}
+    assert document["ram"] == {"used": 401408, "limit": 512000}
+    assert json.loads(Path("bits.json").read_text())["tensors"]
+
+
+def test_solve_exactly(mcuq: Any) -> None:
+    words = ("solve", "--model", "resnet8", "--mem-constraint", "60000,40000", "--json")
+    result = mcuq(*words)
+    assert result.code == 0
+    document = result.document
+    assert document["status"] == "OPTIMAL"
+    assert document["objective"] == document["bound"]
+    assert document["flash"]["used"] <= 60000 and document["ram"]["used"] <= 40000
+    assert mcuq(*words).document == document
+
+
+def test_limits_that_cannot_be_met(mcuq: Any) -> None:
+    result = mcuq("solve", "--model", "resnet8", "--mem-constraint", "9000,4000", "--json")
+    assert result.code == 1
+    document = result.document
+    assert document["status"] == "INFEASIBLE"
+    assert "flash of 9000 bytes cannot hold" in document["message"]
+    assert "too many" in document["message"]
+    assert document["flash"]["used"] > 9000 and document["ram"]["used"] > 4000
+    assert not Path("bits.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["solve", "--model", "resnet9", "--mem-constraint", "1,1"], "resnet8"),
+        (["solve", "--model", "resnet8"], "solve needs limits: --mem-constraint FLASH,RAM or --board NAME"),
+        (["solve", "--model", "resnet8", "--board", "stm32h8"], "unknown board 'stm32h8'; did you mean stm32h7"),
+        (["solve", "--model", "resnet8", "--mem-constraint", "1"], "write FLASH,RAM"),
+        (["train", "--mixed", "magic"], "--mixed 'magic' is unknown; use exact, MixPL, MixPC"),
+        (["train", "--weight-bits", "3"], "--weight-bits 3 is not possible; use 8, 4 or 2"),
+        (["train", "--weight-bits", "4", "--mixed", "exact"], "contradict each other"),
+        (["train", "--data", "nowhere.npz"], "nowhere.npz"),
+        (["train", "--model", "no_such_module:build"], "cannot import no_such_module"),
+        (["verify"], "no RUN given and no run was trained from this folder"),
+        (["verify", "missing"], "missing is not a folder"),
+        (["emit", "."], "has no run.json; make one with 'mcuq train'"),
+    ],
+)
+def test_bad_input_is_answered(mcuq: Any, arguments: list[str], words: str) -> None:
+    result = mcuq(*arguments)
+    assert result.code == 2
+    assert words in result.words
+    assert "Traceback" not in result.err
+    assert not Path("runs").exists() and not Path("bits.json").exists()
+
+
+def test_train_refuses_impossible_limits_before_training(mcuq: Any) -> None:
+    result = mcuq("train", "--mem-constraint", "5000,900", "--out", "run")
+    assert result.code == 1
+    assert "flash of 5000 bytes cannot hold" in result.words
+    assert not Path("run").exists()
+
+
+def test_an_operator_we_do_not_have(mcuq: Any) -> None:
+    Path("odd_net.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        return torch.erfinv(torch.fft.fft(x).real)\n"
+    )
+    result = mcuq("train", "--model", "odd_net:Net", "--data", "digits", "--out", "run")
+    assert result.code == 2
+    assert "erfinv" in result.words and "odd_net.py" in result.words
+    assert not Path("run").exists()
+
+
+def test_nan_weights_name_the_layer(mcuq: Any) -> None:
+    Path("nan_net.py").write_text(
+        "import torch\n"
+        "def build():\n"
+        "    net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 10))\n"
+        "    net[0].weight.data[1, 0, 0, 0] = float('nan')\n"
+        "    return net\n"
+    )
+    result = mcuq("train", "--model", "nan_net:build", "--data", "digits", "--out", "run")
+    assert result.code == 2
+    assert "NaN" in result.words and "0" in result.words
+    assert not Path("run").exists()
+
+
+def test_foreign_folder_is_left_alone(mcuq: Any) -> None:
+    Path("mine").mkdir()
+    Path("mine/thesis.txt").write_text("years of work")
+    result = mcuq("train", "--out", "mine")
+    assert result.code == 2
+    assert "holds files that are not mcuq's" in result.words
+    assert [p.name for p in Path("mine").iterdir()] == ["thesis.txt"]
+
+
+def test_run_has_everything(trained: Path) -> None:
+    names = {p.name for p in trained.iterdir()}
+    expected = {"run.json", "bits.json", "model.mcuq", "float.safetensors", "test.npz", "report.html"}
+    assert expected <= names
+    assert {"bits.png", "memory.png", "curves.png"} <= names
+    record = json.loads((trained / "run.json").read_text())
+    assert record["finished"] and record["accuracy"]["float"] > 0.9 and record["accuracy"]["oracle"] > 0.85
+
+
+def test_emit_verify_profile(mcuq: Any, trained: Path) -> None:
+    emitted = mcuq("emit", str(trained), "--board", "stm32f4", "--out", "c", "--json").document
+    assert emitted["flash"]["measured"] <= 34000 + 8000
+    assert emitted["ram"]["promised"] == emitted["ram"]["measured"]
+    assert emitted["stack"]["bound"] > 0
+    assert (Path("c") / "README.md").exists() and set(emitted["files"]) == {
+        str(p.relative_to("c")) for p in Path("c").rglob("*") if p.is_file() and p.name != "mcuq-files.txt"
+    }
+    for target, samples in (("host", 450), ("qemu:mps2-an386", 60)):
+        verified = mcuq("verify", str(trained), "--target", target, "--samples", str(samples), "--json").document
+        assert verified["mismatching_bytes"] == 0 and verified["compared_bytes"] == 10 * samples
+        assert verified["accuracy"]["device"] == verified["accuracy"]["oracle"] > 0.85
+    first = mcuq("profile", str(trained), "--board", "stm32f4", "--json").document
+    assert first == mcuq("profile", str(trained), "--board", "stm32f4", "--json").document
+    assert first["core"] == "cortex-m4"
+    assert first["instructions"] >= sum(layer["macs"] for layer in first["layers"]) / 4
+    assert abs(sum(layer["instructions"] for layer in first["layers"]) / first["instructions"] - 1) < 0.02
+
+
+def test_an_image_too_large_for_the_board(mcuq: Any, trained: Path) -> None:
+    small = Path("small.toml")
+    text = (Path(__file__).parents[2] / "boards" / "microbit.toml").read_text()
+    small.write_text(text.replace('"256KiB"', '"16KiB"').replace('name = "microbit"', 'name = "small"'))
+    result = mcuq("emit", str(trained), "--board", "small.toml", "--out", "c")
+    assert result.code == 1
+    assert "bytes are missing" in result.words and "region" in result.words
+    assert not Path("c").exists()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "hostile name"])
+def test_damaged_model_files(capsys: Any, tmp_path: Path, trained: Path, damage: str) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    data = bytearray((run / "model.mcuq").read_bytes())
+    if damage == "truncated":
+        data = data[: len(data) // 2]
+    elif damage == "flipped":
+        data[40] ^= 0xFF
+    else:
+        name = json.loads((run / "bits.json").read_text())["tensors"][1]["layer"].encode()
+        hostile = b"*/x;\\"[: len(name)].ljust(len(name), b"/")
+        data = bytearray(bytes(data).replace(b'"' + name + b'"', b'"' + hostile + b'"').replace(name, hostile))
+    (run / "model.mcuq").write_bytes(bytes(data))
+    result = call(capsys, "emit", str(run), "--board", "stm32f4", "--out", str(tmp_path / "c"))
+    if damage == "hostile name":
+        # Names are data: a name that survives the format's checks must still not reach the C sources.
+        sources = b"".join(p.read_bytes() for p in (tmp_path / "c").rglob("*.[ch]")) if result.code == 0 else b""
+        assert result.code in (0, 2) and b"*/x;" not in sources
+    else:
+        assert result.code == 2
+        assert "model.mcuq" in result.words
+        assert not (tmp_path / "c").exists()
+
+
+def test_a_user_writes_a_model_and_data(mcuq: Any) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (120, 6, 6, 2), dtype=np.uint8)
+    y = (x[:, :3].mean((1, 2, 3)) > x[:, 3:].mean((1, 2, 3))).astype(np.int64)
+    np.savez("own.npz", x_train=x[:90], y_train=y[:90], x_test=x[90:], y_test=y[90:])
+    Path("own_net.py").write_text(
+        "import torch.nn as nn\n"
+        "def build():\n"
+        "    return nn.Sequential(nn.Conv2d(2, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(),\n"
+        "                         nn.MaxPool2d(2), nn.Flatten(), nn.Linear(54, 2))\n"
+    )
+    words = ["--model", "own_net:build", "--data", "own.npz", "--float-epochs", "2", "--epochs", "1"]
+    result = mcuq("train", *words, "--json")
+    assert result.code == 0, result.err
+    assert result.document["run"].startswith("runs/")
+    bits = {(t["layer"], t["kind"]): t["bits"] for t in result.document["plan"]["tensors"]}
+    assert set(bits.values()) <= {8, 4}
+    verified = mcuq("verify", "--json").document
+    assert verified["mismatching_bytes"] == 0 and verified["samples"] == 30
