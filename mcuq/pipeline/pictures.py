@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mcuq.ir.container import write_atomic
+from mcuq.ir.files import load_integer
 from mcuq.ir.integer import IntegerGraph
 from mcuq.ir.plans import BitPlan
+from mcuq.pipeline.outcomes import DemoOutcome
 from mcuq.pipeline.runs import RunFolder
 from mcuq.plan.memory import plan_memory
 from mcuq.report import (
@@ -91,3 +94,21 @@ def command(settings: Mapping[str, Any]) -> str:
     }
     words += [f"--{key} {value}" for key, value in flat.items() if value is not None]
     return " ".join(words)
+
+
+def conclude(run: RunFolder, demo: DemoOutcome) -> DemoOutcome:
+    """Write the report again with what the device showed; returns the outcome with its pictures' paths."""
+    graph, _ = load_integer(run.model)
+    plan = demo.train.solve.plan
+    accuracy = {**demo.train.accuracy, "device": demo.verify.accuracy["device"]}
+    facts = [Fact(f"accuracy, {name}", f"{100 * (value or 0):.2f} %") for name, value in accuracy.items()]
+    facts += [
+        Fact("output bytes that differ", str(demo.verify.mismatching_bytes), f"of {demo.verify.compared_bytes:,}"),
+        Fact("flash measured", f"{demo.emit.flash[1]:,}", f"promised {demo.emit.flash[0]:,}"),
+        Fact("RAM measured", f"{demo.emit.ram[1]:,}", f"promised {demo.emit.ram[0]:,}"),
+        Fact("instructions", f"{demo.profile.instructions:,}", f"{demo.profile.core}, QEMU"),
+    ]
+    counts = {layer.name: layer.instructions for layer in demo.profile.layers}
+    write(run, plan, graph, demo.profile.core, facts=facts, instructions=counts)
+    drawn = sorted(str(path) for path in run.path.glob("*.png"))
+    return replace(demo, pictures=tuple(drawn))

@@ -104,6 +104,7 @@ class RunFolder:
 
 def remember(run: RunFolder) -> None:
     """Make ``run`` the one that commands without RUN take."""
+    RUNS.mkdir(exist_ok=True)
     write_atomic(RUNS / LATEST, (str(run.path.resolve()) + "\n").encode())
 
 
