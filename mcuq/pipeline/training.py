@@ -26,7 +26,6 @@ from mcuq.pipeline.progress import TrainingBar
 from mcuq.pipeline.runs import RunFolder, claim_run, new_run_path, remember
 from mcuq.pipeline.settings import BitChoice, ModelSpec, TrainSettings
 from mcuq.plan import rules
-from mcuq.plan.exact import solve as solve_exact
 from mcuq.reference.integer import run_outputs
 
 if TYPE_CHECKING:
@@ -87,6 +86,8 @@ def choose(graph: Graph, choice: BitChoice, limits: Limits, sensitivity: Sensiti
     """Bits of every tensor by the method of ``choice``. Raises InfeasibleError naming tensors and missing bytes."""
     if choice.mixed in ("MixPL", "MixPC"):
         return rules.mixed(graph, limits, choice.mixed, sensitivity=sensitivity)
+    from mcuq.plan.exact import solve as solve_exact
+
     return solve_exact(graph, sensitivity, limits, choice.core)
 
 
@@ -224,6 +225,7 @@ def _refuse_infeasible(graph: Graph, choice: BitChoice, limits: Limits) -> None:
 
 def uniform(graph: Graph, weight_bits: int, act_bits: int, limits: Limits | None, core: str) -> BitPlan:
     """One width for weights and one for activations; input, output and the weights of both ends have 8 bits."""
+    from mcuq.plan.exact import solve as solve_exact
     from mcuq.quant.sensitivity import measured_activations
 
     sensitivity = _sensitivity(graph, "data-free", None)
