@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +11,25 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from mcuq.build.run import count
+from mcuq.build.sizes import measure
+from mcuq.build.write import write_project
+from mcuq.emit.project import emit_project
 from mcuq.errors import UsageError
 from mcuq.ir.files import load_integer
 from mcuq.ir.integer import IntegerGraph, QConv2d
+from mcuq.ir.sources import TestVector
 from mcuq.parity import built, compare_outputs
 from mcuq.pipeline.outcomes import EmitOutcome, ProfiledLayer, ProfileOutcome, VerifyOutcome
 from mcuq.pipeline.runs import RunFolder, find_run
 from mcuq.plan.memory import plan_memory
 from mcuq.reference.integer import run_outputs
 from mcuq.target.board import Board, load_board
-from mcuq.target.cost import conv_case
-from mcuq.target.kernels import select
+from mcuq.target.footprint import footprint
+from mcuq.target.runtime import conv_kernel
 
 DEFAULT_MACHINE = "mps2-an500"
+VECTORS = 3
+"""Samples in an emitted project's self-test."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,7 +124,7 @@ def profile(path: Path | None, board_name: str) -> ProfileOutcome:
 def _kernel(graph: IntegerGraph, name: str, core: str) -> str:
     op = graph.op(name)
     if isinstance(op, QConv2d):
-        return select(conv_case(graph, op), core).function
+        return conv_kernel(op, graph, core).function
     return type(op).__name__.removeprefix("Q").lower()
 
 
@@ -140,4 +146,31 @@ def emit(
         LimitError: the image exceeds the board; the text names section, region and bytes.
         ToolchainError: a compiler is missing or failed.
     """
-    raise NotImplementedError
+    loaded, board = load(path), load_board(board_name)
+    x, _ = loaded.run.read_test()
+    plan = plan_memory(loaded.graph, board.core)
+    files = emit_project(loaded.graph, plan, board, prefix=prefix, vectors=_vectors(loaded.graph, x[:VECTORS]))
+    folder = out or loaded.run.path / f"c-{board.name}"
+    sizes = measure(files, loaded.graph, plan, board, prefix=prefix) if build else None
+    write_project(files, folder)
+    promise = footprint(loaded.graph, plan, board.core)
+    items = (
+        [(i.name, i.promised, i.measured) for i in sizes.items]
+        if sizes
+        else [(f.name, getattr(promise, f.name), None) for f in fields(promise)]
+    )
+    return EmitOutcome(
+        folder=str(folder),
+        board=board.name,
+        files=tuple(file.path for file in files),
+        flash=sizes.flash if sizes else (promise.flash, None),
+        ram=sizes.ram if sizes else (promise.ram, None),
+        stack=sizes.stack_bound if sizes else None,
+        items=tuple(items),
+    )
+
+
+def _vectors(graph: IntegerGraph, x: NDArray[Any]) -> tuple[TestVector, ...]:
+    """Inputs of the project's self-test with the oracle's outputs."""
+    outputs = run_outputs(graph, x)
+    return tuple(TestVector(image, tuple(outputs[name][i] for name in graph.outputs)) for i, image in enumerate(x))

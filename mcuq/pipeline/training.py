@@ -29,8 +29,6 @@ from mcuq.plan import rules
 from mcuq.reference.integer import run_outputs
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from mcuq.quant import QuantOp
 
 CALIBRATION = 512
@@ -48,7 +46,7 @@ TORCH_NEEDED = "this needs torch: pip install 'mcuq[train]'"
 class Prepared:
     """A module, its data and its fused graph, checked before anything long starts."""
 
-    module: nn.Module
+    module: Any
     dataset: Dataset
     graph: Graph
 
@@ -91,7 +89,7 @@ def choose(graph: Graph, choice: BitChoice, limits: Limits, sensitivity: Sensiti
     return solve_exact(graph, sensitivity, limits, choice.core)
 
 
-def captured(module: nn.Module, shape: tuple[int, ...], normalization: Normalization | None) -> Graph:
+def captured(module: Any, shape: tuple[int, ...], normalization: Normalization | None) -> Graph:
     """The fused, verified float graph of ``module``."""
     try:
         from mcuq.frontend.torch import capture
@@ -135,7 +133,7 @@ def _fitted(dataset: Dataset, spec: ModelSpec) -> Dataset:
     return data.fit(dataset, (height, width, channels))
 
 
-def _module(spec: ModelSpec, dataset: Dataset | None, seed: int) -> tuple[nn.Module, tuple[int, ...]]:
+def _module(spec: ModelSpec, dataset: Dataset | None, seed: int) -> tuple[Any, tuple[int, ...]]:
     """The module and the shape of its input."""
     try:
         from mcuq import zoo
@@ -166,7 +164,7 @@ def _module(spec: ModelSpec, dataset: Dataset | None, seed: int) -> tuple[nn.Mod
     return module, dataset.input_shape
 
 
-def _load_weights(module: nn.Module, path: Path) -> None:
+def _load_weights(module: Any, path: Path) -> None:
     """Load trained float weights. Raises UsageError or ModelError naming what does not fit."""
     from mcuq.quant.weights_file import load_weights
 
