@@ -115,7 +115,9 @@ def profile(path: Path | None, board_name: str) -> ProfileOutcome:
     with built(graph, plan_memory(graph, board.core), board) as image:
         counts = count(image, x[0])
     layers = tuple(
-        ProfiledLayer(name, _kernel(graph, name, board.core), instructions, _macs(graph, name), graph.tensor(name).bytes)
+        ProfiledLayer(
+            name, _kernel(graph, name, board.core), instructions, _macs(graph, name), graph.tensor(name).bytes
+        )
         for name, instructions in counts.operators
     )
     return ProfileOutcome(board.name, board.core, counts.total, layers)

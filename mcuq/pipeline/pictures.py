@@ -88,7 +88,16 @@ def command(settings: Mapping[str, Any]) -> str:
         **{k.replace("_", "-"): v for k, v in choice.items() if v is not None and (k, v) != ("sensitivity", "kl")},
         **{
             k.replace("_", "-"): settings.get(k)
-            for k in ("epochs", "float_epochs", "quant_type", "fold_type", "fold_delay", "batch_size", "lr", "optimizer")
+            for k in (
+                "epochs",
+                "float_epochs",
+                "quant_type",
+                "fold_type",
+                "fold_delay",
+                "batch_size",
+                "lr",
+                "optimizer",
+            )
         },
         "seed": settings.get("seed") or None,
     }

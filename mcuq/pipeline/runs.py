@@ -1,12 +1,12 @@
 """The folder a training leaves behind and the other commands take.
 
-    run.json          how the run was made and what came of it
-    float.safetensors the trained float network
-    bits.json         bits of every tensor, hand-editable
-    checkpoint/       state to resume quantization-aware training from
-    model.mcuq        the integer network
-    test.npz          held-out samples: x uint8 [N, H, W, C], y int64 [N]
-    log.csv, *.png, report.html
+run.json          how the run was made and what came of it
+float.safetensors the trained float network
+bits.json         bits of every tensor, hand-editable
+checkpoint/       state to resume quantization-aware training from
+model.mcuq        the integer network
+test.npz          held-out samples: x uint8 [N, H, W, C], y int64 [N]
+log.csv, *.png, report.html
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import fcntl
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,19 +86,23 @@ class RunFolder:
             with np.load(self.test, allow_pickle=False) as data:
                 return data["x"], data["y"]
         except FileNotFoundError:
-            raise DataError(f"{self.test} is missing: the training has not finished; run it again with --resume") from None
+            raise DataError(
+                f"{self.test} is missing: the training has not finished; run it again with --resume"
+            ) from None
         except (ValueError, KeyError, OSError, EOFError) as error:
             raise DataError(f"{self.test} is damaged: {error}; train again or restore it") from error
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> Generator[None]:
         """Hold the folder for one process. Raises UsageError when another one has it."""
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / ".lock").open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise UsageError(f"{self.path} is in use by another mcuq process; wait for it or choose another --out") from None
+                raise UsageError(
+                    f"{self.path} is in use by another mcuq process; wait for it or choose another --out"
+                ) from None
             yield
 
 
@@ -114,7 +118,9 @@ def find_run(path: Path | None) -> RunFolder:
         try:
             path = Path((RUNS / LATEST).read_text(encoding="utf-8").strip())
         except FileNotFoundError:
-            raise UsageError("no RUN given and no run was trained from this folder; name one, or start with 'mcuq train'") from None
+            raise UsageError(
+                "no RUN given and no run was trained from this folder; name one, or start with 'mcuq train'"
+            ) from None
     if not path.is_dir():
         raise UsageError(f"{path} is not a folder; give the --out folder of an 'mcuq train'")
     run = RunFolder(path)

@@ -52,7 +52,9 @@ class BitChoice:
             if value not in (None, 8, 4, 2):
                 raise UsageError(f"{name} {value} is not possible; use 8, 4 or 2")
         fixed = self.weight_bits is not None or self.act_bits is not None
-        ways = [n for n, on in (("--mixed", self.mixed), ("--weight-bits/--act-bits", fixed), ("--bits", self.bits)) if on]
+        ways = [
+            n for n, on in (("--mixed", self.mixed), ("--weight-bits/--act-bits", fixed), ("--bits", self.bits)) if on
+        ]
         if len(ways) > 1:
             raise UsageError(f"{' and '.join(ways)} contradict each other; give one")
         if self.mixed is not None and self.limits() is None:

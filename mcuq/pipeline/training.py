@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from rich.console import Console
 
 from mcuq.data import Dataset
@@ -355,9 +354,9 @@ def _layer_types(plan: BitPlan) -> list[dict[str, Any]]:
 
 
 def _lowered(op: QuantOp, settings: TrainSettings) -> IntegerGraph:
-    from mcuq.lower import lower
+    from mcuq.lower import lower, remove_dead_channels
 
-    graph = lower(op.generate_deployment_model(), logits_bits=settings.logits)
+    graph = remove_dead_channels(lower(op.generate_deployment_model(), logits_bits=settings.logits))
     verify(graph, Level.INTEGER)
     return graph
 
@@ -383,7 +382,9 @@ def _finish(
     run.write_test(x[:kept], y[:kept])
     save_integer(integer, run.model, {"model": settings.model.name, "data": prepared.dataset.name})
     seconds = time.monotonic() - began
-    run.write_record({"settings": _plain(settings), "finished": True, "accuracy": accuracy, "seconds": round(seconds, 1)})
+    run.write_record(
+        {"settings": _plain(settings), "finished": True, "accuracy": accuracy, "seconds": round(seconds, 1)}
+    )
     return TrainOutcome(str(run.path), _solved(plan, prepared.graph, str(run.bits)), accuracy, seconds)
 
 

@@ -8,7 +8,18 @@ from mcuq.errors import UsageError
 from mcuq.ir.plans import Limits
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|[kKM]i?B?)?")
-_UNITS = {"": 1, "B": 1, "K": 1024, "KI": 1024, "KIB": 1024, "KB": 1000, "M": 1 << 20, "MI": 1 << 20, "MIB": 1 << 20, "MB": 10**6}
+_UNITS = {
+    "": 1,
+    "B": 1,
+    "K": 1024,
+    "KI": 1024,
+    "KIB": 1024,
+    "KB": 1000,
+    "M": 1 << 20,
+    "MI": 1 << 20,
+    "MIB": 1 << 20,
+    "MB": 10**6,
+}
 
 
 def parse_bytes(text: str) -> int:
