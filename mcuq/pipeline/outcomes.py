@@ -66,7 +66,8 @@ class SolveOutcome:
         console.print(table)
         console.print(
             f"objective {plan.objective:.6g} (proved bound {plan.bound:.6g}); "
-            f"flash {plan.flash_used:,} of {plan.limits.flash:,} bytes, ram {plan.ram_used:,} of {plan.limits.ram:,} bytes"
+            f"flash {plan.flash_used:,} of {plan.limits.flash:,} bytes, "
+            f"RAM {plan.ram_used:,} of {plan.limits.ram:,} bytes"
         )
         if self.file:
             console.print(f"bits written to {self.file}", markup=False)

@@ -140,8 +140,8 @@ def claim_run(path: Path, *, resume: bool) -> RunFolder:
         raise UsageError(f"--out {path} holds files that are not mcuq's; choose an empty or new folder")
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe = tempfile.NamedTemporaryFile(dir=path)
-        probe.close()
+        with tempfile.NamedTemporaryFile(dir=path):
+            pass
     except OSError as error:
         raise UsageError(f"--out {path} cannot be written: {error.strerror}; choose another folder") from error
     return run
