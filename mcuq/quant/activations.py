@@ -76,9 +76,9 @@ class ActivationQuantizer(nn.Module):
     def _store(self, scale: float, zero_point: int) -> None:
         self.scale_value.fill_(scale)
 
-    def calibrate(self, values: Tensor) -> None:
-        """Choose the range with the least squared error on ``values`` (a vector of samples)."""
-        self.set_range(*ranges.mse_activation_range(values, self.bits, signed=self.signed))
+    def calibrate(self, values: Tensor, method: str = "mse") -> None:
+        """Choose the range for ``values`` (a vector of samples) by a method of ``ranges.activation_range``."""
+        self.set_range(*ranges.activation_range(values, self.bits, signed=self.signed, method=method))
 
     def bounds(self, clamp: Clamp, step: float) -> tuple[float, float]:
         """Lowest and highest code relative to the zero point under ``clamp``."""
@@ -111,7 +111,7 @@ class Observed(ActivationQuantizer):
         self.register_buffer("low", torch.tensor(0.0))
         self.register_buffer("high", torch.tensor(0.0))
 
-    def calibrate(self, values: Tensor) -> None:
+    def calibrate(self, values: Tensor, method: str = "mse") -> None:
         self._observe(values, 1.0)
 
     def _observe(self, x: Tensor, weight: float) -> None:
@@ -192,7 +192,7 @@ class PactActivation(ActivationQuantizer):
 class ClippedActivation(ActivationQuantizer):
     """``Clipped``: fixed clip at the operator's own clamp, else at 6; signed tensors -6 .. 6."""
 
-    def calibrate(self, values: Tensor) -> None:
+    def calibrate(self, values: Tensor, method: str = "mse") -> None:
         levels = self.qmax - self.qmin
         low = -CLIPPED_TOP if self.signed else 0.0
         step = (CLIPPED_TOP - low) / levels

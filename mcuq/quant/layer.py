@@ -150,7 +150,7 @@ class QuantLayer:
 
     def gain(self) -> Tensor:
         """gamma / sigma [O], ones without batch norm."""
-        return torch.ones(self.shape[0]) if self.norm is None else self.norm.gain()
+        return self.weight.new_ones(self.shape[0]) if self.norm is None else self.norm.gain()
 
     def _fold_gain(self) -> Tensor | None:
         """Gain to fold into the weights, as a column [O, 1, ...]; None when nothing is folded."""
@@ -172,10 +172,16 @@ class QuantLayer:
         self.frozen = True
         self.folded = self.norm is not None and self.config.fold_type == "folding_weights"
 
+    def _follow(self) -> None:
+        """Constant weights (of a batch norm that stands alone) go where the batch norm was moved."""
+        if self.norm is not None and self.weight.device != self.norm.mean.device:
+            self.weight = self.weight.to(self.norm.mean.device)
+
     # -- the two states of the weights --------------------------------------------------------------------
 
     def store(self) -> None:
         """Save the real weights and put fake-quantized ones into the parameter."""
+        self._follow()
         with torch.no_grad():
             self.saved = self.weight.detach().clone()
             # Gradients of earlier batches are done; only this batch's may be transformed by backprop.
@@ -219,6 +225,7 @@ class QuantLayer:
             input_scale: scale of ``x``; the bias is then rounded to the accumulator's grid as on the device.
             training: a batch norm that is not frozen uses and updates batch statistics.
         """
+        self._follow()
         weight = self.weight.view(self.shape)
         if self.norm is not None and training and not self.frozen:
             return self.norm.train_step(conv2d(x, weight, self.bias, self.op.window, self.op.groups))
@@ -248,9 +255,8 @@ class QuantLayer:
         """Integer weights and the affine map after them, from the real weights."""
         real = self.real_weight()
         codes, scale, zero = self.quantizer.export(self.effective(real).reshape(self.shape))
-        outputs = self.shape[0]
         gain = self.gain().double()
-        bias = torch.zeros(outputs, dtype=torch.float64) if self.bias is None else self.bias.detach().double()
+        bias = torch.zeros_like(gain) if self.bias is None else self.bias.detach().double()
         if self.norm is not None:
             bias = bias * gain + self.norm.offset().double()
         return WeightQuant(

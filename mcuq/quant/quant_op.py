@@ -205,7 +205,7 @@ class QuantOp(nn.Module):
         return values
 
     def _conv(self, op: ir.Conv2d, x: Tensor) -> Tensor:
-        scale = self._quantizer[self.owner[op.inputs[0]]].scale() if self.quantize_activations else None
+        scale = self.activation_quantizer(op.inputs[0]).scale() if self.quantize_activations else None
         return self.layers[op.name].forward(x, scale, training=self.training)
 
     def _quantize(self, op: ir.FloatOp, y: Tensor) -> Tensor:
@@ -230,10 +230,11 @@ class QuantOp(nn.Module):
 
     # -- ranges -------------------------------------------------------------------------------------------
 
-    def calibrate(self, batches: Iterable[Tensor]) -> None:
-        """Choose activation ranges with the least squared error on ``batches`` of inputs; weights stay real.
+    def calibrate(self, batches: Iterable[Tensor], method: str = "mse") -> None:
+        """Choose activation ranges on ``batches`` of inputs of the float network; nothing else changes.
 
-        Batch norms use running statistics; nothing but ranges changes.
+        Args:
+            method: "mse" (least squared error; at 2 bits it decides everything), "percentile" or "minmax".
 
         Raises:
             UsageError: no batch was given.
@@ -254,9 +255,13 @@ class QuantOp(nn.Module):
             raise UsageError("calibrate needs at least one batch")
         for name, quantizer in self._quantizer.items():
             if name != self.graph.input.name or self.normalization is None:
-                quantizer.calibrate(torch.cat(samples[name]))
+                quantizer.calibrate(torch.cat(samples[name]), method)
         if stored:
             self.store_and_quantize()
+
+    def activation_quantizer(self, tensor: str) -> ActivationQuantizer:
+        """The quantizer of ``tensor``'s codes, which other tensors may share. Raises KeyError."""
+        return self._quantizer[self.owner[tensor]]
 
     @property
     def ready(self) -> bool:
@@ -332,4 +337,4 @@ class QuantOp(nn.Module):
             case ir.Argmax():
                 return QuantParams(32, 1.0, 0)
             case _:
-                return self._quantizer[self.owner[op.name]].params()
+                return self.activation_quantizer(op.name).params()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor
 
+from mcuq.errors import UsageError
 from mcuq.numerics import code_range, weight_range
 from mcuq.quant.rounding import round_half_up
 
@@ -139,3 +142,23 @@ def percentile_activation_range(
         return 1.0 / (qmax - qmin), qmin
     step = span / (qmax - qmin)
     return step, min(max(qmin + int((-low / step + 0.5) // 1), qmin), qmax)
+
+
+RangeMethod = Literal["mse", "percentile", "minmax"]
+
+
+def activation_range(values: Tensor, bits: int, *, signed: bool, method: str = "mse") -> tuple[float, int]:
+    """(scale, zero point) for ``values`` by ``method``: least squared error, central 99.95 %, or all of them.
+
+    Raises:
+        UsageError: unknown method.
+    """
+    match method:
+        case "mse":
+            return mse_activation_range(values, bits, signed=signed)
+        case "percentile":
+            return percentile_activation_range(values, bits, signed=signed)
+        case "minmax":
+            return percentile_activation_range(values, bits, signed=signed, fraction=1.0)
+        case _:
+            raise UsageError(f"range method must be {', '.join(get_args(RangeMethod))}, got {method!r}")

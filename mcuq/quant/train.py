@@ -73,9 +73,14 @@ def float_preset(epochs: int) -> TrainConfig:
 
 def qat_preset(epochs: int, bits: int) -> TrainConfig:
     """Defaults for retraining a trained network when ``bits`` is its narrowest tensor (8, 4 or 2)."""
-    lr = {8: 3e-4, 4: 1e-3, 2: 2e-3}[bits]
-    step_lr = {8: 1e-3, 4: 5e-3, 2: 1e-2}[bits]
+    lr = {8: 3e-4, 4: 1e-3, 2: 3e-3}[bits]
+    step_lr = {8: 1e-3, 4: 1e-2, 2: 1e-2}[bits]
     return TrainConfig(epochs, lr=lr, step_lr=step_lr, weight_decay=1e-3)
+
+
+def default_fold_delay(epochs: int) -> int:
+    """Epoch from which batch norms freeze when nobody says: late, so that they follow the quantized weights."""
+    return max(1, round(0.7 * epochs)) if epochs > 1 else 0
 
 
 @dataclass(frozen=True, slots=True)

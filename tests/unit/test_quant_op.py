@@ -13,6 +13,7 @@ from torch import nn  # noqa: E402
 
 from mcuq.errors import UnsupportedError, UsageError  # noqa: E402
 from mcuq.ir.graph import Normalization  # noqa: E402
+from mcuq.ir.plans import BitPlan, Limits, TensorBits  # noqa: E402
 from mcuq.lower.lower import lower  # noqa: E402
 from mcuq.quant import QuantOp  # noqa: E402
 from mcuq.quant.weights import QUANT_TYPES  # noqa: E402
@@ -56,7 +57,8 @@ def pixels(count: int = 16, seed: int = 1) -> torch.Tensor:
 
 
 def make(net: nn.Module, quant_type: str = "PerChannelsSymMSE", bits: int = 8, **options: object) -> QuantOp:
-    options = {"input_shape": (8, 8, 3), "act_bits": bits, "normalization": PIXELS} | options
+    plan = options.pop("plan", None)
+    options = {"input_shape": (8, 8, 3), "act_bits": bits, "normalization": PIXELS, "bits": plan} | options
     return QuantOp(net, quant_type, bits, **options)  # type: ignore[arg-type]
 
 
@@ -262,6 +264,84 @@ def test_pools_share_codes_and_are_integer() -> None:
     pool = graph.op("pool")
     assert pool.affine.is_identity
     assert {a.tensor for a in quantized.activations} == set(names)
+
+
+class Odd(nn.Module):
+    """Concat, standing pad, lone batch norm, clips after pools, padded average pool, softmax."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(3, 5, 3, 2, bias=False)
+        self.b = nn.Conv2d(3, 4, 3, 2)
+        self.norm = nn.BatchNorm2d(9)
+        self.pool = nn.AvgPool2d(3, 2, 1, count_include_pad=False)
+        self.fc = nn.Linear(9, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.pad(x, (0, 1, 0, 1))
+        x = torch.cat([self.a(x), F.relu(self.b(x))], 1)
+        x = F.hardtanh(F.max_pool2d(F.pad(x, (1, 0, 1, 0)), 2, 1), -1.0, 0.5)
+        x = self.pool(F.relu(self.norm(x)))
+        return self.fc(x.mean((2, 3))).softmax(1)
+
+
+@pytest.mark.parametrize("bits", [8, 4, 2])
+def test_every_operator_matches_the_integer_network(bits: int) -> None:
+    torch.manual_seed(3)
+    op = make(Odd(), "PerChannelsAsymMinMax", bits, fold_type="ICN")
+    op.calibrate([pixels(32)])
+    with torch.no_grad():  # calibrated on maxima, ratios of scales are simple fractions and averages tie
+        op.activation_quantizer("pool").log_step.add_(0.0123)
+        op.activation_quantizer("avg_pool").log_step.add_(0.0307)
+    x = pixels(64, seed=9)
+    op.eval()
+    quantized = op.generate_deployment_model()
+    actual = integer.run(lower(quantized), x.permute(0, 2, 3, 1).numpy())
+    with torch.no_grad(), op.quantized():
+        values = op.tensors(x)
+    assert {type(o).__name__ for o in quantized.graph} >= {"Concat", "Pad", "Clip", "AvgPool", "Softmax", "MaxPool"}
+    for name, value in values.items():
+        params = quantized.params(name)
+        code = torch.floor(value.double() / params.scale + 0.5) + params.zero_point
+        difference = np.abs(code.permute(0, 2, 3, 1).numpy() - actual[name])
+        if name == op.graph.outputs[0]:
+            assert difference.max() <= 2, "softmax is not quantized in training, its table has 16 bits"
+        else:
+            assert (difference != 0).mean() < 2e-3, name
+
+
+def test_a_plan_sets_the_bits() -> None:
+    limits = Limits(1 << 20, 1 << 20)
+
+    def tensor(layer: str, kind: str, bits: int) -> TensorBits:
+        return TensorBits(layer, layer, kind, bits, 0)  # type: ignore[arg-type]
+
+    tensors = [tensor("stem.0", "weight", 2), tensor("stem.0", "activation", 4), tensor("fc", "weight", 4)]
+    tensors += [tensor("add", "activation", 4), tensor("pool", "activation", 2), tensor("fc", "activation", 8)]
+    plan = BitPlan(tuple(tensors), "OPTIMAL", 0.0, 0.0, 0, 0, limits, "MixPC", fold_types=(("stem.0", "ICN"),))
+    op = make(network(), bits=8, plan=plan)
+    op.calibrate([pixels()])
+    train_steps(op, 1)
+    quantized = op.generate_deployment_model()
+    assert [quantized.weight(c.name).bits for c in quantized.graph.convs] == [2, 8, 8, 4]
+    found = {name: quantized.params(name).bits for name in ("stem.0", "depthwise.0", "add", "pool", "fc")}
+    assert found == {"stem.0": 4, "depthwise.0": 8, "add": 4, "pool": 2, "fc": 8}
+    assert op.configs["stem.0"].fold_type == "ICN"
+    x = pixels(32, seed=4)
+    actual = integer.run(lower(quantized), x.permute(0, 2, 3, 1).numpy())
+    for name, code in codes(op, x).items():
+        assert (code != actual[name]).mean() < 2e-3, name
+
+
+def test_calibration_methods() -> None:
+    op = make(network(), bits=2)
+    scales = {}
+    for method in ("mse", "percentile", "minmax"):
+        op.calibrate([pixels(64)], method)
+        scales[method] = op.generate_deployment_model().params("stem.0").scale
+    assert scales["mse"] < scales["percentile"] <= scales["minmax"]
+    with pytest.raises(UsageError, match="range method must be mse, percentile, minmax"):
+        op.calibrate([pixels()], "entropy")
 
 
 def test_layer_config_round_trip() -> None:
