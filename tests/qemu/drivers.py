@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from cases import Case, mismatches, ticks, write_cases
@@ -68,11 +72,19 @@ def _sources(heap: bool, kernels: Sequence[Path], extra: Path | None) -> list[Pa
     return [*kernels, tests / "grid.c", table, tests / ("grid_heap.c" if heap else "grid_arena.c")]
 
 
-def check_on_host(host: Host, cases: list[Case], folder: Path) -> list[str]:
-    """Run the cases on this computer; returns what is wrong (see :func:`cases.mismatches`)."""
+@cache
+def _host_program(host: Host) -> Path:
+    """The driver for this computer, built once for a test session."""
+    folder = Path(tempfile.mkdtemp(prefix="mcuq-grid-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     toolchain: Toolchain = host_clang() if host.compiler == "clang" else host_gcc()
     sources = [*_sources(host.heap, PORTABLE, None), ROOT / "port" / "host.c"]
-    program = compile_program(toolchain, sources, folder / "grid", include=INCLUDE, flags=host.flags)
+    return compile_program(toolchain, sources, folder / "grid", include=INCLUDE, flags=host.flags)
+
+
+def check_on_host(host: Host, cases: list[Case], folder: Path) -> list[str]:
+    """Run the cases on this computer; returns what is wrong (see :func:`cases.mismatches`)."""
+    program = _host_program(host)
     files = folder / "cases", folder / "results"
     write_cases(cases, files[0])
     done = subprocess.run([program, *files], capture_output=True, text=True, timeout=120, check=False)
