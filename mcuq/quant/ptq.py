@@ -1,0 +1,274 @@
+"""Post-training quantization: a float graph and a few unlabelled images become a quantized graph.
+
+The network is walked once, all images at a time, with the float and the quantized value of every tensor side by
+side. Each layer's weights are rounded for the inputs it really gets, its bias then takes up the mean error that
+is left, and its output's range is chosen on the float values.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mcuq.errors import DataError, UsageError
+from mcuq.ir import graph as ir
+from mcuq.ir.graph import Conv2d, FloatOp, Graph
+from mcuq.ir.plans import BitPlan
+from mcuq.ir.quantized import ActivationQuant, QuantizedGraph, QuantParams, WeightQuant
+from mcuq.numerics import weight_range
+from mcuq.quant import weight_rounding
+from mcuq.quant.activations import clip
+from mcuq.quant.equalize import equalize
+from mcuq.quant.float_model import FloatModel
+from mcuq.quant.network import clamp_of, conv2d, evaluate, fixed_at_eight, non_negative, shares_codes
+from mcuq.quant.ptq_ranges import GRIDS, RANGE_METHODS, Grid, RangeMethod, activation_params, fake_quantize, sample
+from mcuq.quant.ranges import symmetric_mse_steps
+from mcuq.quant.rounding import round_half_up
+
+Rounding = Literal["nearest", "feedback"]
+SAMPLES = 1 << 17
+"""Values per tensor on which its range is chosen."""
+SOFTMAX, ARGMAX = QuantParams(8, 1 / 256, -128), QuantParams(32, 1.0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class PtqOptions:
+    """How :func:`ptq` decides.
+
+    Attributes:
+        activations: how ranges of activations are chosen; percentile: share kept by ``percentile``.
+        weights: ``mse`` or ``absmax`` per output channel.
+        rounding: ``nearest``, or ``feedback`` (``weight_rounding``); it matters below 8 bits.
+        grid: ``affine``; ``threshold``: symmetric activations; ``fixed``: powers of two everywhere, one weight
+            scale per layer.
+        bias_correction, equalize: on or off.
+        images: how many calibration images are used, the first ones; seed: of the sampling inside rounding.
+    """
+
+    activations: RangeMethod = "mse"
+    percentile: float = 0.9999
+    weights: Literal["mse", "absmax"] = "mse"
+    rounding: Rounding = "feedback"
+    grid: Grid = "affine"
+    bias_correction: bool = True
+    equalize: bool = False
+    images: int = 512
+    seed: int = 0
+
+
+def ptq(
+    graph: Graph, x_calib: NDArray[Any], bits: BitPlan | tuple[int, int], options: PtqOptions | None = None
+) -> QuantizedGraph:
+    """Quantize ``graph`` without training.
+
+    Args:
+        graph: float graph (fused on the way in). x_calib: uint8 pixels (with a normalization in the graph's input)
+            or real inputs [N, H, W, C]; no labels. bits: a plan, or (weight bits, activation bits) for all.
+
+    Raises:
+        DataError: the images do not fit. UsageError: unknown bits or options.
+    """
+    options = options or PtqOptions()
+    _check(bits, options)
+    if len(x_calib) == 0:
+        raise DataError("calibration needs at least one image, got none")
+    with torch.no_grad():
+        model = FloatModel(graph)
+        if options.equalize:
+            equalize(model)
+        walk = _Walk(model, bits, options, torch.Generator().manual_seed(options.seed))
+        walk.run(model.inputs(x_calib[: options.images]))
+    folded = tuple(_folded(op, model) if isinstance(op, Conv2d) else op for op in model.graph)
+    return QuantizedGraph(
+        Graph(folded, model.graph.outputs),
+        tuple(walk.weights),
+        tuple(ActivationQuant(name, params) for name, params in walk.params.items()),
+    )
+
+
+def _check(bits: BitPlan | tuple[int, int], options: PtqOptions) -> None:
+    if not isinstance(bits, BitPlan) and (len(bits) != 2 or any(b not in (8, 4, 2) for b in bits)):
+        raise UsageError(f"bits must be 8, 4 or 2 for weights and for activations, got {bits}")
+    known = {
+        "activations": (options.activations, RANGE_METHODS),
+        "weights": (options.weights, ("mse", "absmax")),
+        "rounding": (options.rounding, ("nearest", "feedback")),
+        "grid": (options.grid, GRIDS),
+    }
+    for name, (value, allowed) in known.items():
+        if value not in allowed:
+            raise UsageError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+    if options.images < 1 or not 0.5 < options.percentile <= 1.0:
+        raise UsageError(f"images must be at least 1 and percentile in (0.5, 1], got {options}")
+
+
+def _folded(op: Conv2d, model: FloatModel) -> Conv2d:
+    """The layer with the weights that were quantized: batch norm folded in, equalized."""
+    weight = model.weights[op.name].permute(0, 2, 3, 1).double().numpy()
+    return replace(op, weight=np.ascontiguousarray(weight), bias=model.biases[op.name].double().numpy(), norm=None)
+
+
+@dataclass(slots=True)
+class _Walk:
+    """One pass over the operators; values are dropped after their last reader."""
+
+    model: FloatModel
+    bits: BitPlan | tuple[int, int]
+    options: PtqOptions
+    generator: torch.Generator
+    exact: dict[str, Tensor] = field(default_factory=dict)
+    stored: dict[str, Tensor] = field(default_factory=dict)
+    params: dict[str, QuantParams] = field(default_factory=dict)
+    weights: list[WeightQuant] = field(default_factory=list)
+
+    def run(self, x: Tensor) -> None:
+        graph = self.model.graph
+        readers = Counter(name for op in graph for name in op.inputs)
+        positive, fixed = non_negative(graph), fixed_at_eight(graph)
+        for op in graph:
+            real, computed = (x, x) if isinstance(op, ir.Input) else self._evaluate(op)
+            wanted = 8 if op.name in fixed else self._activation_bits(op)
+            self.params[op.name] = params = self._choose(op, real, wanted, signed=op.name not in positive)
+            self.exact[op.name] = real
+            final = isinstance(op, ir.Softmax | ir.Argmax)
+            self.stored[op.name] = computed if final else fake_quantize(computed, params)
+            for name in op.inputs:
+                readers[name] -= 1
+            for name in (*op.inputs, op.name):
+                if readers[name] <= 0:
+                    self.exact.pop(name, None)
+                    self.stored.pop(name, None)
+
+    def _activation_bits(self, op: FloatOp) -> int:
+        inherited = self.params[op.inputs[0]].bits if shares_codes(op) else None
+        if not isinstance(self.bits, BitPlan):
+            return self.bits[1] if inherited is None else inherited
+        planned = [t.bits for t in self.bits.tensors if t.kind == "activation" and t.layer == op.name]
+        return planned[0] if planned else (inherited or 8)
+
+    def _choose(self, op: FloatOp, real: Tensor, bits: int, *, signed: bool) -> QuantParams:
+        """Parameters of the tensor that ``op`` writes."""
+        match op:
+            case ir.Input(normalization=pixels) if pixels is not None:
+                return QuantParams(8, pixels.scale, pixels.zero_point - 128)
+            case ir.Softmax():
+                return SOFTMAX
+            case ir.Argmax():
+                return ARGMAX
+            case _:
+                pass
+        if op.inputs and (shares_codes(op) or is_selection(op)) and self.params[op.inputs[0]].bits == bits:
+            return self.params[op.inputs[0]]
+        options = self.options
+        return activation_params(
+            sample(real, SAMPLES),
+            bits,
+            signed=signed,
+            method=options.activations,
+            grid=options.grid,
+            percentile=options.percentile,
+        )
+
+    def _evaluate(self, op: FloatOp) -> tuple[Tensor, Tensor]:
+        """(float value, value from stored inputs with quantized weights) of ``op``'s output."""
+        clamp = clamp_of(op)
+        real_inputs = tuple(self.exact[name] for name in op.inputs)
+        stored_inputs = tuple(self.stored[name] for name in op.inputs)
+        if not isinstance(op, Conv2d):
+            return clip(evaluate(op, real_inputs, _no_conv), clamp), clip(evaluate(op, stored_inputs, _no_conv), clamp)
+        weight, bias = self.model.weights[op.name], self.model.biases[op.name]
+        real = conv2d(real_inputs[0], weight, bias, op.window, op.groups)
+        quantized, codes, scale = self._quantize_weights(op, weight, real_inputs[0], stored_inputs[0])
+        computed = conv2d(stored_inputs[0], quantized, bias, op.window, op.groups)
+        if self.options.bias_correction and not is_selection(op):
+            shift = (real.double() - computed.double()).mean(dim=(0, 2, 3))
+            bias = bias + shift.float()
+            computed = computed + shift.float()[None, :, None, None]
+        self.weights.append(_weight_quant(op, codes, self._weight_bits(op), scale, bias))
+        return clip(real, clamp), clip(computed, clamp)
+
+    def _weight_bits(self, op: Conv2d) -> int:
+        return self.bits.weight_bits(op.name) if isinstance(self.bits, BitPlan) else self.bits[0]
+
+    def _quantize_weights(
+        self, op: Conv2d, weight: Tensor, meant: Tensor, seen: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(fake-quantized weights, codes, scale [O]), weights [O, I/groups, kh, kw]."""
+        bits, outputs = self._weight_bits(op), len(weight)
+        if is_selection(op):
+            return weight, weight, torch.ones(outputs, dtype=torch.float64)
+        rows = weight.reshape(outputs, -1).double()
+        grouped = rows.reshape(op.groups, outputs // op.groups, -1)
+        feedback = self.options.rounding == "feedback" and bits < 8
+        patches = torch.empty(0)
+        if feedback:
+            state = self.generator.get_state()
+            patches = weight_rounding.patches(op, seen, self.generator)
+            self.generator.set_state(state)  # the same rows of both
+            grouped = weight_rounding.compensate(grouped, patches, weight_rounding.patches(op, meant, self.generator))
+            rows = grouped.reshape(outputs, -1)
+        scale = self._steps(rows, bits, patches, op.groups)
+        if feedback:
+            steps = scale.reshape(op.groups, -1)
+            codes = weight_rounding.round_with_feedback(grouped, steps, patches, bits).reshape(outputs, -1)
+        else:
+            codes = round_half_up(rows / scale[:, None]).clamp_(*weight_range(bits))
+        return (codes * scale[:, None]).reshape(weight.shape).float(), codes.reshape(weight.shape), scale
+
+    def _steps(self, rows: Tensor, bits: int, patches: Tensor, groups: int) -> Tensor:
+        """Scale per output channel [O]."""
+        high = weight_range(bits)[1]
+        if self.options.grid == "fixed":
+            return _power_of_two_step(rows, bits)
+        if self.options.weights == "absmax":
+            largest = rows.abs().amax(1)
+            return torch.where(largest > 0, largest, torch.ones_like(largest)) / high
+        if patches.numel():
+            power = patches.square().mean(1).repeat_interleave(len(rows) // groups, 0)
+            return weight_rounding.weighted_steps(rows, power, bits)
+        return symmetric_mse_steps(rows, bits)
+
+
+def _power_of_two_step(rows: Tensor, bits: int) -> Tensor:
+    """One power of two for the layer, with the least squared error of all its weights."""
+    low, high = weight_range(bits)
+    largest = max(float(rows.abs().max()), 1e-12)
+    up = 2.0 ** np.ceil(np.log2(largest / high) - 1e-9)
+
+    def error(step: float) -> float:
+        return float((round_half_up(rows / step).clamp_(low, high) * step - rows).square().sum())
+
+    return torch.full((len(rows),), min((up, up / 2, up / 4), key=error), dtype=torch.float64)
+
+
+def _weight_quant(op: Conv2d, codes: Tensor, bits: int, scale: Tensor, bias: Tensor) -> WeightQuant:
+    channels = len(codes)
+    return WeightQuant(
+        op.name,
+        np.ascontiguousarray(codes.permute(0, 2, 3, 1).numpy().astype(np.int8)),
+        bits,
+        scale.numpy().astype(np.float64),
+        np.zeros(channels, dtype=np.int64),
+        np.ones(channels),
+        bias.double().numpy(),
+    )
+
+
+def is_selection(op: FloatOp) -> bool:
+    """A convolution that only picks elements: weights of 0 and 1, at most one 1 per output, nothing added."""
+    if not isinstance(op, Conv2d) or op.norm is not None or op.clamp != ir.NO_CLAMP:
+        return False
+    if op.bias is not None and np.any(op.bias != 0):
+        return False
+    ones = (op.weight == 1.0).reshape(len(op.weight), -1).sum(axis=1)
+    return bool(np.all((op.weight == 0.0) | (op.weight == 1.0)) and np.all(ones <= 1))
+
+
+def _no_conv(op: Conv2d, x: Tensor) -> Tensor:
+    raise AssertionError(f"{op.name} is evaluated with its own weights")

@@ -1,0 +1,85 @@
+"""Rounding weights so that a layer's output, not each weight, keeps its value.
+
+The error that a rounded weight leaves is pushed onto the weights not yet rounded, through the inverse of the
+layer's input correlations (optimal brain compression, Frantar & Alistarh, NeurIPS 2022; in the order and with
+the Cholesky form of GPTQ, ICLR 2023). Before that, weights move to the least-squares answer to the errors that
+earlier layers left in the inputs.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mcuq.ir.graph import Conv2d
+from mcuq.numerics import weight_range
+from mcuq.quant.ranges import fill_empty
+from mcuq.quant.rounding import round_half_up
+
+MAX_ROWS = 1 << 14
+"""Output pixels, spread over all images, from which correlations are taken."""
+DAMPING = 0.01
+"""Share of the mean diagonal added to the correlations: they stay invertible when inputs are dead."""
+
+
+def patches(op: Conv2d, x: Tensor, generator: torch.Generator) -> Tensor:
+    """What the layer's kernel sees: [groups, rows, I/groups * kh * kw] of x [N, C, H, W], at most MAX_ROWS rows."""
+    top, left, bottom, right = op.window.padding
+    padded = F.pad(x, (left, right, top, bottom))
+    per_image = op.shape[0] * op.shape[1]
+    if len(x) * per_image > 8 * MAX_ROWS:  # unfold copies every pixel kh * kw times
+        padded = padded[:: max(1, len(x) * per_image // (8 * MAX_ROWS))]
+    columns = F.unfold(padded, op.window.kernel, op.window.dilation, 0, op.window.stride)
+    rows = columns.transpose(1, 2).reshape(-1, columns.shape[1])
+    if len(rows) > MAX_ROWS:
+        rows = rows[torch.randperm(len(rows), generator=generator)[:MAX_ROWS]]
+    return rows.reshape(len(rows), op.groups, -1).transpose(0, 1).double()
+
+
+def compensate(weight: Tensor, seen: Tensor, meant: Tensor) -> Tensor:
+    """Weights [G, O, K] that make, from inputs ``seen``, the outputs that ``weight`` makes from ``meant`` [G, R, K]."""
+    correlation = seen.transpose(1, 2) @ seen
+    ridge = _damping(correlation, 10 * DAMPING)
+    moved = (meant - seen).transpose(1, 2) @ seen
+    return weight + torch.linalg.solve(correlation + ridge, (weight @ moved).transpose(1, 2)).transpose(1, 2)
+
+
+def _damping(correlation: Tensor, share: float) -> Tensor:
+    size = correlation.shape[-1]
+    mean = correlation.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-9)
+    return share * mean[:, None, None] * torch.eye(size, dtype=correlation.dtype)
+
+
+def weighted_steps(weight: Tensor, importance: Tensor, bits: int) -> Tensor:
+    """Step per row of ``weight`` [R, K] with the least squared error, weighted by ``importance`` [R, K]."""
+    low, high = weight_range(bits)
+    largest = weight.abs().amax(1)
+    best = torch.full_like(largest, torch.inf)
+    factors = torch.ones_like(largest)
+    for factor in torch.linspace(0.3 if bits < 8 else 0.7, 1.05, 76).tolist():
+        step = (largest / high * factor).clamp_min(1e-30).unsqueeze(1)
+        codes = round_half_up(weight / step).clamp_(low, high)
+        error = ((codes * step - weight).square() * importance).sum(1)
+        better = error < best
+        best, factors = torch.where(better, error, best), torch.where(better, factor, factors)
+    return fill_empty(largest / high * factors, largest > 0, 1.0 / high)
+
+
+def round_with_feedback(weight: Tensor, steps: Tensor, seen: Tensor, bits: int) -> Tensor:
+    """Codes [G, O, K] of ``weight`` on the grids ``steps`` [G, O], for inputs ``seen`` [G, R, K]."""
+    low, high = weight_range(bits)
+    correlation = seen.transpose(1, 2) @ seen / seen.shape[1]
+    correlation = correlation + _damping(correlation, DAMPING)
+    order = correlation.diagonal(dim1=1, dim2=2).argsort(dim=1, descending=True)
+    left = torch.take_along_dim(weight, order[:, None, :], 2).clone()
+    correlation = torch.take_along_dim(correlation, order[:, :, None], 1)
+    correlation = torch.take_along_dim(correlation, order[:, None, :], 2)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(correlation))
+    feedback = torch.linalg.cholesky(inverse, upper=True)
+    codes = torch.empty_like(left)
+    for j in range(left.shape[2]):
+        codes[:, :, j] = round_half_up(left[:, :, j] / steps).clamp_(low, high)
+        error = (left[:, :, j] - codes[:, :, j] * steps) / feedback[:, j, j, None]
+        left[:, :, j + 1 :] -= error[:, :, None] * feedback[:, None, j, j + 1 :]
+    return torch.take_along_dim(codes, order.argsort(dim=1)[:, None, :], 2)
