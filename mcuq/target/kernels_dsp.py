@@ -13,6 +13,19 @@ from mcuq.target.layouts_dsp import HIGH_WORD_SHIFT, PANELS, PanelFormat, padded
 CORES = frozenset({"cortex-m4", "cortex-m7", "cortex-m33"})
 """Cores whose instructions the family uses."""
 
+ELEMENTWISE = {
+    "mcuq_add": "mcuq_add_dsp",
+    "mcuq_max_pool": "mcuq_max_pool_dsp",
+    "mcuq_avg_pool": "mcuq_avg_pool_dsp",
+}
+"""Functions of int8 tensors that have a faster twin; pools without dilation."""
+
+ELEMENTWISE_SOURCES = {
+    "mcuq_add_dsp": ("armv7em/add_dsp.c", "armv7em/finish.c"),
+    "mcuq_max_pool_dsp": ("armv7em/max_pool_dsp.c", "armv7em/finish.c"),
+    "mcuq_avg_pool_dsp": ("armv7em/avg_pool_dsp.c",),
+}
+
 _FINISH = "armv7em/finish.c"
 
 
@@ -81,7 +94,7 @@ def _depthwise3x3(case: ConvCase) -> Kernel | None:
     if case.window.kernel != (3, 3) or case.window.stride not in ((1, 1), (2, 2)) or case.window.dilation != (1, 1):
         return None
     pairs = -(-width // 2) if stride == 1 else width
-    columns = 2 * pairs + 2 if stride == 1 else 2 * pairs + 2
+    columns = 2 * pairs + 2
     pitch = next((p for p in _PITCHES if 2 * columns <= p), None)
     if pitch is None or not _depthwise_admitted(case):
         return None

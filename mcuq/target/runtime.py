@@ -24,6 +24,7 @@ from mcuq.ir.integer import (
 from mcuq.target.cost import conv_case
 from mcuq.target.files import product_dir, product_file
 from mcuq.target.kernels import Kernel, select
+from mcuq.target.kernels_dsp import CORES, ELEMENTWISE, ELEMENTWISE_SOURCES
 
 
 def conv_kernel(op: QConv2d, graph: IntegerGraph, core: str) -> Kernel:
@@ -39,13 +40,13 @@ def function(op: IntegerOp, graph: IntegerGraph, core: str) -> str:
         case QInput():
             return "mcuq_pixels_to_int8" if op.encoding == "uint8" else ""
         case QAdd():
-            return "mcuq_add"
+            return _elementwise("mcuq_add", op, graph, core)
         case QConcat():
             return "mcuq_concat"
         case QMaxPool():
-            return "mcuq_max_pool"
+            return _elementwise("mcuq_max_pool", op, graph, core)
         case QAvgPool():
-            return "mcuq_avg_pool"
+            return _elementwise("mcuq_avg_pool", op, graph, core)
         case QPad():
             return "mcuq_pad"
         case QRescale():
@@ -58,6 +59,14 @@ def function(op: IntegerOp, graph: IntegerGraph, core: str) -> str:
             return "mcuq_argmax"
         case _:
             assert_never(op)
+
+
+def _elementwise(name: str, op: QAdd | QMaxPool | QAvgPool, graph: IntegerGraph, core: str) -> str:
+    """``name`` or its faster twin on ``core``, for int8 tensors and windows without dilation."""
+    int8 = op.output.bits == 8 and all(graph.tensor(i).bits == 8 for i in op.inputs)
+    if core not in CORES or not int8 or (not isinstance(op, QAdd) and op.window.dilation != (1, 1)):
+        return name
+    return ELEMENTWISE[name]
 
 
 _SOURCES = {
@@ -85,7 +94,7 @@ def runtime_files(graph: IntegerGraph, core: str) -> tuple[str, ...]:
         if isinstance(op, QConv2d):
             sources.update(conv_kernel(op, graph, core).sources)
         elif name := function(op, graph, core):
-            sources.add(_SOURCES[name])
+            sources.update(ELEMENTWISE_SOURCES.get(name) or (_SOURCES[name],))
     return _closure(f"src/{source}" for source in sources)
 
 

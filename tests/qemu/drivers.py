@@ -73,18 +73,25 @@ def _sources(heap: bool, kernels: Sequence[Path], extra: Path | None) -> list[Pa
 
 
 @cache
-def _host_program(host: Host) -> Path:
+def _host_program(host: Host, kernels: tuple[Path, ...], extra: Path | None) -> Path:
     """The driver for this computer, built once for a test session."""
     folder = Path(tempfile.mkdtemp(prefix="mcuq-grid-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     toolchain: Toolchain = host_clang() if host.compiler == "clang" else host_gcc()
-    sources = [*_sources(host.heap, PORTABLE, None), ROOT / "port" / "host.c"]
+    sources = [*_sources(host.heap, kernels, extra), ROOT / "port" / "host.c"]
     return compile_program(toolchain, sources, folder / "grid", include=INCLUDE, flags=host.flags)
 
 
-def check_on_host(host: Host, cases: list[Case], folder: Path) -> list[str]:
+def check_on_host(
+    host: Host,
+    cases: list[Case],
+    folder: Path,
+    *,
+    kernels: Sequence[Path] = PORTABLE,
+    extra: Path | None = None,
+) -> list[str]:
     """Run the cases on this computer; returns what is wrong (see :func:`cases.mismatches`)."""
-    program = _host_program(host)
+    program = _host_program(host, tuple(kernels), extra)
     files = folder / "cases", folder / "results"
     write_cases(cases, files[0])
     done = subprocess.run([program, *files], capture_output=True, text=True, timeout=120, check=False)

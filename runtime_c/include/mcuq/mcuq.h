@@ -145,4 +145,7 @@ void mcuq_pixels_to_int8(void *data, size_t count);
 #ifdef __cplusplus
 }
 #endif
+
+#include "mcuq/dsp.h"
+
 #endif

@@ -57,6 +57,26 @@ static inline int32_t mcuq_smmla(int32_t a, int32_t b, int32_t addend)
     return sum;
 }
 
+static inline int32_t mcuq_sat8(int32_t value)
+{
+    int32_t code;
+    __asm__("ssat %0, #8, %1" : "=r"(code) : "r"(value));
+    return code;
+}
+
+/* Half words: sum + bytes 0 and 2 of word, sign-extended; bytes 1 and 3. */
+static inline uint32_t mcuq_sxtab16(uint32_t sum, uint32_t word)
+{
+    return (uint32_t)__sxtab16((int16x2_t)sum, (int8x4_t)word);
+}
+
+static inline uint32_t mcuq_sxtab16_high(uint32_t sum, uint32_t word)
+{
+    uint32_t lanes;
+    __asm__("sxtab16 %0, %1, %2, ror #8" : "=r"(lanes) : "r"(sum), "r"(word));
+    return lanes;
+}
+
 /* value / 2, rounded down, saturated to int8. */
 static inline int32_t mcuq_half_sat8(int32_t value)
 {
@@ -110,6 +130,22 @@ static inline int32_t mcuq_smmla(int32_t a, int32_t b, int32_t addend)
 static inline int32_t mcuq_half_sat8(int32_t value)
 {
     return mcuq_clamp(value >> 1, -128, 127);
+}
+
+static inline int32_t mcuq_sat8(int32_t value)
+{
+    return mcuq_clamp(value, -128, 127);
+}
+
+static inline uint32_t mcuq_sxtab16(uint32_t sum, uint32_t word)
+{
+    const uint32_t low = (uint32_t)(int8_t)word, high = (uint32_t)(int8_t)(word >> 16);
+    return ((sum + low) & 0xFFFFu) | ((sum >> 16) + high) << 16;
+}
+
+static inline uint32_t mcuq_sxtab16_high(uint32_t sum, uint32_t word)
+{
+    return mcuq_sxtab16(sum, word >> 8);
 }
 
 static inline uint32_t mcuq_select8(uint32_t a, uint32_t b, int largest)

@@ -1,0 +1,36 @@
+/* Kernels for cores with the DSP extension (ARMv7E-M, ARMv8-M Mainline): parameters as for the portable kernels of
+ * mcuq.h. weights: 4-byte aligned, in the layout that mcuq/target/kernels_dsp.py names with the function; the layouts
+ * of conv2d and fully connected kernels hold bias, multipliers, shifts and weight zero points too.
+ *
+ * Suffix z: weight zero points; c: 8-bit weights without range condition; pN: bytes of a depthwise plane row. */
+#ifndef MCUQ_DSP_H
+#define MCUQ_DSP_H
+
+#include "mcuq/mcuq.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef void mcuq_conv2d_kernel(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
+
+mcuq_conv2d_kernel mcuq_conv2d_w8_dsp, mcuq_conv2d_w8z_dsp, mcuq_conv2d_w8c_dsp, mcuq_conv2d_w4_dsp,
+    mcuq_conv2d_w4z_dsp, mcuq_conv2d_w2_dsp, mcuq_conv2d_w2z_dsp;
+
+mcuq_conv2d_kernel mcuq_fully_connected_w8_dsp, mcuq_fully_connected_w8z_dsp, mcuq_fully_connected_w4_dsp,
+    mcuq_fully_connected_w4z_dsp, mcuq_fully_connected_w2_dsp, mcuq_fully_connected_w2z_dsp;
+
+mcuq_conv2d_kernel mcuq_depthwise3x3_w8_p16_dsp, mcuq_depthwise3x3_w8_p32_dsp, mcuq_depthwise3x3_w8_p64_dsp,
+    mcuq_depthwise3x3_w8_p128_dsp, mcuq_depthwise3x3_w8_p256_dsp, mcuq_depthwise3x3_w4_p16_dsp,
+    mcuq_depthwise3x3_w4_p32_dsp, mcuq_depthwise3x3_w4_p64_dsp, mcuq_depthwise3x3_w4_p128_dsp,
+    mcuq_depthwise3x3_w4_p256_dsp, mcuq_depthwise3x3_w2_p16_dsp, mcuq_depthwise3x3_w2_p32_dsp,
+    mcuq_depthwise3x3_w2_p64_dsp, mcuq_depthwise3x3_w2_p128_dsp, mcuq_depthwise3x3_w2_p256_dsp;
+
+void mcuq_add_dsp(const mcuq_add_params *p, const void *a, const void *b, void *output);
+void mcuq_max_pool_dsp(const mcuq_max_pool_params *p, const void *input, void *output);
+void mcuq_avg_pool_dsp(const mcuq_avg_pool_params *p, const void *input, void *output);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

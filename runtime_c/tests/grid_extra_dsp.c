@@ -1,0 +1,88 @@
+/* Kernels for cores with the DSP extension (mcuq/dsp.h). */
+#include "grid.h"
+
+#include "mcuq/dsp.h"
+
+static mcuq_shape shape_at(const int32_t *s)
+{
+    const mcuq_shape shape = {(uint16_t)s[0], (uint16_t)s[1], (uint16_t)s[2], (uint8_t)s[3]};
+    return shape;
+}
+
+static mcuq_window window_at(const int32_t *s)
+{
+    const mcuq_window window = {(uint8_t)s[0], (uint8_t)s[1], (uint8_t)s[2], (uint8_t)s[3],
+                                (uint8_t)s[4], (uint8_t)s[5], (uint8_t)s[6], (uint8_t)s[7]};
+    return window;
+}
+
+static void run_add(const grid_case *c, grid_convolution unused)
+{
+    (void)unused;
+    const int32_t *s = c->scalars;
+    const mcuq_add_params p = {.shape = shape_at(s),
+                               .bits_a = (uint8_t)s[4],
+                               .bits_b = (uint8_t)s[5],
+                               .shift = (uint8_t)s[6],
+                               .multiplier_a = s[7],
+                               .multiplier_b = s[8],
+                               .constant = s[9],
+                               .clamp_lo = s[10],
+                               .clamp_hi = s[11]};
+    mcuq_add_dsp(&p, c->buffers[0], c->buffers[1], c->output);
+}
+
+static void run_max_pool(const grid_case *c, grid_convolution unused)
+{
+    (void)unused;
+    const int32_t *s = c->scalars;
+    const mcuq_max_pool_params p = {shape_at(s), shape_at(s + 4), window_at(s + 8),
+                                    {s[16], s[17], (uint8_t)s[18]}, s[19], s[20]};
+    mcuq_max_pool_dsp(&p, c->buffers[0], c->output);
+}
+
+static void run_avg_pool(const grid_case *c, grid_convolution unused)
+{
+    (void)unused;
+    const int32_t *s = c->scalars;
+    const mcuq_avg_pool_params p = {.multipliers = c->buffers[1],
+                                    .shifts = c->buffers[2],
+                                    .table_length = (uint16_t)s[16],
+                                    .input = shape_at(s),
+                                    .output = shape_at(s + 4),
+                                    .window = window_at(s + 8),
+                                    .input_zero_point = (int16_t)s[17],
+                                    .output_zero_point = (int16_t)s[18],
+                                    .clamp_lo = s[19],
+                                    .clamp_hi = s[20]};
+    mcuq_avg_pool_dsp(&p, c->buffers[0], c->output);
+}
+
+#define CONVOLUTION(name) {#name, grid_run_convolution, name}
+#define DEPTHWISE(bits) \
+    CONVOLUTION(mcuq_depthwise3x3_w##bits##_p16_dsp), CONVOLUTION(mcuq_depthwise3x3_w##bits##_p32_dsp), \
+        CONVOLUTION(mcuq_depthwise3x3_w##bits##_p64_dsp), CONVOLUTION(mcuq_depthwise3x3_w##bits##_p128_dsp), \
+        CONVOLUTION(mcuq_depthwise3x3_w##bits##_p256_dsp)
+
+const grid_entry grid_extra[] = {
+    CONVOLUTION(mcuq_conv2d_w8_dsp),
+    CONVOLUTION(mcuq_conv2d_w8z_dsp),
+    CONVOLUTION(mcuq_conv2d_w8c_dsp),
+    CONVOLUTION(mcuq_conv2d_w4_dsp),
+    CONVOLUTION(mcuq_conv2d_w4z_dsp),
+    CONVOLUTION(mcuq_conv2d_w2_dsp),
+    CONVOLUTION(mcuq_conv2d_w2z_dsp),
+    CONVOLUTION(mcuq_fully_connected_w8_dsp),
+    CONVOLUTION(mcuq_fully_connected_w8z_dsp),
+    CONVOLUTION(mcuq_fully_connected_w4_dsp),
+    CONVOLUTION(mcuq_fully_connected_w4z_dsp),
+    CONVOLUTION(mcuq_fully_connected_w2_dsp),
+    CONVOLUTION(mcuq_fully_connected_w2z_dsp),
+    DEPTHWISE(8),
+    DEPTHWISE(4),
+    DEPTHWISE(2),
+    {"mcuq_add_dsp", run_add, NULL},
+    {"mcuq_max_pool_dsp", run_max_pool, NULL},
+    {"mcuq_avg_pool_dsp", run_avg_pool, NULL},
+    {NULL, NULL, NULL},
+};

@@ -1,0 +1,62 @@
+"""Grid cases through the kernels for cores with the DSP extension: other weights, scratch and function."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+from cases import Case, renamed
+from drivers import ROOT
+
+from mcuq.ir.integer import QConv2d
+from mcuq.target.kernels import layer_facts, select
+from mcuq.target.kernels_dsp import ELEMENTWISE
+from mcuq.target.layouts import ChannelParameters, pack_weights
+
+SOURCES: tuple[Path, ...] = tuple(
+    sorted(path for path in (ROOT / "src" / "armv7em").iterdir() if path.suffix in (".c", ".S"))
+)
+EXTRA = ROOT / "tests" / "grid_extra_dsp.c"
+
+
+def parameters(case: Case) -> ChannelParameters:
+    """The channel parameters that a portable convolution case carries in its buffers."""
+    assert case.conv is not None
+    bias, multiplier = (np.frombuffer(case.buffers[i][1], "<i4") for i in (2, 3))
+    shift = np.frombuffer(case.buffers[4][1], np.uint8)
+    zero = np.frombuffer(case.buffers[5][1] or b"\0", np.int8)
+    return ChannelParameters(bias, multiplier, shift, zero, case.conv.input_bits)
+
+
+def on_dsp(case: Case, core: str = "cortex-m4") -> Case | None:
+    """``case`` as the compiler would run it on ``core``; None when it would choose the portable kernel."""
+    if case.conv is None:
+        twin = ELEMENTWISE.get(case.kernel)
+        return renamed(case, twin) if twin is not None and _int8_without_dilation(case) else None
+    assert case.weights is not None
+    p = parameters(case)
+    op = SimpleNamespace(
+        weight=case.weights, weight_zero_point=p.weight_zero_point, bias=p.bias, multiplier=p.multiplier, shift=p.shift
+    )
+    facts = layer_facts(cast(QConv2d, op), p.input_bits)
+    kernel = select(replace(case.conv, facts=facts), core)
+    if not kernel.function.endswith("_dsp"):
+        return None
+    blob = pack_weights(kernel.layout, case.weights, case.conv.weight_bits, p).tobytes()
+    assert len(blob) == kernel.weight_bytes
+    moved = renamed(case, kernel.function, weights=blob, scratch=kernel.scratch_bytes)
+    own: list[Any] = list(moved.buffers)
+    own[1] = (4, blob)
+    if kernel.packs_parameters:
+        own = own[:2]
+    return replace(moved, buffers=tuple(own))
+
+
+def _int8_without_dilation(case: Case) -> bool:
+    s = case.scalars
+    if case.kernel == "mcuq_add":
+        return s[3:6] == (8, 8, 8)
+    return s[3] == s[7] == 8 and s[12:14] == (1, 1)
