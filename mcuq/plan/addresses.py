@@ -1,33 +1,22 @@
-"""Order and addresses of fixed-size storages as one CP-SAT problem: rectangles of steps x words.
+"""Order and addresses as one CP-SAT problem: every storage is a rectangle of steps x words.
 
-Used when first fit leaves a gap to the liveness bound. Each storage is a rectangle [first, last + 1) x
-[address, address + words); an operator that overwrites an input starts its output's rectangle one step later,
-at the input's address (the input's rectangle already covers the step), so that no two rectangles overlap.
+Used when first fit leaves a gap to the liveness bound, and by the exact planner with sizes that depend on bits. Each
+storage is a rectangle [first, last + 1) x [address, address + words); an operator that overwrites an input starts
+its output's rectangle one step later, at the input's address (the input's rectangle already covers the step), so
+that no two rectangles overlap.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 from ortools.sat.python import cp_model
 
 from mcuq.plan.arena import ArenaProblem, words
-from mcuq.plan.place import lifetimes
+from mcuq.plan.place import Placement, lifetimes
 
 Step = cp_model.IntVar | int
 """A step as a variable, or a constant where the order is fixed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Order, word offsets of storages and of scratch (by operator), hand-overs (output -> input), top in words."""
-
-    order: tuple[str, ...]
-    storages: dict[str, int]
-    scratch: dict[str, int]
-    overs: dict[str, str]
-    top: int
-    optimal: bool
 
 
 def solve_addresses(
@@ -38,58 +27,90 @@ def solve_addresses(
     free_order: bool,
     effort: float = 10.0,
 ) -> Placement | None:
-    """Lowest top between ``lower`` and ``hint.top`` words; None when nothing below ``hint.top`` was found.
+    """Lowest top between ``lower`` and ``hint.top`` words; None when the search ended without an answer.
 
     Deterministic: one worker, a fixed seed and a limit in deterministic time (about seconds).
     """
-    builder = _Builder(problem, hint, lower, free_order)
+    model = cp_model.CpModel()
+    top = model.new_int_var(lower, hint.top, "top")
+    sizes = {s.name: words(s.size) for s in problem.storages}
+    scratch = {op.name: words(op.scratch) for op in problem.ops if op.scratch}
+    geometry = Geometry(model, problem, hint.order, top, sizes, scratch, free_order=free_order)
+    geometry.add_hint(hint)
+    model.minimize(top)
+    solver = deterministic_solver(effort)
+    status = solver.solve(model)
+    if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+        return None
+    return geometry.read(solver, solver.value(top), optimal=status == cp_model.OPTIMAL)
+
+
+def deterministic_solver(effort: float, *, knapsack: bool = False) -> cp_model.CpSolver:
+    """One worker, fixed seed, ``effort`` deterministic seconds: the same problem always gives the same answer.
+
+    ``knapsack``: put the whole model in the linear relaxation, which closes budget problems at the root.
+    """
     solver = cp_model.CpSolver()
     solver.parameters.num_workers = 1
     solver.parameters.random_seed = 0
     solver.parameters.max_deterministic_time = effort
-    status = solver.solve(builder.model)
-    if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
-        return None
-    return builder.read(solver, optimal=status == cp_model.OPTIMAL)
+    if knapsack:
+        solver.parameters.linearization_level = 2
+    return solver
 
 
-class _Builder:
-    def __init__(self, problem: ArenaProblem, hint: Placement, lower: int, free_order: bool) -> None:
-        self.problem = problem
-        self.model = cp_model.CpModel()
-        self.hint = hint
+class Geometry:
+    """Variables and constraints of order and addresses in ``model``, below ``top`` words.
+
+    Sizes may be variables. ``over[output, source]`` is true when ``output`` overwrites ``source``; the caller may
+    restrict it further.
+    """
+
+    def __init__(
+        self,
+        model: cp_model.CpModel,
+        problem: ArenaProblem,
+        order: tuple[str, ...],
+        top: Step,
+        sizes: Mapping[str, Step],
+        scratch: Mapping[str, Step],
+        *,
+        free_order: bool,
+    ) -> None:
+        self.model, self.problem, self.order, self.top = model, problem, order, top
+        self.sizes, self.scratch_sizes = sizes, scratch
+        self.capacity = top if isinstance(top, int) else top.proto.domain[-1]
         self.span = len(problem.ops)
-        self.top = self.model.new_int_var(lower, hint.top, "top")
-        self.start = self._starts(free_order)
+        self.start = self._starts() if free_order else {name: k for k, name in enumerate(order)}
         self.first: dict[str, Step] = {}
         self.end: dict[str, Step] = {}
-        self.address: dict[str, cp_model.IntVar] = {}
-        self.scratch: dict[str, cp_model.IntVar] = {}
+        self.address = {s.name: self._address(f"address {s.name}") for s in problem.storages}
+        self.scratch = {name: self._address(f"scratch {name}") for name in scratch}
         self.over: dict[tuple[str, str], cp_model.IntVar] = {}
         self._spans(free_order)
         self._rectangles()
-        self.model.minimize(self.top)
 
-    def _starts(self, free: bool) -> dict[str, Step]:
-        """Step of each operator: the hint's, or a variable between its ancestors and its descendants."""
-        if not free:
-            return {name: k for k, name in enumerate(self.hint.order)}
+    def _address(self, name: str) -> cp_model.IntVar:
+        return self.model.new_int_var(0, self.capacity, name)
+
+    def _starts(self) -> dict[str, Step]:
+        """A step variable per operator, between its ancestors and its descendants."""
         needs = predecessors(self.problem)
         before = _closure(needs)
         after = {name: sum(name in before[other] for other in before) for name in before}
         starts: dict[str, Step] = {}
-        for step, name in enumerate(self.hint.order):
-            var = self.model.new_int_var(len(before[name]), self.span - 1 - after[name], f"step {name}")
-            self.model.add_hint(var, step)
-            starts[name] = var
+        for name in self.order:
+            low, high = len(before[name]), self.span - 1 - after[name]
+            starts[name] = low if low == high else self.model.new_int_var(low, high, f"step {name}")
         self.model.add_all_different(starts.values())
         for name, sources in needs.items():
             for source in sources:
-                self.model.add(starts[source] + 1 <= starts[name])
+                if not (isinstance(starts[source], int) and isinstance(starts[name], int)):
+                    self.model.add(starts[source] + 1 <= starts[name])
         return starts
 
     def _spans(self, free: bool) -> None:
-        spans = lifetimes(self.problem, self.hint.order)
+        spans = lifetimes(self.problem, self.order)
         for s in self.problem.storages:
             users = [op.name for op in self.problem.ops if s.name in op.reads or s.name == op.writes]
             if not free:
@@ -105,32 +126,24 @@ class _Builder:
         time: list[cp_model.IntervalVar] = []
         space: list[cp_model.IntervalVar] = []
         for s in self.problem.storages:
-            size = words(s.size)
-            address = self.model.new_int_var(0, max(self.hint.top - size, 0), f"address {s.name}")
-            self.model.add_hint(address, self.hint.storages[s.name])
-            self.model.add(address + size <= self.top)
-            self.address[s.name] = address
-        for s in self.problem.storages:
             begin = self.first[s.name]
             if literals := self._overs(s.name):
                 begin = self.model.new_int_var(0, self.span, f"begin {s.name}")
                 self.model.add(begin == self.first[s.name] + sum(literals))
-            time.append(self._interval(begin, self.end[s.name], s.name))
-            size = words(s.size)
-            space.append(self.model.new_fixed_size_interval_var(self.address[s.name], size, f"bytes {s.name}"))
-        for op in self.problem.ops:
-            if op.scratch:
-                size = words(op.scratch)
-                address = self.model.new_int_var(0, self.hint.top - size, f"scratch {op.name}")
-                self.model.add_hint(address, self.hint.scratch[op.name])
-                self.model.add(address + size <= self.top)
-                self.scratch[op.name] = address
-                time.append(self.model.new_fixed_size_interval_var(self.start[op.name], 1, f"run {op.name}"))
-                space.append(self.model.new_fixed_size_interval_var(address, size, f"bytes of scratch {op.name}"))
+            size = self.model.new_int_var(0, self.span, f"steps of {s.name}")
+            time.append(self.model.new_interval_var(begin, size, self.end[s.name], f"life of {s.name}"))
+            space.append(self._bytes(self.address[s.name], self.sizes[s.name], s.name))
+        for name, size in self.scratch_sizes.items():
+            time.append(self.model.new_fixed_size_interval_var(self.start[name], 1, f"run {name}"))
+            space.append(self._bytes(self.scratch[name], size, f"scratch of {name}"))
         self.model.add_no_overlap_2d(time, space)
-        demands = [words(s.size) for s in self.problem.storages]
-        demands += [words(op.scratch) for op in self.problem.ops if op.scratch]
+        demands = [*(self.sizes[s.name] for s in self.problem.storages), *self.scratch_sizes.values()]
         self.model.add_cumulative(time, demands, self.top)
+
+    def _bytes(self, address: cp_model.IntVar, size: Step, name: str) -> cp_model.IntervalVar:
+        end = self.model.new_int_var(0, self.capacity, f"top of {name}")
+        self.model.add(end <= self.top)
+        return self.model.new_interval_var(address, size, end, f"bytes of {name}")
 
     def _overs(self, output: str) -> list[cp_model.IntVar]:
         """One literal per input that ``output`` may overwrite: same address, and the input ends at this step."""
@@ -142,7 +155,6 @@ class _Builder:
                 if source == output or self.problem.storage(source).persistent:
                     continue
                 literal = self.model.new_bool_var(f"{output} over {source}")
-                self.model.add_hint(literal, self.hint.overs.get(output) == source)
                 self.model.add(self.address[output] == self.address[source]).only_enforce_if(literal)
                 self.model.add(self.end[source] == self.start[op.name] + 1).only_enforce_if(literal)
                 self.over[output, source] = literal
@@ -151,18 +163,29 @@ class _Builder:
             self.model.add_at_most_one(literals)
         return literals
 
-    def _interval(self, begin: Step, end: Step, name: str) -> cp_model.IntervalVar:
-        size = self.model.new_int_var(0, self.span, f"steps of {name}")
-        return self.model.new_interval_var(begin, size, end, f"life of {name}")
+    def add_hint(self, hint: Placement) -> None:
+        """Start the search at ``hint``."""
+        for k, name in enumerate(hint.order):
+            start = self.start[name]
+            if not isinstance(start, int):
+                self.model.add_hint(start, k)
+        for name, offset in hint.storages.items():
+            self.model.add_hint(self.address[name], offset)
+        for name, offset in hint.scratch.items():
+            if name in self.scratch:
+                self.model.add_hint(self.scratch[name], offset)
+        for (output, source), literal in self.over.items():
+            self.model.add_hint(literal, hint.overs.get(output) == source)
 
-    def read(self, solver: cp_model.CpSolver, *, optimal: bool) -> Placement:
+    def read(self, solver: cp_model.CpSolver, top: int, *, optimal: bool) -> Placement:
+        """The solver's order and addresses."""
         step = {name: solver.value(start) for name, start in self.start.items()}
         return Placement(
             tuple(sorted(step, key=step.__getitem__)),
             {name: solver.value(var) for name, var in self.address.items()},
             {name: solver.value(var) for name, var in self.scratch.items()},
             {output: source for (output, source), var in self.over.items() if solver.boolean_value(var)},
-            solver.value(self.top),
+            top,
             optimal,
         )
 

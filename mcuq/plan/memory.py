@@ -16,9 +16,9 @@ from __future__ import annotations
 
 from mcuq.ir.integer import IntegerGraph
 from mcuq.ir.plans import Buffer, MemoryPlan
-from mcuq.plan.addresses import Placement, solve_addresses
+from mcuq.plan.addresses import solve_addresses
 from mcuq.plan.arena import WORD, ArenaProblem, arena_problem
-from mcuq.plan.place import SCRATCH, blocks, place, take_overs
+from mcuq.plan.place import SCRATCH, Placement, blocks, place, take_overs
 from mcuq.plan.schedule import schedule
 from mcuq.plan.validate import check_memory
 

@@ -35,6 +35,18 @@ class Block:
         return self.parts[-1][1]
 
 
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Order, word offsets of storages and of scratch (by operator), hand-overs (output -> input), top in words."""
+
+    order: tuple[str, ...]
+    storages: dict[str, int]
+    scratch: dict[str, int]
+    overs: dict[str, str]
+    top: int
+    optimal: bool
+
+
 SCRATCH = "scratch of "
 """Prefix of the names of scratch blocks."""
 

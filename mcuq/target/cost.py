@@ -6,7 +6,10 @@ those of ``runtime_c/include/mcuq/mcuq.h`` under the 32-bit Arm ABI (pointers 4 
 
 from __future__ import annotations
 
-from mcuq.ir.graph import Conv2d, Graph
+from dataclasses import dataclass
+from typing import Literal
+
+from mcuq.ir.graph import AvgPool, Concat, Conv2d, FloatOp, Graph
 from mcuq.ir.integer import (
     IntegerGraph,
     IntegerOp,
@@ -22,7 +25,7 @@ from mcuq.ir.integer import (
     QReshape,
     QSoftmax,
 )
-from mcuq.target.kernels import ConvCase, layer_facts
+from mcuq.target.kernels import ConvCase, Kernel, layer_facts, select
 
 SHAPE_BYTES = 8
 AFFINE_BYTES = 12
@@ -81,33 +84,116 @@ def _weight_shape(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
 
 
 def conv_parameter_bytes(channels: int, *, asymmetric: bool = False, per_channel: bool = True) -> int:
-    """Constant arrays of a convolution besides its weights, each aligned to its element.
+    """Constant arrays of a convolution besides its weights, each rounded up to 4 bytes.
 
     bias int32 per channel; multiplier int32 and shift uint8 per channel or once; weight zero point int8 per
     channel or once, absent when symmetric.
     """
     scales = channels if per_channel else 1
-    return 4 * channels + 4 * scales + scales + (scales if asymmetric else 0)
+    return 4 * channels + 4 * scales + _round4(scales) + (_round4(scales) if asymmetric else 0)
+
+
+def conv_flash_bytes(case: ConvCase, kernel: Kernel) -> int:
+    """Flash of one convolution apart from code: packed weights, parameter arrays and the struct."""
+    parameters = conv_parameter_bytes(case.output_shape[2], asymmetric=case.asymmetric, per_channel=case.per_channel)
+    return _round4(kernel.weight_bytes) + (0 if kernel.packs_parameters else parameters) + CONV_STRUCT
+
+
+def float_struct_bytes(op: FloatOp) -> int:
+    """Constant bytes of ``op`` besides convolution arrays: parameter struct and tables."""
+    if isinstance(op, AvgPool):
+        varies = any(op.window.padding) and not op.count_include_pad
+        return AVG_POOL_STRUCT + _pool_table(op.window.kernel[0] * op.window.kernel[1] if varies else 1)
+    if isinstance(op, Concat):
+        return CONCAT_STRUCT + len(op.inputs) * (SHAPE_BYTES + AFFINE_BYTES)
+    return _STRUCTS.get(type(op).__name__, 0)
 
 
 def struct_bytes(op: IntegerOp) -> int:
-    """Constant bytes of ``op`` besides convolution arrays: parameter struct and tables."""
+    """The same of an integer operator."""
     match op:
         case QConv2d():
             return CONV_STRUCT
-        case QAdd():
-            return ADD_STRUCT
         case QConcat():
             return CONCAT_STRUCT + len(op.inputs) * (SHAPE_BYTES + AFFINE_BYTES)
-        case QMaxPool():
-            return MAX_POOL_STRUCT
         case QAvgPool():
-            return AVG_POOL_STRUCT + 5 * op.multiplier.size
-        case QPad():
-            return PAD_STRUCT
-        case QRescale():
-            return RESCALE_STRUCT
-        case QSoftmax():
-            return SOFTMAX_TABLE
-        case QInput() | QReshape() | QArgmax():
-            return 0
+            return AVG_POOL_STRUCT + _pool_table(op.multiplier.size)
+        case QAdd() | QMaxPool() | QPad() | QRescale() | QSoftmax() | QInput() | QReshape() | QArgmax():
+            return _STRUCTS.get(type(op).__name__.removeprefix("Q"), 0)
+
+
+_STRUCTS = {
+    "Conv2d": CONV_STRUCT,
+    "Add": ADD_STRUCT,
+    "MaxPool": MAX_POOL_STRUCT,
+    "Pad": PAD_STRUCT,
+    "Clip": RESCALE_STRUCT,
+    "Rescale": RESCALE_STRUCT,
+    "Softmax": SOFTMAX_TABLE,
+}
+
+
+def _pool_table(entries: int) -> int:
+    return 4 * entries + _round4(entries)
+
+
+def _round4(size: int) -> int:
+    return (size + 3) & ~3
+
+
+FUNCTIONS = {
+    "Add": "mcuq_add",
+    "Concat": "mcuq_concat",
+    "MaxPool": "mcuq_max_pool",
+    "AvgPool": "mcuq_avg_pool",
+    "Pad": "mcuq_pad",
+    "Clip": "mcuq_rescale_copy",
+    "Rescale": "mcuq_rescale_copy",
+    "Reshape": "mcuq_reshape",
+    "Softmax": "mcuq_softmax",
+    "Argmax": "mcuq_argmax",
+}
+"""Runtime function of every operator that has only one, by the operator's type name (without the Q)."""
+
+DEFAULT_CODE = 1536
+BASE_CODE = 2048
+CALL_CODE = 24
+"""Reserve of flash for code: one runtime function; startup, vectors, C library and the harness; one call."""
+
+RAM_RESERVE = 2560
+"""Reserve of RAM besides the arena: stack of the deepest kernel and static variables."""
+
+
+def code_reserve(function: str) -> int:
+    """Flash reserved for one runtime function."""
+    del function
+    return DEFAULT_CODE
+
+
+@dataclass(frozen=True, slots=True)
+class FlashItem:
+    """Bytes of flash with what they are for: an operator's constants, a runtime function, or fixed code."""
+
+    name: str
+    kind: Literal["constants", "code"]
+    bytes: int
+
+
+def flash_items(graph: IntegerGraph, core: str) -> tuple[FlashItem, ...]:
+    """What an integer network is promised to take in flash on ``core``."""
+    items: list[FlashItem] = []
+    functions: dict[str, None] = {}
+    for op in graph:
+        if isinstance(op, QConv2d):
+            case = conv_case(graph, op)
+            kernel = select(case, core)
+            items.append(FlashItem(op.name, "constants", conv_flash_bytes(case, kernel)))
+            functions[kernel.function] = None
+            continue
+        if not isinstance(op, QInput):
+            items.append(FlashItem(op.name, "constants", struct_bytes(op)))
+            functions[FUNCTIONS[type(op).__name__.removeprefix("Q")]] = None
+    items.extend(FlashItem(name, "code", code_reserve(name)) for name in functions)
+    items.append(FlashItem("calls", "code", CALL_CODE * len(graph.ops)))
+    items.append(FlashItem("fixed", "code", BASE_CODE))
+    return tuple(items)

@@ -1,1 +1,1 @@
-"""Puts this folder on the path, for ``networks.py``."""
+"""Puts this folder on the path, for ``helpers of these tests``."""

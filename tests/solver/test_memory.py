@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import permutations
 
-import networks
+import arena_networks as networks
 import pytest
 
 from mcuq.errors import CheckError

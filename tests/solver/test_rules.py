@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from mobilenet import mobilenet_v1
+from mobilenet_table import mobilenet_v1
 
 from mcuq.errors import InfeasibleError, UsageError
 from mcuq.ir.plans import BitPlan, Limits
@@ -26,7 +26,8 @@ ALL_W = "8" * 28
 FULL_RAM = {224: 1_204_224, 192: 884_736, 160: 614_400, 128: 393_216}
 """8-bit peak RAM at width 1.0; it scales with the width."""
 
-# limits, width, resolution, output bits of layers 0..11, MixPL (weights, flash, ICN layers), MixPC (weights, flash), RAM
+# limits, width, resolution, output bits of layers 0..11, MixPL (weights, flash, ICN layers), MixPC (weights,
+# flash), RAM
 GOLDENS = [
     (LARGE, 1.0, 224, "442844488888", (BIG_W, 1939504, 12), (BIG_W, 1984884), 401408),
     (LARGE, 1.0, 192, "844884888888", (BIG_W, 1938088, 9), (BIG_W, 1984884), 442368),

@@ -1,0 +1,312 @@
+"""Planning problems from float graphs: mcuq's own byte model, and the paper's for comparison on equal terms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+
+from mcuq.ir.graph import Add, Argmax, Clip, Conv2d, FloatOp, Graph, Reshape, Softmax, is_depthwise
+from mcuq.ir.integer import QTensor, reshape_is_alias
+from mcuq.ir.plans import Limits, Sensitivity
+from mcuq.numerics import row_bytes, tensor_bytes
+from mcuq.plan.decisions import Wishes, decide, fixed_bits, sharing
+from mcuq.plan.paper import FoldType, QuantType, paper_layers, static_bytes
+from mcuq.plan.problem import (
+    CONSTANT_ZERO,
+    Code,
+    Cost,
+    Decision,
+    Member,
+    Peak,
+    PlanOp,
+    PlanStorage,
+    Problem,
+    Take,
+    Term,
+)
+from mcuq.plan.rules import Scheme
+from mcuq.target.cost import (
+    BASE_CODE,
+    CALL_CODE,
+    FUNCTIONS,
+    RAM_RESERVE,
+    code_reserve,
+    conv_flash_bytes,
+    float_case,
+    float_struct_bytes,
+)
+from mcuq.target.kernels import Kernel, select
+
+WIDTHS = (32, 8, 4, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Scales:
+    """How weights are quantized, as far as bytes go: with zero points or symmetric, per channel or per layer."""
+
+    asymmetric: bool = False
+    per_channel: bool = True
+
+
+def problem_from_graph(
+    graph: Graph,
+    sensitivity: Sensitivity,
+    limits: Limits,
+    core: str,
+    *,
+    wishes: Wishes | None = None,
+    scales: Scales | None = None,
+    ram_reserve: int = RAM_RESERVE,
+) -> Problem:
+    """The problem of a fused ``graph`` in mcuq's byte model with the kernels of ``core``.
+
+    Flash: packed weights, parameter arrays and structs, tables, and a reserve for the code of the kernels used. RAM:
+    arena with scratch, plus ``ram_reserve`` for stack and statics.
+
+    Raises:
+        UsageError: see :func:`mcuq.plan.decisions.decide`.
+    """
+    wishes, scales = wishes or Wishes(), scales or Scales()
+    members = _members(graph)
+    fixed = fixed_bits(graph, wishes.logits_bits)
+    decisions, owner = decide(graph, members, sensitivity, wishes, sharing(graph), fixed=fixed)
+    builder = _Builder(graph, core, scales, {d.name: d for d in decisions}, owner)
+    flash = tuple(Cost(f"{op.name}.weight", builder.conv_flash(op)) for op in graph.convs)
+    storages, views = builder.storages()
+    others = [op for op in graph if not isinstance(op, Conv2d)]
+    constant = BASE_CODE + CALL_CODE * len(graph.ops) + sum(float_struct_bytes(op) for op in others)
+    return Problem(
+        decisions=decisions,
+        flash=flash,
+        code=builder.code(),
+        flash_constant=constant,
+        ops=tuple(builder.plan_op(op, views) for op in graph),
+        storages=storages,
+        peaks=(),
+        ram_reserve=ram_reserve,
+        limits=limits,
+        unit=8,
+        tensors=tuple((name, owner[name]) for name in members),
+        order=tuple(op.name for op in graph),
+    )
+
+
+def _members(graph: Graph) -> dict[str, Member]:
+    """Every tensor in execution order: a layer's weights, then what it writes."""
+    found: dict[str, Member] = {}
+    for op in graph:
+        if isinstance(op, Conv2d):
+            sizes = tuple((b, _weight_bytes(graph, op, b)) for b in WIDTHS[1:])
+            found[f"{op.name}.weight"] = Member(op.name, "weight", sizes)
+        found[op.name] = Member(op.name, "activation", tuple((b, tensor_bytes(op.shape, b)) for b in WIDTHS))
+    return found
+
+
+def _weight_bytes(graph: Graph, op: Conv2d, bits: int) -> int:
+    """Packed rows of the portable layouts: per output channel, or per tap for depthwise."""
+    out, height, width, depth = op.weight.shape
+    if is_depthwise(op.groups, op.weight.shape, graph.op(op.inputs[0]).shape[2]):
+        return height * width * row_bytes(out, bits)
+    return out * row_bytes(height * width * depth, bits)
+
+
+@dataclass(frozen=True, slots=True)
+class _Builder:
+    graph: Graph
+    core: str
+    scales: Scales
+    decisions: Mapping[str, Decision]
+    owner: Mapping[str, str]
+
+    def _rows(self, tensors: tuple[str, ...]) -> tuple[tuple[str, ...], list[tuple[tuple[int, ...], tuple[int, ...]]]]:
+        """Distinct decisions of ``tensors`` and rows of (bits of each decision, bits of each tensor)."""
+        names = tuple(dict.fromkeys(self.owner[tensor] for tensor in tensors))
+        rows: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+        for bits in product(*(self.decisions[name].bits for name in names)):
+            chosen = dict(zip(names, bits, strict=True))
+            rows.append((bits, tuple(chosen[self.owner[tensor]] for tensor in tensors)))
+        return names, rows
+
+    def _kernels(self, op: Conv2d) -> tuple[tuple[str, ...], list[tuple[tuple[int, ...], Kernel, int]]]:
+        names, rows = self._rows((op.inputs[0], f"{op.name}.weight", op.name))
+        found: list[tuple[tuple[int, ...], Kernel, int]] = []
+        for key, (x, w, y) in rows:
+            case = float_case(
+                self.graph,
+                op,
+                (x, w, y),
+                asymmetric=self.scales.asymmetric,
+                per_channel=self.scales.per_channel,
+            )
+            kernel = select(case, self.core)
+            found.append((key, kernel, conv_flash_bytes(case, kernel)))
+        return names, found
+
+    def conv_flash(self, op: Conv2d) -> Term:
+        names, rows = self._kernels(op)
+        return reduced(Term(names, tuple((key, size) for key, _, size in rows)))
+
+    def code(self) -> tuple[Code, ...]:
+        """Runtime functions with the bits that need them."""
+        uses: dict[str, set[tuple[tuple[str, int], ...]]] = {}
+        always: dict[str, None] = {}
+        for op in self.graph:
+            if isinstance(op, Conv2d):
+                names, rows = self._kernels(op)
+                for function in dict.fromkeys(kernel.function for _, kernel, _ in rows):
+                    term = reduced(Term(names, tuple((key, int(k.function == function)) for key, k, _ in rows)))
+                    if not term.decisions:
+                        always[function] = None
+                    for key, used in term.table:
+                        if used:
+                            uses.setdefault(function, set()).add(tuple(zip(term.decisions, key, strict=True)))
+            elif function := FUNCTIONS.get(type(op).__name__):
+                always[function] = None
+        found = [Code(name, code_reserve(name), ()) for name in always]
+        found += [Code(n, code_reserve(n), tuple(sorted(u))) for n, u in sorted(uses.items()) if n not in always]
+        return tuple(found)
+
+    def storages(self) -> tuple[tuple[PlanStorage, ...], dict[str, str]]:
+        """Storages, and the storage of every tensor: reshapes that move no byte at any choice are views."""
+        storage: dict[str, str] = {}
+        tensors: dict[str, list[str]] = {}
+        for op in self.graph:
+            view = isinstance(op, Reshape) and all(self._aliases(op, b) for b in self._bits(op.name))
+            storage[op.name] = storage[op.inputs[0]] if view else op.name
+            tensors.setdefault(storage[op.name], []).append(op.name)
+        kept = {storage[name] for name in self.graph.outputs}
+        found = tuple(
+            PlanStorage(name, self._size(self.graph.op(name)), tuple(group), name in kept)
+            for name, group in tensors.items()
+        )
+        return found, storage
+
+    def _bits(self, tensor: str) -> tuple[int, ...]:
+        return self.decisions[self.owner[tensor]].bits
+
+    def _aliases(self, op: Reshape, bits: int) -> bool:
+        source = self.graph.op(op.inputs[0])
+        return reshape_is_alias(QTensor(source.shape, bits, 1.0, 0), QTensor(op.shape, bits, 1.0, 0))
+
+    def _size(self, op: FloatOp) -> Term:
+        name = self.owner[op.name]
+        return Term((name,), tuple(((b,), tensor_bytes(op.shape, b)) for b in self.decisions[name].bits))
+
+    def plan_op(self, op: FloatOp, storage: Mapping[str, str]) -> PlanOp:
+        scratch = CONSTANT_ZERO
+        if isinstance(op, Conv2d):
+            names, rows = self._kernels(op)
+            scratch = reduced(Term(names, tuple((key, kernel.scratch_bytes) for key, kernel, _ in rows)))
+        reads = tuple(dict.fromkeys(storage[name] for name in op.inputs))
+        return PlanOp(op.name, reads, storage[op.name], scratch, self._takes(op, storage))
+
+    def _takes(self, op: FloatOp, storage: Mapping[str, str]) -> tuple[Take, ...]:
+        """Inputs that may be overwritten: by additions and clips whose rows are no longer, by reshapes that alias."""
+        if not isinstance(op, Add | Clip | Reshape) or storage[op.name] != op.name:
+            return ()
+        takes: dict[str, Take] = {}
+        for source in op.inputs:
+            names, rows = self._rows((source, op.name))
+            table = tuple((key, int(self._may_take(op, *bits))) for key, bits in rows)
+            takes[storage[source]] = Take(storage[source], reduced(Term(names, table)))
+        return tuple(take for take in takes.values() if take.allowed.most)
+
+    def _may_take(self, op: FloatOp, source_bits: int, bits: int) -> bool:
+        if isinstance(op, Reshape):
+            return self._aliases(op, bits)
+        return row_bytes(op.shape[2], bits) <= row_bytes(op.shape[2], source_bits)
+
+
+def reduced(term: Term) -> Term:
+    """The same cost without the decisions it does not depend on."""
+    for k, name in enumerate(term.decisions):
+        rest = tuple(n for n in term.decisions if n != name)
+        values: dict[tuple[int, ...], set[int]] = {}
+        for key, value in term.table:
+            values.setdefault(key[:k] + key[k + 1 :], set()).add(value)
+        if all(len(v) == 1 for v in values.values()):
+            return reduced(Term(rest, tuple((key, next(iter(v))) for key, v in values.items())))
+    return term
+
+
+def paper_problem(
+    graph: Graph,
+    sensitivity: Sensitivity,
+    limits: Limits,
+    scheme: Scheme,
+    *,
+    wishes: Wishes | None = None,
+) -> Problem:
+    """The problem of a fused ``graph`` in the paper's byte model (see ``plan.paper``).
+
+    A layer's output bits are the next layer's input bits, and operators without weights keep the bits of the layer
+    before them, as in ``plan.rules``; fold types follow from the bits (sub-byte: ICN).
+    """
+    wishes = wishes or Wishes(first_last_bits=2)
+    members = _paper_members(graph)
+    fixed = {name: bits for name, bits in fixed_bits(graph, 8).items() if name == graph.input.name}
+    fixed |= {op.name: (8,) for op in graph if isinstance(op, Softmax)}
+    fixed |= {op.name: (32,) for op in graph if isinstance(op, Argmax)}
+    fixed[graph.convs[-1].name] = (8,)
+    shared, current = list[tuple[str, str]](), graph.input.name
+    for op in graph:
+        if isinstance(op, Conv2d):
+            current = op.name
+        elif not isinstance(op, Softmax | Argmax) and op.name != current:
+            shared.append((current, op.name))
+    decisions, owner = decide(graph, members, sensitivity, wishes, shared, fixed=fixed)
+    choices = {d.name: d.bits for d in decisions}
+    layers = paper_layers(graph)
+    flash: list[Cost] = []
+    peaks: list[Peak] = []
+    before = owner[graph.input.name]
+    for k, layer in enumerate(layers):
+        weight, after = owner[f"{layer.name}.weight"], owner[layer.name]
+        static = _static(layer.channels, scheme, (weight, after), choices, last=k == len(layers) - 1)
+        flash.append(Cost(f"{layer.name}.weight", _scaled(weight, choices[weight], layer.weights)))
+        flash.append(Cost(f"parameters of {layer.name}", static))
+        source = Cost(graph.op(layer.name).inputs[0], _scaled(before, choices[before], layer.inputs))
+        peaks.append(Peak(layer.name, (source, Cost(layer.name, _scaled(after, choices[after], layer.outputs)))))
+        before = after
+    return Problem(
+        decisions=decisions,
+        flash=tuple(flash),
+        code=(),
+        flash_constant=0,
+        ops=(),
+        storages=(),
+        peaks=tuple(peaks),
+        ram_reserve=0,
+        limits=limits,
+        unit=1,
+        tensors=tuple((name, owner[name]) for name in members),
+        order=tuple(op.name for op in graph),
+    )
+
+
+def _paper_members(graph: Graph) -> dict[str, Member]:
+    """As :func:`_members`, with sizes that are not rounded up per row."""
+    found: dict[str, Member] = {}
+    for op in graph:
+        if isinstance(op, Conv2d):
+            sizes = tuple((b, -(-op.weight.size * b // 8)) for b in WIDTHS)
+            found[f"{op.name}.weight"] = Member(op.name, "weight", sizes)
+        found[op.name] = Member(op.name, "activation", tuple((b, -(-prod(op.shape) * b // 8)) for b in WIDTHS))
+    return found
+
+
+def _scaled(name: str, bits: tuple[int, ...], count: int) -> Term:
+    return Term((name,), tuple(((b,), count * b) for b in bits))
+
+
+def _static(
+    channels: int, scheme: Scheme, names: tuple[str, str], choices: Mapping[str, tuple[int, ...]], *, last: bool
+) -> Term:
+    quant: QuantType = "PerLayerAsymPACT" if scheme == "MixPL" else "PerChannelsAsymMinMax"
+    rows: list[tuple[tuple[int, ...], int]] = []
+    for w, y in product(choices[names[0]], choices[names[1]]):
+        fold: FoldType = "ICN" if scheme == "MixPC" or w < 8 or y < 8 else "folding_weights"
+        rows.append(((w, y), 8 * static_bytes(channels, quant, fold, last=last)))
+    return reduced(Term(names, tuple(rows)))

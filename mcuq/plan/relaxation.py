@@ -1,0 +1,192 @@
+"""Bits under flash and necessary RAM conditions as a CP-SAT problem over Booleans.
+
+For every operator, some tensors are live while it runs in ANY order: what it reads and writes, and every storage that
+an ancestor (or itself) writes and a descendant (or itself) reads. Their sum plus scratch must fit, whatever the
+order: a linear row per operator. In a chain these rows are the liveness bound itself. The model relaxes the whole
+problem (order and addresses are left open), so its bound holds for the whole problem, and its optimum is the
+whole problem's optimum as soon as it can be placed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise, product
+
+from ortools.sat.python import cp_model
+
+from mcuq.plan.arena import WORD, words
+from mcuq.plan.problem import Cost, Peak, PlanOp, Problem, Take, Term
+
+RESOLUTION = 1 << 36
+"""Losses are scaled to integers so that their largest possible sum is about 2^36: 7e10 steps."""
+
+Expr = cp_model.LinearExpr | int
+Literals = Mapping[str, Mapping[int, cp_model.IntVar]]
+
+
+@dataclass(frozen=True, slots=True)
+class BitModel:
+    """A CP-SAT model with one literal per decision and width, its integer objective and its scale."""
+
+    model: cp_model.CpModel
+    literals: Literals
+    objective: Expr
+    scale: float
+
+
+def bit_model(problem: Problem) -> BitModel:
+    """Decisions, flash, necessary RAM rows and the objective (minimized)."""
+    model = cp_model.CpModel()
+    literals = bit_literals(model, problem)
+    model.add(flash_cost(model, problem, literals) <= problem.flash_limit)
+    limit = peak_limit(problem)
+    for peak in necessary_peaks(problem):
+        total = sum(term_cost(model, literals, cost.term) for cost in peak.costs)
+        model.add(total <= limit)
+    scale = RESOLUTION / max(sum(max(d.losses) for d in problem.decisions), 1e-300)
+    weights = [
+        (round(loss * scale), literals[d.name][b])
+        for d in problem.decisions
+        for b, loss in zip(d.bits, d.losses, strict=True)
+    ]
+    total = sum(weight * literal for weight, literal in weights if weight)
+    model.minimize(total)
+    return BitModel(model, literals, total, scale)
+
+
+def peak_limit(problem: Problem) -> int:
+    """RAM limit in the unit of the peaks: words of the arena, or the problem's own unit."""
+    return problem.ram_limit // WORD if problem.ops else problem.ram_limit
+
+
+def bit_literals(model: cp_model.CpModel, problem: Problem) -> Literals:
+    """One literal per decision and width, exactly one of them true."""
+    literals: dict[str, dict[int, cp_model.IntVar]] = {}
+    for decision in problem.decisions:
+        row = {b: model.new_bool_var(f"{decision.name} at {b}") for b in decision.bits}
+        model.add_exactly_one(row.values())
+        literals[decision.name] = row
+    return literals
+
+
+def flash_cost(model: cp_model.CpModel, problem: Problem, literals: Literals) -> Expr:
+    """Flash of terms and code (without the constant), in the problem's unit."""
+    total: Expr = sum(term_cost(model, literals, cost.term) for cost in problem.flash)
+    for code in problem.code:
+        if not code.uses:
+            total = total + code.bytes
+            continue
+        used = model.new_bool_var(f"code {code.function}")
+        for use in code.uses:
+            model.add_bool_or(*(~literals[name][b] for name, b in use), used)
+        total = total + code.bytes * used
+    return total
+
+
+def term_cost(model: cp_model.CpModel, literals: Literals, term: Term) -> Expr:
+    """An expression that is at least the term's value (equal in every minimal solution).
+
+    One decision: the exact linear sum. Several: the least value plus a step for each larger value, whose literal
+    is forced by the smallest sets of choices that all reach the value.
+    """
+    if not term.decisions:
+        return term.least
+    if len(term.decisions) == 1:
+        return sum(value * literals[term.decisions[0]][key[0]] for key, value in term.table if value)
+    values = sorted({value for _, value in term.table})
+    total: Expr = values[0]
+    for low, high in pairwise(values):
+        step = model.new_bool_var(f"{'/'.join(term.decisions)} reaches {high}")
+        for choice in forcing_sets(term, high):
+            model.add_bool_or(*(~literals[name][b] for name, b in choice), step)
+        total = total + (high - low) * step
+    return total
+
+
+def forcing_sets(term: Term, least: int) -> list[tuple[tuple[str, int], ...]]:
+    """Smallest sets of (decision, bits) under which the term is at least ``least`` whatever the others are."""
+    found: list[dict[str, int]] = []
+    for size in range(1, len(term.decisions) + 1):
+        for key, _ in term.table:
+            row = list(zip(term.decisions, key, strict=True))
+            for mask in product((False, True), repeat=len(row)):
+                chosen = {name: b for (name, b), take in zip(row, mask, strict=True) if take}
+                if len(chosen) != size or chosen in found or any(f.items() <= chosen.items() for f in found):
+                    continue
+                if all(value >= least for other, value in term.table if _agrees(term, other, chosen)):
+                    found.append(chosen)
+    return [tuple(choice.items()) for choice in found]
+
+
+def _agrees(term: Term, key: tuple[int, ...], chosen: Mapping[str, int]) -> bool:
+    return all(chosen.get(name, b) == b for name, b in zip(term.decisions, key, strict=True))
+
+
+def necessary_peaks(problem: Problem) -> tuple[Peak, ...]:
+    """For each operator the terms (4-byte words) of what is live while it runs, in any order.
+
+    An output that some input's bytes may take over counts only where no take-over is allowed. In the paper's model
+    the peaks are the problem's own.
+    """
+    if not problem.ops:
+        return problem.peaks
+    before = ancestors(problem)
+    peaks: list[Peak] = []
+    for op in problem.ops:
+        live = {*op.reads, op.writes, *_spanning(problem, op, before)}
+        costs = [Cost(f"scratch of {op.name}", in_words(op.scratch))]
+        for storage in problem.storages:
+            if storage.name in live:
+                fresh = storage.name == op.writes and storage.name not in op.reads
+                takes = _possible(problem, op, before) if fresh else ()
+                costs.append(Cost(storage.name, in_words(_unless_taken(storage.size, takes))))
+        peaks.append(Peak(op.name, tuple(costs)))
+    return tuple(peaks)
+
+
+def ancestors(problem: Problem) -> dict[str, set[str]]:
+    """Operators that run before each operator in every order (the first operator before all)."""
+    first = problem.ops[0].name
+    writers: dict[str, set[str]] = {}
+    before: dict[str, set[str]] = {}
+    for op in problem.ops:
+        direct = {w for s in op.reads for w in writers.get(s, ())} | ({first} - {op.name})
+        before[op.name] = direct.union(*(before[d] for d in direct))
+        writers.setdefault(op.writes, set()).add(op.name)
+    return before
+
+
+def _spanning(problem: Problem, op: PlanOp, before: Mapping[str, set[str]]) -> Iterable[str]:
+    """Storages written by an ancestor of ``op`` and still needed by one of its descendants, or kept to the end."""
+    for storage in problem.storages:
+        users = [o.name for o in problem.ops if storage.name in o.reads or o.writes == storage.name]
+        written = any(o.writes == storage.name and o.name in before[op.name] for o in problem.ops)
+        if written and (storage.persistent or any(op.name in before[user] for user in users)):
+            yield storage.name
+
+
+def _possible(problem: Problem, op: PlanOp, before: Mapping[str, set[str]]) -> tuple[Take, ...]:
+    """Take-overs of inputs that no descendant of ``op`` reads."""
+    late = {name for name in before if op.name in before[name]}
+    read_late = {s for o in problem.ops if o.name in late for s in (*o.reads, o.writes)}
+    return tuple(t for t in op.takes if t.storage not in read_late and not problem.storage(t.storage).persistent)
+
+
+def _unless_taken(size: Term, takes: tuple[Take, ...]) -> Term:
+    """``size``, or 0 wherever some take-over is allowed."""
+    term = size
+    for take in takes:
+        names = tuple(dict.fromkeys((*term.decisions, *take.allowed.decisions)))
+        rows: dict[tuple[int, ...], int] = {}
+        for (a, value), (b, allowed) in product(term.table, take.allowed.table):
+            merged = dict(zip(term.decisions, a, strict=True))
+            if all(merged.setdefault(n, v) == v for n, v in zip(take.allowed.decisions, b, strict=True)):
+                rows[tuple(merged[n] for n in names)] = 0 if allowed else value
+        term = Term(names, tuple(rows.items()))
+    return term
+
+
+def in_words(term: Term) -> Term:
+    """The term in 4-byte words, rounded up."""
+    return Term(term.decisions, tuple((key, words(value)) for key, value in term.table))
