@@ -1,22 +1,19 @@
 """Quantization-aware training, calibration and sensitivity, on the float graph of any captured module."""
 
 from mcuq.quant.data_free import data_free
+from mcuq.quant.evaluate import accuracy, evaluate, real_inputs
 from mcuq.quant.quant_op import QuantOp
 from mcuq.quant.sensitivity import fit, kl, sqnr
-from mcuq.quant.train import (
+from mcuq.quant.settings import (
     EpochResult,
     Progress,
     Step,
     TrainConfig,
-    accuracy,
     default_fold_delay,
-    evaluate,
     float_preset,
     qat_preset,
-    real_inputs,
-    train_float,
-    train_qat,
 )
+from mcuq.quant.train import reestimate_batch_norm, train_float, train_qat
 
 __all__ = [
     "EpochResult",
@@ -33,6 +30,7 @@ __all__ = [
     "kl",
     "qat_preset",
     "real_inputs",
+    "reestimate_batch_norm",
     "sqnr",
     "train_float",
     "train_qat",

@@ -17,17 +17,9 @@ from mcuq.errors import TrainingError, UsageError  # noqa: E402
 from mcuq.ir.graph import Normalization  # noqa: E402
 from mcuq.quant import QuantOp  # noqa: E402
 from mcuq.quant.batches import Batches  # noqa: E402
-from mcuq.quant.train import (  # noqa: E402
-    EpochResult,
-    Step,
-    TrainConfig,
-    accuracy,
-    evaluate,
-    real_inputs,
-    schedule,
-    train_float,
-    train_qat,
-)
+from mcuq.quant.evaluate import accuracy, evaluate, real_inputs  # noqa: E402
+from mcuq.quant.settings import EpochResult, Step, TrainConfig, schedule  # noqa: E402
+from mcuq.quant.train import train_float, train_qat  # noqa: E402
 
 
 def small_data(count: int = 96) -> Dataset:

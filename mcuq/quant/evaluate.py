@@ -1,0 +1,42 @@
+"""Accuracy of float modules and of fake-quantized networks on pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any, cast
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mcuq.ir.graph import Normalization
+from mcuq.quant.batches import Batches
+from mcuq.quant.quant_op import QuantOp
+
+
+def real_inputs(x: Tensor, normalization: Normalization) -> Tensor:
+    """uint8 pixels [N, C, H, W] as a float module sees them."""
+    return (x.float() - normalization.zero_point) * normalization.scale
+
+
+def evaluate(
+    predict: Callable[[Tensor], Tensor], x: NDArray[Any], y: NDArray[Any], *, batch_size: int = 256, device: str = "cpu"
+) -> float:
+    """Accuracy of ``predict``, which maps uint8 pixels [N, C, H, W] to scores [N, classes]."""
+    right = 0
+    with torch.no_grad():
+        for images, labels in Batches(x, y, batch_size, device).pairs():
+            right += int((predict(images).flatten(1).argmax(1) == labels).sum())
+    return right / len(x)
+
+
+def accuracy(op: QuantOp, x: NDArray[Any], y: NDArray[Any], *, batch_size: int = 256, device: str = "cpu") -> float:
+    """Accuracy of the fake-quantized network; mode and weights are left as they were."""
+    training = op.training
+    op.eval()
+    try:
+        with nullcontext() if op.stored else op.quantized():
+            return evaluate(lambda images: cast(Tensor, op(images)), x, y, batch_size=batch_size, device=device)
+    finally:
+        op.train(training)

@@ -1,0 +1,113 @@
+"""How to train, and what a training tells: configuration, presets, schedule, progress."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from mcuq.errors import UsageError
+
+Phase = Literal["float", "qat"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """How to train. Rates follow a linear warm-up, then half a cosine to zero.
+
+    Attributes:
+        step_lr: rate of thresholds and steps (QAT only). warmup: share of all steps.
+        weight_decay: of weights; not of biases, norms, steps.
+        reestimate: batches from which batch norm statistics are averaged anew before they freeze; 0 is never.
+        calibration: images on which activation ranges start.
+    """
+
+    epochs: int
+    batch_size: int = 128
+    lr: float = 2e-3
+    step_lr: float = 1e-2
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    weight_decay: float = 1e-3
+    momentum: float = 0.9
+    warmup: float = 0.1
+    label_smoothing: float = 0.0
+    reestimate: int = 40
+    calibration: int = 512
+    augment: bool = True
+    seed: int = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in ("adamw", "sgd"):
+            raise UsageError(f"optimizer must be adamw or sgd, got {self.optimizer!r}")
+        if self.epochs < 0 or self.batch_size < 1 or not self.lr > 0:
+            raise UsageError(
+                f"epochs >= 0, batch_size >= 1 and lr > 0 are needed, got {self.epochs}, {self.batch_size}, {self.lr}"
+            )
+
+
+def float_preset(epochs: int) -> TrainConfig:
+    """Defaults for float training from scratch."""
+    return TrainConfig(epochs, lr=4e-3, weight_decay=1e-2, warmup=0.15)
+
+
+def qat_preset(epochs: int, bits: int) -> TrainConfig:
+    """Defaults for retraining a trained network when ``bits`` is its narrowest tensor (8, 4 or 2)."""
+    lr = {8: 3e-4, 4: 1e-3, 2: 3e-3}[bits]
+    step_lr = {8: 1e-3, 4: 1e-2, 2: 1e-2}[bits]
+    return TrainConfig(epochs, lr=lr, step_lr=step_lr, weight_decay=1e-3)
+
+
+def default_fold_delay(epochs: int) -> int:
+    """Epoch from which batch norms freeze when nobody says: late, so that they follow the quantized weights."""
+    return max(1, round(0.7 * epochs)) if epochs > 1 else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One optimizer step was done."""
+
+    phase: Phase
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    lr: float
+
+
+@dataclass(frozen=True, slots=True)
+class EpochResult:
+    """One epoch was done; ``loss`` and ``train_accuracy`` are means over it, ``accuracy`` is on held-out data."""
+
+    phase: Phase
+    epoch: int
+    loss: float
+    train_accuracy: float
+    accuracy: float | None
+    lr: float
+    seconds: float
+
+
+class Progress(Protocol):
+    """What a training tells; implement both methods."""
+
+    def on_step(self, step: Step) -> None: ...
+
+    def on_epoch(self, result: EpochResult) -> None: ...
+
+
+class Silent:
+    """Tells nobody."""
+
+    def on_step(self, step: Step) -> None: ...
+
+    def on_epoch(self, result: EpochResult) -> None: ...
+
+
+def schedule(step: int, steps: int, warmup: float) -> float:
+    """Factor on the learning rate at ``step`` of ``steps``: linear warm-up, then half a cosine to zero."""
+    ramp = max(1, round(steps * warmup))
+    if step < ramp:
+        return (step + 1) / ramp
+    return 0.5 * (1.0 + math.cos(math.pi * (step - ramp) / max(1, steps - ramp)))
