@@ -325,18 +325,20 @@ def _train_qat(
     options: dict[str, Any] = {}
     if settings.quant_type is not None:
         options["quant_type"] = settings.quant_type
+    epochs = _qat_epochs(settings, dataset)
+    fold_delay = loops.default_fold_delay(epochs) if settings.fold_delay is None else settings.fold_delay
     op = QuantOp(
         prepared.module,
         input_shape=dataset.input_shape,
-        fold_type=settings.fold_type or "folding_weights",
-        fold_delay=settings.fold_delay or 0,
+        fold_type=settings.fold_type or "ICN",
+        fold_delay=fold_delay,
         bits=plan,
         layer_config=_layer_types(plan),
         normalization=dataset.normalization,
         **options,
     )
     narrowest = min((t.bits for t in plan.tensors), default=8)
-    config = _configured(loops.qat_preset(_qat_epochs(settings, dataset), narrowest), settings, qat=True)
+    config = _configured(loops.qat_preset(epochs, narrowest), settings, qat=True)
     bar.stage(f"quantization-aware training for {config.epochs} epochs")
     folder = run.checkpoint / "qat"
     going_on = resume and (folder / "state.json").exists()

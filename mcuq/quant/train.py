@@ -15,10 +15,35 @@ from torch import Tensor, nn
 from mcuq.data.dataset import Dataset
 from mcuq.quant.batches import Batches
 from mcuq.quant.diagnosis import first_bad_layer, first_bad_module
-from mcuq.quant.evaluate import real_inputs
+from mcuq.quant.evaluate import accuracy, evaluate, real_inputs
 from mcuq.quant.loop import Loop
 from mcuq.quant.quant_op import QuantOp
-from mcuq.quant.settings import EpochResult, Progress, Silent, TrainConfig
+from mcuq.quant.settings import (
+    EpochResult,
+    Progress,
+    Silent,
+    Step,
+    TrainConfig,
+    default_fold_delay,
+    float_preset,
+    qat_preset,
+)
+
+__all__ = [
+    "EpochResult",
+    "Progress",
+    "Step",
+    "TrainConfig",
+    "accuracy",
+    "default_fold_delay",
+    "evaluate",
+    "float_preset",
+    "qat_preset",
+    "real_inputs",
+    "reestimate_batch_norm",
+    "train_float",
+    "train_qat",
+]
 
 
 def train_float(
