@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from mcuq.ir.sources import SourceFile
 from mcuq.target.board import Board
 from mcuq.target.files import product_dir
 
-_KERNEL = re.compile(r"mcuq_(?!port_|gemm)(?:conv2d|depthwise|fully_connected)_w\w+")
+_KERNEL = re.compile(r"mcuq_(?!port_|gemm)(?:conv2d|depthwise|fully_connected)\w*_w\w+")
 _OTHER = (
     "mcuq_add", "mcuq_argmax", "mcuq_avg_pool", "mcuq_concat", "mcuq_max_pool", "mcuq_pad", "mcuq_pixels_to_int8",
     "mcuq_rescale_copy", "mcuq_reshape", "mcuq_softmax",
@@ -86,12 +87,12 @@ def code_symbols(image: Path) -> dict[str, int]:
                 source = symbol.name
             elif kind in ("STT_FUNC", "STT_OBJECT") and symbol["st_shndx"] != "SHN_UNDEF":
                 name = f"{source}:{symbol.name}" if binding == "STB_LOCAL" else symbol.name
-                address = symbol["st_value"] & ~(kind == "STT_FUNC")
+                address = symbol["st_value"] & ~1 if kind == "STT_FUNC" else symbol["st_value"]
                 # A second name of one place (an alias) adds nothing; the sized one counts.
                 if symbol["st_size"] > placed.get(address, ("", -1))[1]:
                     placed[address] = (name, symbol["st_size"])
     marks = sorted([*placed, *ends])
-    following = dict(zip(marks, marks[1:], strict=False))
+    following = dict(pairwise(marks))
     return {name: size or following.get(address, address) - address for address, (name, size) in placed.items()}
 
 

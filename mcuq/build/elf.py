@@ -105,8 +105,9 @@ def _symbols(file: Any) -> list[Symbol]:
             continue
         for symbol in table.iter_symbols():
             index = symbol["st_shndx"]
-            if symbol["st_info"]["type"] in ("STT_FUNC", "STT_OBJECT") and isinstance(index, int):
-                address = symbol["st_value"] & ~(symbol["st_info"]["type"] == "STT_FUNC")
+            kind = symbol["st_info"]["type"]
+            if kind in ("STT_FUNC", "STT_OBJECT") and isinstance(index, int):
+                address = symbol["st_value"] & ~1 if kind == "STT_FUNC" else symbol["st_value"]  # Thumb bit
                 section = file.get_section(index).name
                 found[symbol.name, address] = Symbol(symbol.name, address, symbol["st_size"], section)
     return sorted(found.values(), key=lambda symbol: symbol.address)

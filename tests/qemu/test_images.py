@@ -1,0 +1,243 @@
+"""Linked images: promised bytes, limits, stack bounds, integer-only code, two models in one, CMake."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from nets import integer_net, samples, vectors
+
+from mcuq.build.elf import check_limits, flash_by_region, float_uses, read_elf
+from mcuq.build.image import Builder, build_application, build_image, library_sources, overflows, target_toolchain
+from mcuq.build.run import stack_used
+from mcuq.build.sizes import check_integer_only, measure
+from mcuq.build.stack import stack_bound
+from mcuq.build.toolchain import find_program, run_tool
+from mcuq.build.write import write_files
+from mcuq.emit.project import emit_harness, emit_project
+from mcuq.errors import CheckError, LimitError
+from mcuq.ir.integer import IntegerGraph
+from mcuq.parity import built
+from mcuq.plan.memory import plan_memory
+from mcuq.target.board import Board, load_board, load_boards
+from mcuq.target.footprint import CODE_TOLERANCE
+
+CORES = ("microbit", "rp2040", "mps2-an385", "stm32l4r5", "stm32h7", "rp2350", "mps3-an547")
+
+
+def small_board(flash: int, ram: int) -> Board:
+    """stm32h7 with less memory."""
+    board = load_board("stm32h7")
+    sizes = {"FLASH": flash, "AXI_SRAM": ram}
+    return replace(board, regions=tuple(replace(r, length=sizes.get(r.name, r.length)) for r in board.regions))
+
+
+@pytest.mark.parametrize("name", CORES)
+def test_promised_data_is_exact_and_code_close(name: str) -> None:
+    board = load_board(name)
+    graph = integer_net(1, 4, 8, asymmetric=True)
+    plan = plan_memory(graph, board.core)
+    sizes = measure(emit_project(graph, plan, board), graph, plan, board)
+    items = {item.name: item for item in sizes.items}
+    for exact in ("weights", "parameters", "arena", "statics", "stack"):
+        assert items[exact].promised == items[exact].measured, exact
+    assert items["weights"].measured > 1500 and items["arena"].measured == plan.arena_bytes
+    promised = sum(items[n].promised for n in ("runtime code", "model code", "startup"))
+    measured = sum(items[n].measured for n in ("runtime code", "model code", "startup"))
+    assert abs(promised - measured) <= CODE_TOLERANCE * measured, "run scripts/measure_code"
+    assert sizes.ram[0] == sizes.ram[1]
+    assert 0 < sizes.stack_bound < sizes.stack_bound_main <= items["stack"].measured
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("board", load_boards(), ids=lambda board: board.name)
+def test_every_board_links_at_its_addresses(board: Board) -> None:
+    graph = integer_net(2, 8, 8)
+    plan = plan_memory(graph, board.core)
+    sizes = measure(emit_project(graph, plan, board), graph, plan, board)
+    assert sizes.flash[1] <= board.limits.flash and sizes.ram[1] <= board.limits.ram + board.region(board.placement.stack).length
+
+
+def test_too_little_flash_names_section_region_and_bytes() -> None:
+    board = small_board(8192, 512 << 10)
+    graph = integer_net(1)
+    plan = plan_memory(graph, board.core)
+    with pytest.raises(LimitError, match=r"does not fit board stm32h7: section .+ does not fit region FLASH, \d+ bytes are missing"):
+        measure(emit_project(graph, plan, board), graph, plan, board)
+
+
+def test_too_little_ram_is_one_arena_too_large() -> None:
+    graph = integer_net(1)
+    plan = plan_memory(graph, "cortex-m7")
+    board = small_board(2 << 20, plan.arena_bytes - 4)
+    text = r"section .mcuq_arena does not fit region AXI_SRAM, \d+ bytes are missing; lower the flash or RAM limit"
+    with pytest.raises(LimitError, match=text):
+        measure(emit_project(graph, plan, board), graph, plan, board)
+
+
+def test_too_little_stack_is_refused() -> None:
+    board = load_board("stm32h7")
+    graph = integer_net(1)
+    plan = plan_memory(graph, board.core)
+    files = emit_project(graph, plan, board, stack_bytes=128)
+    with pytest.raises(LimitError, match=r"the stack needs \d+ bytes, but section .stack in region DTCM has 128"):
+        measure(files, graph, plan, board)
+
+
+def test_overflows_are_read_from_the_linkers_words() -> None:
+    text = (
+        "ld: a.elf section `.text' will not fit in region `FLASH'\n"
+        "ld: a.elf section `.mcuq_weights' will not fit in region `FLASH'\n"
+        "ld: region `FLASH' overflowed by 1234 bytes\n"
+    )
+    assert overflows(text).startswith(
+        "section .text and .mcuq_weights does not fit region FLASH, 1234 bytes are missing; lower"
+    )
+    assert overflows("ld: undefined reference to `f'") == ""
+
+
+@pytest.mark.parametrize("name", ["microbit", "stm32h7", "mps3-an547"])
+def test_the_stack_bound_holds_and_is_tight(name: str) -> None:
+    board = load_board(name)
+    graph = integer_net(1, 4, 4)
+    with built(graph, plan_memory(graph, board.core), board) as image:
+        used = stack_used(image, samples(graph, 1, 1)[0])
+        bound = stack_bound(image.plain.parent / "objects", image.plain, "mcuq_port_reset")
+    assert used <= bound <= used + 64
+
+
+def bare(source: str, folder: Path, board: Board, *flags: str) -> tuple[Path, Path]:
+    """A program of one C file, linked like an application."""
+    graph = integer_net(1)
+    write_files(emit_project(graph, plan_memory(graph, board.core), board), folder)
+    (folder / "one.c").write_text(source)
+    builder = Builder(target_toolchain(board), "model", board, folder)
+    objects = builder.compile(["one.c", "board/bare.c", "port/startup.c"], ("-fcallgraph-info=su", *flags))
+    return builder.link(objects, "application", folder / f"board/{board.name}.ld"), folder / "objects"
+
+
+@pytest.mark.parametrize("name", ["microbit", "mps2-an386", "mps3-an547"])
+def test_float_code_is_found(name: str, tmp_path: Path) -> None:
+    source = "volatile float x = 2.0f; int main(void) { return (int)(x * x); }\n"
+    elf, _ = bare(source, tmp_path, load_board(name))
+    assert float_uses(elf)
+    with pytest.raises(CheckError, match="holds floating-point code: .*mul.*; emitted code must hold none"):
+        check_integer_only(elf)
+
+
+def test_recursion_and_dynamic_frames_have_no_bound(tmp_path: Path) -> None:
+    board = load_board("mps2-an386")
+    recursive = "int f(int n); __attribute__((noinline)) int f(int n) { return n ? n * f(n - 1) + f(n / 2) : 1; }\n"
+    elf, objects = bare(recursive + "int main(void) { return f(5); }\n", tmp_path / "a", board)
+    with pytest.raises(CheckError, match=r"function f is recursive \(main -> f -> f\)"):
+        stack_bound(objects, elf, "main")
+    dynamic = (
+        "#include <stdint.h>\nint g(volatile uint8_t *p); int g(volatile uint8_t *p) { return p[0]; }\n"
+        "__attribute__((noinline)) static int f(unsigned n) { volatile uint8_t a[n]; a[0] = 1; return g(a); }\n"
+        "int main(void) { volatile unsigned n = 3; return f(n); }\n"
+    )
+    elf, objects = bare(dynamic, tmp_path / "b", board)
+    with pytest.raises(CheckError, match="has a stack frame of dynamic"):
+        stack_bound(objects, elf, "main")
+
+
+def test_a_region_overflow_of_a_finished_image_is_named(tmp_path: Path) -> None:
+    board = load_board("stm32h7")
+    graph = integer_net(1)
+    elf, _ = build_application(emit_project(graph, plan_memory(graph, board.core), board), board, tmp_path)
+    image = read_elf(elf)
+    check_limits(image, board)
+    taken = flash_by_region(image, board)["FLASH"]
+    with pytest.raises(LimitError, match="section .text does not fit region FLASH, 100 bytes are missing"):
+        check_limits(image, small_board(taken - 100, 512 << 10))
+
+
+def test_two_models_in_one_image(tmp_path: Path) -> None:
+    """Different prefixes link together, share the runtime, and only their own and the runtime's names are global."""
+    first, second = integer_net(1, 4, 4), integer_net(2, 4, 8, tail="argmax")
+    objects: dict[str, Path] = {}
+    for prefix, graph in (("one", first), ("two", second)):
+        folder = tmp_path / prefix
+        files = emit_project(graph, plan_memory(graph, "portable"), None, prefix=prefix, vectors=vectors(graph))
+        write_files(files, folder)
+        builder = Builder(target_toolchain(None), prefix, None, folder)
+        sources = [path for path in library_sources(files) if prefix == "one" or path not in objects]
+        rename = (f"-Dmain={prefix}_selftest",)
+        for path in [*sources, f"test/{prefix}_vectors.c", "test/selftest.c"]:
+            key = path if path.startswith("mcuq/") else f"{prefix}/{path}"
+            objects[key] = builder.compile([path], rename if path == "test/selftest.c" else ())[0]
+    main = tmp_path / "main.c"
+    main.write_text("int one_selftest(void); int two_selftest(void);\nint main(void) { return one_selftest() + 10 * two_selftest(); }\n")
+    builder = Builder(target_toolchain(None), "one", None, tmp_path)
+    objects["main"] = builder.compile(["main.c"])[0]
+    program = builder.link(list(objects.values()), "both")
+    assert subprocess.run([str(program)], check=False).returncode == 0
+    names = run_tool([find_program("nm"), "-g", "--defined-only", *map(str, objects.values())], "nm failed")
+    symbols = [line.split()[2] for line in names.splitlines() if len(line.split()) == 3]
+    assert len(symbols) == len(set(symbols))
+    assert all(symbol == "main" or symbol.startswith(("one_", "two_", "mcuq_")) for symbol in symbols)
+
+
+def test_hostile_layer_names_compile_and_compute(tmp_path: Path) -> None:
+    graph = integer_net(1, 4, 4)
+    hostile = ("*/ int x; /*", "a\nb", "??/", "\\", "%s%n", "int", "main", "y" * 300)
+    names = {op.name: hostile[i % len(hostile)] + " " * (i // len(hostile)) for i, op in enumerate(graph)}
+    ops = tuple(replace(op, name=names[op.name], inputs=tuple(names[i] for i in op.inputs)) for op in graph)
+    wild = IntegerGraph(ops, tuple(names[name] for name in graph.outputs))
+    plan = plan_memory(wild, "portable")
+    image = build_image(emit_project(wild, plan, None), emit_harness(wild, plan, None), wild, plan, None, tmp_path)
+    from mcuq.parity import compare_image
+
+    assert compare_image(image, samples(wild, 1, 2)).exact
+
+
+def test_the_arena_is_checked(tmp_path: Path) -> None:
+    graph = integer_net(1)
+    files = emit_project(graph, plan_memory(graph, "portable"), None, prefix="net")
+    write_files(files, tmp_path)
+    (tmp_path / "main.c").write_text(
+        '#include "net.h"\nstatic _Alignas(NET_ARENA_ALIGN) uint8_t a[NET_ARENA_SIZE + 1];\n'
+        "int main(void) { net_context c = {0};\n"
+        "if (net_invoke(&c) != NET_ERROR_NULL) return 1;\n"
+        "if (net_init(NULL, a, sizeof a) != NET_ERROR_NULL || net_init(&c, NULL, 9) != NET_ERROR_NULL) return 2;\n"
+        "if (net_init(&c, a, NET_ARENA_SIZE - 1) != NET_ERROR_ARENA_SIZE) return 3;\n"
+        "if (net_init(&c, a + 1, NET_ARENA_SIZE) != NET_ERROR_ARENA_ALIGN) return 4;\n"
+        "if (net_invoke(&c) != NET_ERROR_NULL || net_invoke(NULL) != NET_ERROR_NULL) return 5;\n"
+        "if (net_init(&c, a, NET_ARENA_SIZE) != NET_OK || net_invoke(&c) != NET_OK) return 6;\n"
+        "return a[NET_ARENA_SIZE]; }\n"
+    )
+    builder = Builder(target_toolchain(None), "net", None, tmp_path)
+    program = builder.link(builder.compile([*library_sources(files), "main.c"]), "program")
+    assert subprocess.run([str(program)], check=False).returncode == 0
+
+
+def test_the_header_serves_cplusplus(tmp_path: Path) -> None:
+    graph = integer_net(1)
+    write_files(emit_project(graph, plan_memory(graph, "portable"), None, prefix="net"), tmp_path)
+    (tmp_path / "use.cpp").write_text('#include "net.h"\nint use(net_context *c) { return net_invoke(c); }\n')
+    objects = tmp_path / "use.o"
+    command = [find_program("g++"), "-Wall", "-Wextra", "-Werror", f"-I{tmp_path}/include", "-c", str(tmp_path / "use.cpp")]
+    run_tool([*command, "-o", str(objects)], "g++ failed")
+    assert " U net_invoke" in run_tool([find_program("nm"), str(objects)], "nm failed")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["stm32h7", "rp2040", "mps3-an547"])
+def test_cmake_builds_for_this_computer_and_the_board(name: str, tmp_path: Path) -> None:
+    board = load_board(name)
+    graph = integer_net(1, 4, 4)
+    files = emit_project(graph, plan_memory(graph, board.core), board, prefix="net", vectors=vectors(graph))
+    write_files(files, tmp_path)
+    cmake = find_program("cmake")
+    arm = f"-DCMAKE_TOOLCHAIN_FILE={tmp_path / 'arm-none-eabi.cmake'}"
+    for build, flags in (("host", ()), ("arm", (arm,))):
+        run_tool([cmake, "-S", str(tmp_path), "-B", str(tmp_path / build), *flags], "cmake failed")
+        run_tool([cmake, "--build", str(tmp_path / build)], "build failed")
+    assert subprocess.run([str(tmp_path / "host" / "net_selftest")], check=False).returncode == 0
+    machine = board.emulation.machine
+    command = ["qemu-system-arm", "-M", machine, "-display", "none", "-monitor", "none", "-serial", "none"]
+    command += ["-semihosting-config", "enable=on,target=native", "-kernel", str(tmp_path / "arm" / "net_selftest.elf")]
+    assert subprocess.run(command, check=False, timeout=60).returncode == 0
+    assert (tmp_path / "arm" / "net_app.elf").is_file()
