@@ -19,7 +19,7 @@ from mcuq.build.write import write_files
 from mcuq.emit.project import emit_harness, emit_project
 from mcuq.errors import CheckError, LimitError
 from mcuq.ir.integer import IntegerGraph
-from mcuq.parity import built
+from mcuq.parity import built, compare_image
 from mcuq.plan.memory import plan_memory
 from mcuq.target.board import Board, load_board, load_boards
 from mcuq.target.footprint import CODE_TOLERANCE
@@ -57,14 +57,16 @@ def test_every_board_links_at_its_addresses(board: Board) -> None:
     graph = integer_net(2, 8, 8)
     plan = plan_memory(graph, board.core)
     sizes = measure(emit_project(graph, plan, board), graph, plan, board)
-    assert sizes.flash[1] <= board.limits.flash and sizes.ram[1] <= board.limits.ram + board.region(board.placement.stack).length
+    assert sizes.flash[1] <= board.limits.flash
+    assert sizes.ram[1] <= board.limits.ram + board.region(board.placement.stack).length
 
 
 def test_too_little_flash_names_section_region_and_bytes() -> None:
     board = small_board(8192, 512 << 10)
     graph = integer_net(1)
     plan = plan_memory(graph, board.core)
-    with pytest.raises(LimitError, match=r"does not fit board stm32h7: section .+ does not fit region FLASH, \d+ bytes are missing"):
+    text = r"does not fit board stm32h7: section .+ does not fit region FLASH, \d+ bytes are missing"
+    with pytest.raises(LimitError, match=text):
         measure(emit_project(graph, plan, board), graph, plan, board)
 
 
@@ -123,7 +125,7 @@ def test_float_code_is_found(name: str, tmp_path: Path) -> None:
     source = "volatile float x = 2.0f; int main(void) { return (int)(x * x); }\n"
     elf, _ = bare(source, tmp_path, load_board(name))
     assert float_uses(elf)
-    with pytest.raises(CheckError, match="holds floating-point code: .*mul.*; emitted code must hold none"):
+    with pytest.raises(CheckError, match=r"holds floating-point code: .*mul.*; emitted code must hold none"):
         check_integer_only(elf)
 
 
@@ -150,7 +152,7 @@ def test_a_region_overflow_of_a_finished_image_is_named(tmp_path: Path) -> None:
     image = read_elf(elf)
     check_limits(image, board)
     taken = flash_by_region(image, board)["FLASH"]
-    with pytest.raises(LimitError, match="section .text does not fit region FLASH, 100 bytes are missing"):
+    with pytest.raises(LimitError, match=r"section .text does not fit region FLASH, 100 bytes are missing"):
         check_limits(image, small_board(taken - 100, 512 << 10))
 
 
@@ -169,7 +171,10 @@ def test_two_models_in_one_image(tmp_path: Path) -> None:
             key = path if path.startswith("mcuq/") else f"{prefix}/{path}"
             objects[key] = builder.compile([path], rename if path == "test/selftest.c" else ())[0]
     main = tmp_path / "main.c"
-    main.write_text("int one_selftest(void); int two_selftest(void);\nint main(void) { return one_selftest() + 10 * two_selftest(); }\n")
+    main.write_text(
+        "int one_selftest(void); int two_selftest(void);\n"
+        "int main(void) { return one_selftest() + 10 * two_selftest(); }\n"
+    )
     builder = Builder(target_toolchain(None), "one", None, tmp_path)
     objects["main"] = builder.compile(["main.c"])[0]
     program = builder.link(list(objects.values()), "both")
@@ -188,8 +193,6 @@ def test_hostile_layer_names_compile_and_compute(tmp_path: Path) -> None:
     wild = IntegerGraph(ops, tuple(names[name] for name in graph.outputs))
     plan = plan_memory(wild, "portable")
     image = build_image(emit_project(wild, plan, None), emit_harness(wild, plan, None), wild, plan, None, tmp_path)
-    from mcuq.parity import compare_image
-
     assert compare_image(image, samples(wild, 1, 2)).exact
 
 
@@ -218,8 +221,8 @@ def test_the_header_serves_cplusplus(tmp_path: Path) -> None:
     write_files(emit_project(graph, plan_memory(graph, "portable"), None, prefix="net"), tmp_path)
     (tmp_path / "use.cpp").write_text('#include "net.h"\nint use(net_context *c) { return net_invoke(c); }\n')
     objects = tmp_path / "use.o"
-    command = [find_program("g++"), "-Wall", "-Wextra", "-Werror", f"-I{tmp_path}/include", "-c", str(tmp_path / "use.cpp")]
-    run_tool([*command, "-o", str(objects)], "g++ failed")
+    command = [find_program("g++"), "-Wall", "-Wextra", "-Werror", f"-I{tmp_path}/include", "-o", str(objects)]
+    run_tool([*command, "-c", str(tmp_path / "use.cpp")], "g++ failed")
     assert " U net_invoke" in run_tool([find_program("nm"), str(objects)], "nm failed")
 
 

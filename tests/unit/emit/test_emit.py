@@ -55,7 +55,9 @@ def test_prefixes_that_are_taken(bad: str) -> None:
         check_prefix(bad)
 
 
-HOSTILE = ("*/ int x; /*", "a\nb", "??/", "\\", "%s%n", "\u202e", "int", "main", "x" * 300, "a b", "a_b", "#include <x>")
+HOSTILE = (
+    "*/ int x; /*", "a\nb", "??/", "\\", "%s%n", "\u202e", "int", "main", "x" * 300, "a b", "a_b", "#include <x>",
+)  # fmt: skip
 
 
 def renamed(graph: IntegerGraph) -> IntegerGraph:
@@ -196,7 +198,7 @@ def test_projects_are_written_whole_and_over_nobody(graph: IntegerGraph, tmp_pat
     assert (folder / "notes.txt").read_text() == "mine"
     with pytest.raises(UsageError, match="is a file; name a new or empty folder"):
         write_project(files, folder / "notes.txt")
-    with pytest.raises(UsageError, match="cannot be written: (File exists|Not a directory)"):
+    with pytest.raises(UsageError, match=r"cannot be written: (File exists|Not a directory)"):
         write_project(files, folder / "notes.txt" / "below")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
 
