@@ -18,7 +18,6 @@ from mcuq.ir.integer import (
     IntegerOp,
     QAdd,
     QArgmax,
-    QAvgPool,
     QConcat,
     QConv2d,
     QReshape,
@@ -26,7 +25,7 @@ from mcuq.ir.integer import (
     reshape_is_alias,
 )
 from mcuq.ir.plans import MemoryPlan
-from mcuq.target.cost import SOFTMAX_TABLE, struct_bytes
+from mcuq.target.cost import struct_bytes
 from mcuq.target.files import product_text
 from mcuq.target.runtime import conv_kernel, function
 
@@ -84,10 +83,6 @@ def _parameter_bytes(op: IntegerOp, graph: IntegerGraph, core: str) -> int:
             zero_points = _round4(op.weight_zero_point.size) if op.weight_zero_point.any() else 0
             arrays = 4 * op.bias.size + 4 * op.multiplier.size + _round4(op.shift.size) + zero_points
             return struct_bytes(op) + arrays
-        case QAvgPool():
-            return struct_bytes(op) - op.shift.size + _round4(op.shift.size)
-        case QSoftmax():
-            return SOFTMAX_TABLE
         case _:
             return struct_bytes(op)
 
