@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcuq.errors import UnsupportedError
-from mcuq.frontend.views import ZERO, Refusal, View, map_of, rows_of, scatter, select
+from mcuq.frontend.problems import Problem, problem_text
+from mcuq.frontend.views import Refusal, View, map_of, per_channel, rows_of, scatter, select
 from mcuq.ir import graph as ir
 from mcuq.ir.graph import Clamp, FloatOp, Graph, Norm, Normalization, Shape, Window
 from mcuq.ir.quantized import QuantParams
@@ -22,8 +23,6 @@ from mcuq.ir.shapes import infer_shape
 
 MAX_ELEMENTS = 1 << 24
 """Largest activation, in elements: 16 MB at 8 bits, more than any supported board holds."""
-MAX_LISTED = 50
-"""Problems listed in one error."""
 _ODD = re.compile(r"[^A-Za-z0-9_.\-]")
 
 
@@ -45,15 +44,6 @@ class Constant:
     value: NDArray[Any]
     name: str = ""
     coded: Coded | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """What has no counterpart, where it stands in the model, what could replace it."""
-
-    what: str
-    where: str
-    advice: str
 
 
 class Builder:
@@ -293,28 +283,6 @@ def map_shape(stored: Shape, channels_first: bool) -> tuple[int, ...]:
     return (1, stored[2], stored[0], stored[1]) if channels_first else (1, *stored)
 
 
-def per_channel(view: View, constant: NDArray[Any]) -> NDArray[np.float64]:
-    """``constant``, broadcast to the view, as one value per stored channel [C]."""
-    channels = view.stored[2]
-    padded = (1,) * (len(view.shape) - np.ndim(constant)) + np.shape(constant)
-    axis = 1 if view.channels_first else len(view.shape) - 1
-    if view.indices is None and len(padded) == len(view.shape) and padded[axis] == np.size(constant) in (1, channels):
-        return np.broadcast_to(np.ravel(constant).astype(np.float64), (channels,)).copy()
-    spread = np.zeros(int(np.prod(view.stored)))
-    try:
-        spread[view.order.ravel()] = np.broadcast_to(constant, view.shape).ravel()
-    except ValueError as error:
-        raise Refusal(f"a constant of shape {list(np.shape(constant))} does not fit {list(view.shape)}") from error
-    table = spread.reshape(-1, view.stored[2])
-    seen = np.zeros(table.size, dtype=bool)
-    seen[view.order.ravel()] = True
-    if not seen.all():
-        raise Refusal("arithmetic with constants on a sliced tensor; do it before slicing")
-    if (table != table[0]).any():
-        raise Refusal("constants may differ per channel, not per row or column")
-    return table[0]
-
-
 def spread_weights(weight: Constant, view: View) -> Constant:
     """A linear layer's weights [O, F], codes included, as OHWI weights over the view's whole stored map."""
     value = scatter(weight.value.astype(np.float64), view)
@@ -330,20 +298,3 @@ def _pointwise(coded: Coded | None) -> Coded | None:
 
 def _same(left: View, right: View) -> bool:
     return left.indices is not None and right.indices is not None and np.array_equal(left.indices, right.indices)
-
-
-def pad_view(view: View, before: tuple[int, ...], after: tuple[int, ...]) -> View:
-    """``view`` with constant zeros around it; negative paddings crop."""
-    order = view.order
-    crops = tuple(slice(max(0, -b), n - max(0, -a)) for b, a, n in zip(before, after, view.shape, strict=True))
-    widths = [(max(0, b), max(0, a)) for b, a in zip(before, after, strict=True)]
-    return view.viewed(np.pad(order[crops], widths, constant_values=ZERO))
-
-
-def problem_text(problems: list[Problem]) -> str:
-    """All problems, one per line."""
-    lines = [f"  {p.what}" + (f" at {p.where}" if p.where else "") + f" -> {p.advice}" for p in problems[:MAX_LISTED]]
-    if len(problems) > MAX_LISTED:
-        lines.append(f"  and {len(problems) - MAX_LISTED} more")
-    plural = "operator has" if len(problems) == 1 else "operators have"
-    return f"{len(problems)} {plural} no counterpart in mcuq:\n" + "\n".join(lines)

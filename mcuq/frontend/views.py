@@ -167,3 +167,33 @@ def scatter(weight: NDArray[Any], view: View, fill: NDArray[Any] | float = 0.0) 
     spread[:] = np.reshape(fill, (-1, 1))
     spread[:, order[kept]] = weight[:, kept]
     return spread.reshape(len(weight), *view.stored)
+
+
+def per_channel(view: View, constant: NDArray[Any]) -> NDArray[np.float64]:
+    """``constant``, broadcast to the view, as one value per stored channel [C]."""
+    channels = view.stored[2]
+    padded = (1,) * (len(view.shape) - np.ndim(constant)) + np.shape(constant)
+    axis = 1 if view.channels_first else len(view.shape) - 1
+    if view.indices is None and len(padded) == len(view.shape) and padded[axis] == np.size(constant) in (1, channels):
+        return np.broadcast_to(np.ravel(constant).astype(np.float64), (channels,)).copy()
+    spread = np.zeros(int(np.prod(view.stored)))
+    try:
+        spread[view.order.ravel()] = np.broadcast_to(constant, view.shape).ravel()
+    except ValueError as error:
+        raise Refusal(f"a constant of shape {list(np.shape(constant))} does not fit {list(view.shape)}") from error
+    table = spread.reshape(-1, view.stored[2])
+    seen = np.zeros(table.size, dtype=bool)
+    seen[view.order.ravel()] = True
+    if not seen.all():
+        raise Refusal("arithmetic with constants on a sliced tensor; do it before slicing")
+    if (table != table[0]).any():
+        raise Refusal("constants may differ per channel, not per row or column")
+    return table[0]
+
+
+def pad_view(view: View, before: tuple[int, ...], after: tuple[int, ...]) -> View:
+    """``view`` with constant zeros around it; negative paddings crop."""
+    order = view.order
+    crops = tuple(slice(max(0, -b), n - max(0, -a)) for b, a, n in zip(before, after, view.shape, strict=True))
+    widths = [(max(0, b), max(0, a)) for b, a in zip(before, after, strict=True)]
+    return view.viewed(np.pad(order[crops], widths, constant_values=ZERO))

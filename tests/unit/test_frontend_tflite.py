@@ -223,6 +223,23 @@ def half_precision_weights(net: Net) -> Any:
 
 
 @case
+def split_and_added(net: Net) -> Any:
+    x = net.tensor([1, 3, 3, 4], "float32")
+    parts = [net.tensor([1, 3, 3, 2], "float32") for _ in range(2)]
+    net.op("SPLIT", [net.constant(np.array(3, dtype=np.int32)), x], parts[0], f0=("i32", 2))
+    net.operators[-1]["outputs"] = parts
+    net.op("ADD", parts, net.tensor([1, 3, 3, 2], "float32"))
+    return (3, 3, 4), lambda v: v[..., :2] + v[..., 2:]
+
+
+@case
+def mean_over_height(net: Net) -> Any:
+    x = net.tensor([1, 4, 3, 2], "float32")
+    net.op("MEAN", [x, net.constant(np.array([1], dtype=np.int32))], net.tensor([1, 3, 2], "float32"))
+    return (4, 3, 2), lambda v: v.mean(axis=1)
+
+
+@case
 def largest(net: Net) -> Any:
     x = net.tensor([1, 6], "float32")
     net.op("ARG_MAX", [x, net.constant(np.array([1], dtype=np.int32))], net.tensor([1], "int64"))

@@ -79,9 +79,7 @@ def test_vectors_and_sequences() -> None:
         graph = capture(vector, shape).graph
         assert graph.input.shape == (1, 1, 16)
         assert [op.name for op in graph.convs] == ["0", "3"]
-    sequence = nn.Sequential(
-        nn.Conv1d(2, 4, 5, 2, 1, 2), nn.MaxPool1d(2), nn.AdaptiveAvgPool1d(1), nn.Flatten()
-    )
+    sequence = nn.Sequential(nn.Conv1d(2, 4, 5, 2, 1, 2), nn.MaxPool1d(2), nn.AdaptiveAvgPool1d(1), nn.Flatten())
     graph = capture(sequence, (20, 2)).graph
     conv = graph.op("0")
     assert isinstance(conv, ir.Conv2d)

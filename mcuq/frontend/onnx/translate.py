@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 from onnx.onnx_ml_pb2 import ModelProto, NodeProto
 
 from mcuq.errors import ModelError
-from mcuq.frontend.builder import Builder, Coded, Constant, Problem
+from mcuq.frontend.builder import Builder, Coded, Constant
 from mcuq.frontend.onnx import constants
 from mcuq.frontend.onnx.model import STANDARD_DOMAINS, attributes_of, bits_of, to_array
+from mcuq.frontend.problems import Problem
 from mcuq.frontend.views import Refusal, View
 from mcuq.ir.graph import Normalization
 
 Value = View | Constant
-Handler = Callable[["Translator", "Node"], "Value"]
+Handler = Callable[["Translator", "Node"], "Value | tuple[Value, ...]"]
 Handlers = dict[str, Handler]
 MAX_COMPUTED = 1 << 26
 """Elements of all folded constants and index tables together (512 MB)."""
@@ -140,33 +141,32 @@ class Translator:
         inputs = [self.values.get(name) if name else None for name in proto.input]
         known = all(name in self.values for name in proto.input if name)
         skipped = any(name and self.values.get(name) is None for name in proto.input)
-        result: Value | None = None
+        results: tuple[Value | None, ...] = ()
         if not known:
             raise ModelError(f"node {proto.name[:80]!r} reads a tensor that nothing computes. Export the model again.")
         if proto.domain not in STANDARD_DOMAINS or not skipped:
             node = Node(proto, attributes_of(proto), inputs, self.opset)
             try:
                 result = self._translate(node)
+                results = result if isinstance(result, tuple) else (result,)
             except Refusal as refusal:
                 kind = proto.op_type if proto.domain in STANDARD_DOMAINS else f"{proto.domain}.{proto.op_type}"
                 self.builder.problems.append(Problem(kind[:80], node.where, str(refusal)))
-        if proto.output:
-            self.values[proto.output[0]] = result
-        for name in proto.output[1:]:
-            self.values[name] = None
+        for position, name in enumerate(proto.output):
+            self.values[name] = results[position] if position < len(results) else None
         for name in proto.input:
             self._uses[name] -= 1
             if name and not self._uses[name]:
                 self.values[name] = None  # read for the last time: frees index tables
 
-    def _translate(self, node: Node) -> Value:
+    def _translate(self, node: Node) -> Value | tuple[Value, ...]:
         handlers = self.handlers
         if node.proto.domain not in STANDARD_DOMAINS:
             handlers = self.contributed if node.proto.domain == "com.microsoft" else {}
             if node.proto.op_type not in handlers:
                 raise Refusal("only operators of the ONNX standard are supported")
         extra = [name for name in node.proto.output[1:] if name and self._uses[name]]
-        if extra:
+        if extra and node.proto.op_type != "Split":
             raise Refusal(f"only its first output is supported, {extra[0][:80]!r} is read, too")
         kind = node.proto.op_type
         if kind == "Shape" and isinstance(node.inputs[0], View):
@@ -201,21 +201,29 @@ class Translator:
         moved = constants.evaluate(node.proto, [coded.codes, *arrays[1:]], node.attributes, self.opset)
         return replace(coded, codes=moved, axis=axis)
 
+    def order(self, view: View) -> NDArray[np.int64]:
+        """Indices of ``view``, accounted for. Raises Refusal for maps above :data:`MAX_VIEWED` elements."""
+        size = int(np.prod(view.shape))
+        if size > MAX_VIEWED:
+            raise Refusal(f"a tensor of {size} elements is reshaped or sliced, at most {MAX_VIEWED} are supported")
+        self._count(size)
+        return view.order
+
     def _move(self, node: Node) -> View:
         """A node that only moves elements of an activation: the same move of its indices."""
         view = node.view()
         if node.proto.op_type == "Identity":
             return view
-        size = int(np.prod(view.shape))
-        if size > MAX_VIEWED:
-            raise Refusal(f"a tensor of {size} elements is reshaped or sliced, at most {MAX_VIEWED} are supported")
-        arrays = [view.order, *(value.value if isinstance(value, Constant) else None for value in node.inputs[1:])]
+        arrays = [
+            self.order(view),
+            *(value.value if isinstance(value, Constant) else None for value in node.inputs[1:]),
+        ]
         if any(isinstance(value, View) for value in node.inputs[1:]):
             raise Refusal("its shape has to be constant")
         moved = constants.evaluate(node.proto, arrays, node.attributes, self.opset)
         if moved.size > MAX_VIEWED or not moved.size:
             raise Refusal(f"its result has {moved.size} elements")
-        self._count(2 * moved.size)
+        self._count(moved.size)
         return view.viewed(moved)
 
     def _count(self, elements: int) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from mcuq.frontend.builder import map_shape, pad_view
+from mcuq.frontend.builder import map_shape
 from mcuq.frontend.onnx.translate import Handlers, Node, Translator
-from mcuq.frontend.views import Refusal, View
+from mcuq.frontend.views import Refusal, View, pad_view
 from mcuq.ir import graph as ir
 from mcuq.ir.graph import Shape, Window
 
@@ -137,6 +137,22 @@ def global_max(t: Translator, node: Node) -> View:
     return t.builder.emit(pool, (*view.shape[:2], *(1 for _ in view.shape[2:])))
 
 
+def split(t: Translator, node: Node) -> tuple[View, ...]:
+    """Pieces along one axis: equal ones, or of given sizes."""
+    view = node.view()
+    axis = int(node.get("axis", 0)) % len(view.shape)
+    given = node.array(1) if node.opset >= 13 else node.get("split")
+    count = int(node.get("num_outputs", len(node.proto.output)))
+    size = -(-view.shape[axis] // count)
+    sizes = [size] * (count - 1) + [view.shape[axis] - size * (count - 1)]
+    if given is not None:
+        sizes = [int(n) for n in np.ravel(given)]
+    if sum(sizes) != view.shape[axis] or min(sizes) < 1 or len(sizes) < len(node.proto.output):
+        raise Refusal(f"pieces of {sizes} do not fit {view.shape[axis]}")
+    pieces = np.split(t.order(view), np.cumsum(sizes)[:-1], axis=axis)
+    return tuple(view.viewed(piece) for piece in pieces)
+
+
 def reduce_mean(t: Translator, node: Node) -> View:
     view = node.view()
     given = node.array(1) if node.opset >= 18 else node.get("axes")
@@ -146,11 +162,22 @@ def reduce_mean(t: Translator, node: Node) -> View:
         return view
     keep = bool(node.get("keepdims", 1))
     shape = tuple(1 if i in axes else n for i, n in enumerate(view.shape) if keep or i not in axes)
+    if rank == 4 and axes in ([2], [3]):
+        return _partial_average(t, node, axes[0], shape)
     channels = [i for i in range(1, rank) if i not in axes]
     if len(channels) != 1 or axes != [i for i in range(1, rank) if i != channels[0]]:
-        raise Refusal("a mean has to cover height and width together")
+        raise Refusal("a mean has to cover height, width or both")
     op, stored = t.builder.rows(view, channels[0], node.where)
     return _whole_average(t, node, op, stored, shape)
+
+
+def _partial_average(t: Translator, node: Node, axis: int, shape: tuple[int, ...]) -> View:
+    """Mean over height alone or width alone."""
+    op, stored = t.builder.map(node.view(), node.where)
+    kernel = (stored[0], 1) if axis == 2 else (1, stored[1])
+    left = (1, stored[2], 1 if axis == 2 else stored[0], stored[1] if axis == 2 else 1)
+    pooled = _average(t, node, op, Window(kernel, kernel), left)
+    return pooled if shape == left else pooled.viewed(t.order(pooled).reshape(shape))
 
 
 def pad(t: Translator, node: Node) -> View:
@@ -230,6 +257,7 @@ HANDLERS: Handlers = {
     "GlobalMaxPool": global_max,
     "ReduceMean": reduce_mean,
     "Pad": pad,
+    "Split": split,
     "Concat": concat,
     "Softmax": softmax,
     "ArgMax": argmax,

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mcuq.frontend.builder import Constant, pad_view
+from mcuq.frontend.builder import Constant
 from mcuq.frontend.tflite.translate import Handlers, Node, Translator, Value, output_axis
-from mcuq.frontend.views import Refusal, View
+from mcuq.frontend.views import Refusal, View, pad_view
 from mcuq.ir import graph as ir
 from mcuq.ir.graph import Window
 
@@ -147,17 +147,22 @@ def max_pool_2d(t: Translator, node: Node) -> View:
 
 
 def mean(t: Translator, node: Node) -> View:
+    """Mean over height, width or both."""
     view = node.view()
     rank = len(view.shape)
     axes = sorted({axis % rank for axis in node.ints(1)})
-    if rank < 3 or axes != list(range(1, rank - 1)):
-        raise Refusal("a mean has to cover height and width together")
+    if rank < 3 or not axes or not set(axes) <= set(range(1, rank - 1)):
+        raise Refusal("a mean has to cover height, width or both")
     op, stored = t.builder.map(view, node.where)
+    rows = rank == 3 or 1 in axes  # [1, L, C] is stored as one row of L columns
+    kernel = (stored[0] if rows else 1, stored[1] if rank == 3 or 2 in axes else 1)
     keep = bool(node.operator.option(0, "?", False))
-    shape = (1, *(1 for _ in axes if keep), stored[2])
-    window = Window(stored[:2], stored[:2])
-    name = t.builder.name(node.label)
-    return t.builder.emit(ir.AvgPool(name=name, inputs=(op,), shape=(0, 0, 0), source=node.where, window=window), shape)
+    shape = tuple(1 if i in axes else n for i, n in enumerate(view.shape) if keep or i not in axes)
+    whole = tuple(1 if i in axes else n for i, n in enumerate(view.shape))
+    name, window = t.builder.name(node.label), Window(kernel, kernel)
+    pool = ir.AvgPool(name=name, inputs=(op,), shape=(0, 0, 0), source=node.where, window=window)
+    result = t.builder.emit(pool, whole)
+    return result if shape == whole else t.move(result, result.order.reshape(shape))
 
 
 def pad(t: Translator, node: Node) -> View:
@@ -228,6 +233,15 @@ def strided_slice(t: Translator, node: Node) -> View:
         raise Refusal(f"a slice is outside the tensor: {error}") from error
 
 
+def split(t: Translator, node: Node) -> tuple[View, ...]:
+    """Equal pieces along one axis (input 0)."""
+    view, axis = node.view(1), node.ints(0)[0] % len(node.view(1).shape)
+    count = len(node.operator.outputs)
+    if view.shape[axis] % count:
+        raise Refusal(f"{view.shape[axis]} does not divide into {count} pieces")
+    return tuple(t.move(view, piece) for piece in np.split(view.order, count, axis=axis))
+
+
 def softmax(t: Translator, node: Node) -> View:
     view = node.view()
     if node.operator.option(0, "f", 0.0) != 1.0:
@@ -281,6 +295,7 @@ HANDLERS: Handlers = {
     "TRANSPOSE": transpose,
     "SLICE": slice_,
     "STRIDED_SLICE": strided_slice,
+    "SPLIT": split,
     "SOFTMAX": softmax,
     "ARG_MAX": arg_max,
     "RELU": lambda t, node: t.builder.clip(node.view(), node.label, (0.0, None), node.where),

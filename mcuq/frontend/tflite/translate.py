@@ -10,14 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcuq.errors import ModelError, UnsupportedError
-from mcuq.frontend.builder import Builder, Coded, Constant, Problem
+from mcuq.frontend.builder import Builder, Coded, Constant
+from mcuq.frontend.problems import Problem
 from mcuq.frontend.tflite.model import Model, Operator, Tensor, values
 from mcuq.frontend.views import Refusal, View
 from mcuq.ir.graph import Clamp, Normalization
 from mcuq.ir.quantized import QuantParams
 
 Value = View | Constant
-Handler = Callable[["Translator", "Node"], "Value"]
+Handler = Callable[["Translator", "Node"], "Value | tuple[Value, ...]"]
 Handlers = dict[str, Handler]
 MAX_COMPUTED = 1 << 26
 """Elements of all constants and index tables that are expanded (512 MB)."""
@@ -117,21 +118,26 @@ class Translator:
         return view if params is None else self.builder.quantize(view, params, repr(tensor.name[:80]))
 
     def _visit(self, operator: Operator) -> None:
-        if len(operator.outputs) < 1 or operator.outputs[0] < 0 or operator.outputs[0] in self.values:
+        outputs = operator.outputs
+        if (
+            not outputs
+            or min(outputs) < 0
+            or len(set(outputs)) < len(outputs)
+            or not self.values.keys().isdisjoint(outputs)
+        ):
             raise ModelError(f"{operator.kind} writes no tensor, or one that was written before. Convert it again.")
-        output = self.model.tensors[operator.outputs[0]]
         inputs = [None if index < 0 else self._value(index, operator) for index in operator.inputs]
-        self.values[operator.outputs[0]] = None
+        self.values.update(dict.fromkeys(outputs))
         if any(index >= 0 and value is None for index, value in zip(operator.inputs, inputs, strict=True)):
             return  # an input was refused before
-        node = Node(operator, inputs, output)
+        node = Node(operator, inputs, self.model.tensors[outputs[0]])
         try:
             if operator.kind not in self.handlers:
                 raise Refusal(ADVICE.get(operator.kind, "mcuq has no such operator"))
-            value = self.handlers[operator.kind](self, node)
-            if isinstance(value, View):
-                value = self._checked(value, output)
-            self.values[operator.outputs[0]] = value
+            result = self.handlers[operator.kind](self, node)
+            for index, value in zip(outputs, result if isinstance(result, tuple) else (result,), strict=False):
+                tensor = self.model.tensors[index]
+                self.values[index] = self._checked(value, tensor) if isinstance(value, View) else value
         except Refusal as refusal:
             self.builder.problems.append(Problem(operator.kind, node.where, str(refusal)))
 
