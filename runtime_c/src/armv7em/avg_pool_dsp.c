@@ -21,41 +21,77 @@ static taps merge_rows(taps t)
     return t;
 }
 
-static void sum8(const taps *t, uint32_t channel, int32_t *sums)
+/* lanes += `count` taps `step` bytes apart, at most LANE_TAPS of them; returns the tap after the last. */
+static __attribute__((noinline)) const int8_t *sum_lanes(const int8_t *tap, uint32_t step, uint32_t count,
+                                                         uint32_t lanes[4])
 {
-    for (int i = 0; i < 8; i++)
-        sums[i] = 0;
-    const int8_t *row = t->first + channel;
-    for (uint32_t y = 0; y < t->rows; y++, row += t->row_bytes) {
-        const int8_t *tap = row;
-        for (uint32_t left = t->cols; left > 0;) {
-            uint32_t now = left < LANE_TAPS ? left : LANE_TAPS;
-            left -= now;
-            uint32_t a = 0, b = 0, c = 0, d = 0;
+    uint32_t a = 0, b = 0, c = 0, d = 0;
 #define TAP \
     do { \
         const uint32_t low = mcuq_load(tap), high = mcuq_load(tap + 4); \
-        tap += t->channels; \
+        tap += step; \
         a = mcuq_sxtab16(a, low); \
         b = mcuq_sxtab16_high(b, low); \
         c = mcuq_sxtab16(c, high); \
         d = mcuq_sxtab16_high(d, high); \
+        __asm__("" : "+r"(tap)); /* keeps one pointer: gcc would form four addresses ahead and spill them */ \
     } while (0)
-            for (; now >= 4; now -= 4) {
-                TAP;
-                TAP;
-                TAP;
-                TAP;
-            }
-            for (; now > 0; now--)
-                TAP;
+    for (; count >= 4; count -= 4) {
+        TAP;
+        TAP;
+        TAP;
+        TAP;
+    }
+    for (; count > 0; count--)
+        TAP;
 #undef TAP
-            const uint32_t lanes[4] = {a, b, c, d};
-            for (int i = 0; i < 4; i++) {
-                sums[(i & 1) + (i & 2) * 2] += (int16_t)lanes[i];
-                sums[(i & 1) + (i & 2) * 2 + 2] += (int16_t)(lanes[i] >> 16);
-            }
+    lanes[0] = a;
+    lanes[1] = b;
+    lanes[2] = c;
+    lanes[3] = d;
+    return tap;
+}
+
+static inline void add_lanes(int32_t *sums, uint32_t lanes)
+{
+    sums[0] += (int16_t)lanes;
+    sums[2] += (int16_t)(lanes >> 16);
+}
+
+static void sum8(const taps *t, uint32_t channel, int32_t *sums)
+{
+    for (int i = 0; i < 8; i += 4)
+        sums[i] = sums[i + 1] = sums[i + 2] = sums[i + 3] = 0;
+    const int8_t *row = t->first + channel;
+    for (uint32_t y = 0; y < t->rows; y++, row += t->row_bytes) {
+        const int8_t *tap = row;
+        for (uint32_t left = t->cols; left > 0;) {
+            const uint32_t now = left < LANE_TAPS ? left : LANE_TAPS;
+            uint32_t lanes[4];
+            tap = sum_lanes(tap, t->channels, now, lanes);
+            left -= now;
+            add_lanes(sums, lanes[0]);
+            add_lanes(sums + 1, lanes[1]);
+            add_lanes(sums + 4, lanes[2]);
+            add_lanes(sums + 5, lanes[3]);
         }
+    }
+}
+
+/* mcuq_requantize of eight sums - zero; the high word of the product suffices from shift 33 on. */
+static void requantize8(const mcuq_avg_pool_params *p, const int32_t *sums, int32_t zero, int32_t multiplier,
+                        uint32_t shift, int8_t *out)
+{
+    const int32_t lo = p->clamp_lo, hi = p->clamp_hi;
+    if (shift < 33u) {
+        for (int i = 0; i < 8; i++)
+            out[i] = (int8_t)mcuq_requantize(sums[i] - zero, multiplier, shift, p->output_zero_point, lo, hi);
+        return;
+    }
+    const int32_t rounding = (int32_t)((uint32_t)(2 * p->output_zero_point + 1) << (shift - 33u));
+    for (int i = 0; i < 8; i++) {
+        const int32_t code = mcuq_smmla(sums[i] - zero, multiplier, rounding) >> (shift - 32u);
+        out[i] = (int8_t)mcuq_clamp(code, lo, hi);
     }
 }
 
@@ -86,9 +122,7 @@ void mcuq_avg_pool_dsp(const mcuq_avg_pool_params *p, const void *input, void *o
             for (; c + 8u <= channels; c += 8u) {
                 int32_t sums[8];
                 sum8(&t, c, sums);
-                for (uint32_t i = 0; i < 8u; i++)
-                    out[c + i] = (int8_t)mcuq_requantize(sums[i] - zero, multiplier, shift, p->output_zero_point,
-                                                         p->clamp_lo, p->clamp_hi);
+                requantize8(p, sums, zero, multiplier, shift, out + c);
             }
             for (; c < channels; c++)
                 out[c] = (int8_t)mcuq_requantize(sum1(&t, c) - zero, multiplier, shift, p->output_zero_point,

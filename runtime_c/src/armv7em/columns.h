@@ -20,19 +20,24 @@ typedef struct {
         at.sum = mcuq_smlad(put_word, 0x00010001u, at.sum); \
     } while (0)
 
+/* Four int8 codes to pairs 2n and 2n + 1. */
+#define PUT_CODES(n) \
+    do { \
+        const uint32_t codes_word = mcuq_load(codes + 4 * (n)); \
+        PUT(2 * (n), mcuq_sxtb16(codes_word)); \
+        PUT(2 * (n) + 1, mcuq_sxtb16_high(codes_word)); \
+    } while (0)
+
 static inline column_end expand8(column_end at, const uint8_t *codes, uint32_t count)
 {
-    for (; count >= 16; count -= 16, codes += 16, at.next += 8 * PIXELS)
-        for (int i = 0; i < 4; i++) {
-            const uint32_t word = mcuq_load(codes + 4 * i);
-            PUT(2 * i, mcuq_sxtb16(word));
-            PUT(2 * i + 1, mcuq_sxtb16_high(word));
-        }
-    for (; count >= 4; count -= 4, codes += 4, at.next += 2 * PIXELS) {
-        const uint32_t word = mcuq_load(codes);
-        PUT(0, mcuq_sxtb16(word));
-        PUT(1, mcuq_sxtb16_high(word));
+    for (; count >= 16; count -= 16, codes += 16, at.next += 8 * PIXELS) {
+        PUT_CODES(0);
+        PUT_CODES(1);
+        PUT_CODES(2);
+        PUT_CODES(3);
     }
+    for (; count >= 4; count -= 4, codes += 4, at.next += 2 * PIXELS)
+        PUT_CODES(0);
     return at;
 }
 
@@ -40,8 +45,10 @@ static inline column_end expand4(column_end at, const uint8_t *codes, uint32_t c
 {
     for (; count >= 8; count -= 8, codes += 4, at.next += 4 * PIXELS) {
         const uint32_t word = mcuq_load(codes);
-        for (int i = 0; i < 4; i++)
-            PUT(i, word >> (4 * i) & 0x000F000Fu);
+        PUT(0, word & 0x000F000Fu);
+        PUT(1, word >> 4 & 0x000F000Fu);
+        PUT(2, word >> 8 & 0x000F000Fu);
+        PUT(3, word >> 12 & 0x000F000Fu);
     }
     return at;
 }
@@ -50,8 +57,14 @@ static inline column_end expand2(column_end at, const uint8_t *codes, uint32_t c
 {
     for (; count >= 16; count -= 16, codes += 4, at.next += 8 * PIXELS) {
         const uint32_t word = mcuq_load(codes);
-        for (int i = 0; i < 8; i++)
-            PUT(i, word >> (2 * i) & 0x00030003u);
+        PUT(0, word & 0x00030003u);
+        PUT(1, word >> 2 & 0x00030003u);
+        PUT(2, word >> 4 & 0x00030003u);
+        PUT(3, word >> 6 & 0x00030003u);
+        PUT(4, word >> 8 & 0x00030003u);
+        PUT(5, word >> 10 & 0x00030003u);
+        PUT(6, word >> 12 & 0x00030003u);
+        PUT(7, word >> 14 & 0x00030003u);
     }
     return at;
 }
@@ -72,4 +85,5 @@ static column_end fill(column_end at, int32_t code, uint32_t count)
     return at;
 }
 
+#undef PUT_CODES
 #undef PUT

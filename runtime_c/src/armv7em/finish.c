@@ -3,6 +3,10 @@
 void mcuq_clamp_row8(const int8_t *row, int8_t *out, uint32_t count, int32_t lo, int32_t hi)
 {
     const uint32_t low = mcuq_bytes(lo), high = mcuq_bytes(hi);
+    for (; count >= 8; count -= 8, row += 8, out += 8) {
+        mcuq_store(out, mcuq_min8(mcuq_max8(mcuq_load(row), low), high));
+        mcuq_store(out + 4, mcuq_min8(mcuq_max8(mcuq_load(row + 4), low), high));
+    }
     for (; count >= 4; count -= 4, row += 4, out += 4)
         mcuq_store(out, mcuq_min8(mcuq_max8(mcuq_load(row), low), high));
     for (; count > 0; count--)
