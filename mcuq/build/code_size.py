@@ -17,11 +17,10 @@ from mcuq.ir.sources import SourceFile
 from mcuq.target.board import Board
 from mcuq.target.files import product_dir
 
-_KERNEL = re.compile(r"mcuq_(?!port_|gemm)(?:conv2d|depthwise|fully_connected)\w*_w\w+")
-_OTHER = (
-    "mcuq_add", "mcuq_argmax", "mcuq_avg_pool", "mcuq_concat", "mcuq_max_pool", "mcuq_pad", "mcuq_pixels_to_int8",
-    "mcuq_rescale_copy", "mcuq_reshape", "mcuq_softmax",
-)  # fmt: skip
+_KERNEL = re.compile(
+    r"mcuq_(?:(?:conv2d|depthwise|fully_connected)\w*_w\w+"
+    r"|(?:add|argmax|avg_pool|concat|max_pool|pad|pixels_to_int8|rescale_copy|reshape|softmax)(?:_\w+)?)"
+)
 
 Emitted = Callable[[int], tuple[SourceFile, ...]]
 """A project of a chain with the given number of operators, prefix ``model``."""
@@ -67,7 +66,7 @@ def _functions(objects: list[Path]) -> list[str]:
         with path.open("rb") as stream:
             table: Any = ELFFile(stream).get_section_by_name(".symtab")
             names.update(s.name for s in table.iter_symbols() if s["st_shndx"] != "SHN_UNDEF")
-    return sorted(name for name in names if name in _OTHER or _KERNEL.fullmatch(name))
+    return sorted(name for name in names if _KERNEL.fullmatch(name))
 
 
 def code_symbols(image: Path) -> dict[str, int]:

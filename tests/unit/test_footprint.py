@@ -20,7 +20,8 @@ def table() -> dict:
 
 
 def test_every_kernel_of_the_runtime_was_measured() -> None:
-    declared = re.compile(r"^void (mcuq_(?:conv2d|depthwise|fully_connected)\w*_w\w+)\(", re.MULTILINE)
+    parameters = r"(?:const mcuq_\w+_params \*p, const void|mcuq_shape input, |const uint16_t \*table, |void \*data, )"
+    declared = re.compile(rf"^void (mcuq_\w+)\({parameters}", re.MULTILINE)
     for folder, cores in (("src", set(table())), ("src/armv7em", DSP_CORES)):
         for path in sorted((product_dir("runtime_c") / folder).glob("*.c")):
             for name in declared.findall(path.read_text()):
