@@ -27,7 +27,9 @@ def evaluate(
     right = 0
     with torch.no_grad():
         for images, labels in Batches(x, y, batch_size, device).pairs():
-            right += int((predict(images).flatten(1).argmax(1) == labels).sum())
+            scores = predict(images).reshape(len(images), -1)
+            chosen = scores.argmax(1) if scores.is_floating_point() else scores[:, 0]  # argmax in the network
+            right += int((chosen == labels).sum())
     return right / len(x)
 
 

@@ -44,6 +44,7 @@ class Loop:
     diagnose: Callable[[Tensor], str]
     start: Callable[[int], None] = lambda epoch: None
     op: QuantOp | None = None
+    normalized: bool | None = None  # the outputs are probabilities; found out with the first batch
     generator: torch.Generator = field(default_factory=torch.Generator)
     history: list[EpochResult] = field(default_factory=list[EpochResult])
 
@@ -94,8 +95,8 @@ class Loop:
         self.optimizer.zero_grad()
         try:
             with self.op.quantized() if self.op is not None else nullcontext():
-                scores = self.forward(images).flatten(1)
-                loss = F.cross_entropy(scores, labels, label_smoothing=self.config.label_smoothing)
+                scores = self.forward(images).reshape(len(images), -1)
+                loss = F.cross_entropy(self._logits(scores), labels, label_smoothing=self.config.label_smoothing)
                 value = float(loss.detach())
                 if not math.isfinite(value):
                     raise TrainingError(
@@ -111,6 +112,15 @@ class Loop:
             ) from error
         self.optimizer.step()
         return value, int((scores.detach().argmax(1) == labels).sum())
+
+    def _logits(self, scores: Tensor) -> Tensor:
+        """Scores for the cross entropy: those of a network that ends in a softmax are logarithms of its output."""
+        if not scores.is_floating_point():
+            raise UsageError("a network that ends in argmax has no gradient; train it without, deploy it with")
+        if self.normalized is None:
+            sums = scores.detach().sum(1)
+            self.normalized = bool((scores.detach() >= 0).all() and ((sums - 1).abs() < 1e-4).all())
+        return scores.clamp_min(torch.finfo(scores.dtype).tiny).log() if self.normalized else scores
 
     def _validate(self) -> float:
         x, y, device = self.data.x_test, self.data.y_test, self.config.device

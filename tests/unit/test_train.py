@@ -219,3 +219,20 @@ def test_training_learns() -> None:
     op = op_of(net, bits=4, fold_type="ICN")
     train_qat(op, data, TrainConfig(3, batch_size=16, lr=1e-3, augment=False))
     assert accuracy(op, data.x_test, data.y_test) >= exact - 0.05
+
+
+class Argmax(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.argmax(1)
+
+
+def test_a_softmax_at_the_end_trains_as_its_scores() -> None:
+    bare, ended = small_net(), nn.Sequential(small_net(), nn.Softmax(1))
+    histories = [train_float(net, small_data(), CONFIG, validate=False) for net in (bare, ended)]
+    assert [r.loss for r in histories[0]] == pytest.approx([r.loss for r in histories[1]], rel=1e-3)
+    op = op_of(ended, bits=8)
+    history = train_qat(op, small_data(), TrainConfig(2, batch_size=16))
+    assert history[-1].loss < histories[0][0].loss
+    assert op.generate_deployment_model().params("1").scale == 1 / 256
+    with pytest.raises(UsageError, match="ends in argmax has no gradient"):
+        train_float(nn.Sequential(small_net(), Argmax()), small_data(), CONFIG)
