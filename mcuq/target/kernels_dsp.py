@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from mcuq.numerics import SHIFT_MAX, row_bytes
 from mcuq.target.kernel_types import ConvCase, Facts, Kernel, is_depthwise_case
-from mcuq.target.layouts_dsp import HIGH_WORD_SHIFT, PANELS, PanelFormat, padded_depth, pair_group, panel_words
+from mcuq.target.layouts_dsp import HIGH_WORD_SHIFT, PANELS, PanelFormat, padded_depth, panel_words
 
 CORES = frozenset({"cortex-m4", "cortex-m7", "cortex-m33"})
 """Cores whose instructions the family uses."""
@@ -131,15 +131,14 @@ def _admitted(form: PanelFormat, facts: Facts | None) -> bool:
 
 
 def _matrix_scratch(case: ConvCase, depth: int, channels: int, pixels: int) -> int:
-    """Columns of int16 pairs; rows of finished outputs unless stored at once; one column of bytes."""
+    """Columns of int16 pairs; rows of finished outputs unless stored at once; a tap row and rests as bytes."""
     height, width, outputs = case.output_shape
-    padded = padded_depth(depth)
     stored_at_once = case.output_bits == 8 and outputs % channels == 0 and height * width >= pixels
     rows = 0 if stored_at_once else pixels * _round4(-(-outputs // channels) * channels)
-    gathered = pair_group(case.input_shape[2], case.input_bits) == 4 and (
-        case.input_shape[2] * case.input_bits % 32 != 0
-    )
-    return 2 * padded * pixels + rows + (padded if gathered else 0)
+    run = case.weight_shape[2] * case.weight_shape[3]
+    gathered = case.input_shape[2] * case.input_bits % 32 != 0
+    byte_rows = _round4(run) + _round4(case.weight_shape[1] * (run % 4)) if gathered else 0
+    return 2 * padded_depth(depth) * pixels + rows + byte_rows
 
 
 def _round4(size: int) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcuq.numerics import IntArray, code_range, pack
-from mcuq.target.layouts_dsp import PANELS, normalized_scales, pack_nines, pack_panels, pair_group
+from mcuq.target.layouts_dsp import PANELS, column_order, normalized_scales, pack_nines, pack_panels, pair_group
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,6 +69,7 @@ def _panels(layout: str, codes: NDArray[Any], p: ChannelParameters) -> NDArray[n
     )
     bound = largest_accumulator(flat, zero, bias, p.input_bits)
     multiplier, shift = normalized_scales(bound, multiplier, shift)
+    flat = flat[:, column_order((codes.shape[1], codes.shape[2]), codes.shape[3], p.input_bits)]
     return pack_panels(layout, flat, zero, bias, multiplier, shift, pair_group(codes.shape[3], p.input_bits))
 
 

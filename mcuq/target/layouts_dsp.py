@@ -73,6 +73,17 @@ def pair_group(channels: int, input_bits: int) -> int:
     return 4 if channels * input_bits % 32 else 32 // input_bits
 
 
+def column_order(kernel: tuple[int, int], channels: int, input_bits: int) -> IntArray:
+    """Order of a column's inputs: as the taps lie, or, where codes do not fill whole words, of every tap row the
+    groups of four and then what all rows leave over."""
+    depth = np.arange(kernel[0] * kernel[1] * channels)
+    if channels * input_bits % 32 == 0:
+        return depth
+    rows = depth.reshape(kernel[0], -1)
+    grouped = rows.shape[1] & ~3
+    return np.concatenate([rows[:, :grouped].reshape(-1), rows[:, grouped:].reshape(-1)])
+
+
 def padded_depth(depth: int) -> int:
     """Inputs of a column: whole groups of four."""
     return (depth + 3) & ~3

@@ -3,8 +3,8 @@
  *
  * Word PIXELS * j + i is pair j of pixel i. Pairs follow what one instruction unpacks from a word of packed codes:
  * of every 4 int8 codes (0,2) (1,3); of 8 nibbles (0,4) (1,5) (2,6) (3,7); of 16 crumbs (i, i + 8). Where a pixel's
- * channels do not fill whole words, taps are first gathered as bytes and paired as int8. mcuq/target/layouts.py
- * orders the weights the same way.
+ * channels do not fill whole words, every tap row is taken as bytes: its groups of four are paired as int8, and what
+ * the rows leave over follows together. mcuq/target/layouts_dsp.py orders the weights the same way.
  */
 #include "simd.h"
 
@@ -38,6 +38,14 @@ static inline column_end expand8(column_end at, const uint8_t *codes, uint32_t c
     }
     for (; count >= 4; count -= 4, codes += 4, at.next += 2 * PIXELS)
         PUT_CODES(0);
+    return at;
+}
+
+/* Four int8 codes. */
+static inline column_end expand_group(column_end at, const uint8_t *codes)
+{
+    PUT_CODES(0);
+    at.next += 2 * PIXELS;
     return at;
 }
 

@@ -1,98 +1,161 @@
 /* Convolution over a matrix kernel: columns of PIXELS output pixels at a time, then all channels. Include with
  * PIXELS defined. Scratch: columns, then finished rows (unless the kernel stores in the output itself), then the
- * bytes of one column (unless words of codes are whole); mcuq/target/kernels_dsp.py adds up the same. */
+ * bytes of one tap row and of what tap rows leave over (unless words of codes are whole); mcuq/target/kernels_dsp.py adds up the same. */
 #include "columns.h"
 #include "gemm.h"
 
 typedef struct {
     const mcuq_conv2d_params *p;
     const uint8_t *input;
-    uint8_t *bytes; /* gathered column, or NULL */
-    uint32_t depth; /* inputs of a column */
+    uint8_t *row;   /* where words of codes are not whole: one tap row as bytes, else NULL */
+    uint8_t *rests; /* behind it: what each tap row leaves over after groups of four */
+    uint32_t inner_height, inner_width, row_bytes; /* see find_inner */
 } column_source;
 
-/* Codes of one tap row as bytes; `count` pixels of the input from `codes` on. */
-static uint8_t *gather(uint8_t *out, const uint8_t *codes, uint32_t pixels, const mcuq_shape *shape)
+/* Taps of an output pixel along a row: `before` left of the input, `inside`, `after`. */
+typedef struct {
+    int32_t left; /* input column of tap 0 */
+    uint32_t before, inside, after;
+} tap_span;
+
+static inline tap_span clip(const mcuq_conv2d_params *p, int32_t ox)
 {
-    const uint32_t bits = shape->bits, channels = shape->channels, row = mcuq_row_bytes(channels, bits);
-    if (bits == 8) {
-        uint32_t count = pixels * channels;
-        for (; count >= 4; count -= 4, codes += 4, out += 4)
-            mcuq_store(out, mcuq_load(codes));
-        for (; count > 0; count--)
-            *out++ = *codes++;
-        return out;
-    }
-    const uint32_t mask = (1u << bits) - 1u;
-    for (; pixels > 0; pixels--, codes += row)
-        for (uint32_t c = 0; c < channels; c++)
-            *out++ = (uint8_t)((uint32_t)codes[c * bits >> 3] >> (c * bits & 7u) & mask);
-    return out;
+    const int32_t taps = p->window.kernel_width, width = p->input.width;
+    const int32_t left = ox * p->window.stride_width - p->window.pad_left;
+    int32_t before = left < 0 ? -left : 0, end = width - left < taps ? width - left : taps;
+    before = before < taps ? before : taps;
+    end = end > before ? end : before;
+    const tap_span span = {left, (uint32_t)before, (uint32_t)(end - before), (uint32_t)(taps - end)};
+    return span;
 }
 
-/* `taps` neighbouring pixels of the input, or of the zero point where codes is NULL. */
-static inline column_end put(column_end at, const column_source *s, const uint8_t *codes, uint32_t taps, uint8_t **bytes)
-{
-    const mcuq_shape *shape = &s->p->input;
-    const uint32_t count = taps * shape->channels;
-    if (s->bytes == NULL) {
-        if (codes == NULL)
-            return fill(at, s->p->input_zero_point, count);
-        return expand(at, codes, count, shape->bits);
-    }
-    if (codes != NULL) {
-        *bytes = gather(*bytes, codes, taps, shape);
-    } else {
-        memset(*bytes, (uint8_t)s->p->input_zero_point, count);
-        *bytes += count;
-    }
-    return at;
-}
-
-/* Writes the column of output pixel (oy, ox); returns the sum of its inputs. */
-static int32_t column(const column_source *s, int32_t oy, int32_t ox, uint32_t *first)
+/* Column of whole words: tap rows are runs of the input, expanded where they lie. */
+static int32_t column_of_words(const column_source *s, int32_t oy, int32_t ox, uint32_t *first)
 {
     const mcuq_conv2d_params *p = s->p;
     const mcuq_window *w = &p->window;
-    const int32_t height = p->input.height, width = p->input.width;
-    const int32_t pixel = (int32_t)mcuq_row_bytes(p->input.channels, p->input.bits);
-    const int32_t left = ox * w->stride_width - w->pad_left, step = w->dilation_width;
+    const uint32_t channels = p->input.channels, bits = p->input.bits;
+    const int32_t height = p->input.height, width = p->input.width, zero = p->input_zero_point;
+    const int32_t pixel = (int32_t)mcuq_row_bytes(channels, bits);
+    const tap_span span = clip(p, ox);
     int32_t y = oy * w->stride_height - w->pad_top;
     column_end at = {first, 0};
-    uint8_t *bytes = s->bytes;
-    int32_t before = 0, inside = w->kernel_width; /* taps left of the input, taps in it */
-    if (step == 1) {
-        before = left < 0 ? -left : 0;
-        before = before < inside ? before : inside;
-        inside = width - left < inside ? width - left : inside;
-        inside = inside > before ? inside - before : 0;
-    }
-    const int32_t after = w->kernel_width - before - inside;
-    for (uint32_t ky = 0; ky < w->kernel_height; ky++, y += w->dilation_height) {
+    for (uint32_t ky = w->kernel_height; ky > 0; ky--, y += w->dilation_height) {
         if (y < 0 || y >= height) {
-            at = put(at, s, NULL, w->kernel_width, &bytes);
-            continue;
+            at = fill(at, zero, w->kernel_width * channels);
+        } else if (w->dilation_width == 1) {
+            const int32_t start = (y * width + span.left + (int32_t)span.before) * pixel;
+            if (span.before > 0)
+                at = fill(at, zero, span.before * channels);
+            if (span.inside > 0)
+                at = expand(at, s->input + start, span.inside * channels, bits);
+            if (span.after > 0)
+                at = fill(at, zero, span.after * channels);
+        } else {
+            int32_t x = span.left;
+            for (uint32_t kx = w->kernel_width; kx > 0; kx--, x += w->dilation_width)
+                at = x < 0 || x >= width ? fill(at, zero, channels)
+                                         : expand(at, s->input + (y * width + x) * pixel, channels, bits);
         }
-        const int32_t row = (y * width + left) * pixel; /* of tap 0, possibly left of the input */
-        if (step == 1) {
-            if (before > 0)
-                at = put(at, s, NULL, (uint32_t)before, &bytes);
-            if (inside > 0)
-                at = put(at, s, s->input + row + before * pixel, (uint32_t)inside, &bytes);
-            if (after > 0)
-                at = put(at, s, NULL, (uint32_t)after, &bytes);
-            continue;
-        }
-        for (int32_t kx = 0, x = left; kx < w->kernel_width; kx++, x += step)
-            at = put(at, s, x < 0 || x >= width ? NULL : s->input + row + kx * step * pixel, 1, &bytes);
-    }
-    if (s->bytes != NULL) {
-        const uint32_t padded = (s->depth + 3u) & ~3u;
-        for (uint32_t i = s->depth; i < padded; i++)
-            *bytes++ = 0;
-        at = expand8(at, s->bytes, padded);
     }
     return at.sum;
+}
+
+/* One pixel's codes as bytes. */
+static uint8_t *unpack_pixel(uint8_t *out, const uint8_t *codes, const mcuq_shape *shape)
+{
+    const uint32_t bits = shape->bits, mask = (1u << bits) - 1u;
+    for (uint32_t c = 0; c < shape->channels; c++)
+        *out++ = (uint8_t)((uint32_t)codes[c * bits >> 3] >> (c * bits & 7u) & mask);
+    return out;
+}
+
+/* One tap row as bytes: in the input itself where it lies there whole, else gathered. */
+static const uint8_t *tap_row(const column_source *s, int32_t y, const tap_span *span)
+{
+    const mcuq_conv2d_params *p = s->p;
+    const mcuq_window *w = &p->window;
+    const int32_t width = p->input.width;
+    const uint32_t channels = p->input.channels;
+    const int inside = y >= 0 && y < p->input.height;
+    if (inside && span->inside == w->kernel_width && w->dilation_width == 1 && p->input.bits == 8)
+        return s->input + (uint32_t)(y * width + span->left) * channels;
+    const uint32_t pixel = mcuq_row_bytes(channels, p->input.bits);
+    uint8_t *out = s->row;
+    int32_t x = span->left;
+    for (uint32_t kx = w->kernel_width; kx > 0; kx--, x += w->dilation_width) {
+        if (!inside || x < 0 || x >= width) {
+            memset(out, (uint8_t)p->input_zero_point, channels);
+            out += channels;
+        } else {
+            out = unpack_pixel(out, s->input + (uint32_t)(y * width + x) * pixel, &p->input);
+        }
+    }
+    return s->row;
+}
+
+/* Column of bytes: of every tap row the groups of four, then what all rows leave over. */
+static int32_t column_of_bytes(const column_source *s, int32_t oy, int32_t ox, uint32_t *first)
+{
+    const mcuq_conv2d_params *p = s->p;
+    const mcuq_window *w = &p->window;
+    const uint32_t run = (uint32_t)w->kernel_width * p->input.channels, rest = run & 3u;
+    const tap_span span = clip(p, ox);
+    int32_t y = oy * w->stride_height - w->pad_top;
+    column_end at = {first, 0};
+    uint8_t *left_over = s->rests;
+    for (uint32_t ky = w->kernel_height; ky > 0; ky--, y += w->dilation_height) {
+        const uint8_t *row = tap_row(s, y, &span);
+        at = expand8(at, row, run - rest);
+        row += run - rest;
+        for (uint32_t i = 0; i < rest; i++)
+            *left_over++ = row[i];
+    }
+    while ((uint32_t)(left_over - s->rests) & 3u)
+        *left_over++ = 0;
+    return expand8(at, s->rests, (uint32_t)(left_over - s->rests)).sum;
+}
+
+/* The same for 3 x 3 taps of 3 int8 channels, all inside the input: the usual first layer. */
+static __attribute__((noinline)) int32_t column_of_27(const uint8_t *codes, uint32_t row_bytes, uint32_t *first)
+{
+    column_end at = {first, 0};
+    const uint8_t *below = codes + row_bytes, *last = below + row_bytes;
+    at = expand_group(expand_group(at, codes), codes + 4);
+    at = expand_group(expand_group(at, below), below + 4);
+    at = expand_group(expand_group(at, last), last + 4);
+    const uint32_t left_over[2] = {((uint32_t)(int8_t)codes[8] & 0xFFFFu) | (uint32_t)(int8_t)last[8] << 16,
+                                   (uint32_t)(int8_t)below[8] & 0xFFFFu};
+    at.next[0] = left_over[0];
+    at.next[PIXELS] = left_over[1];
+    return mcuq_smlad(left_over[1], 0x00010001u, mcuq_smlad(left_over[0], 0x00010001u, at.sum));
+}
+
+static inline int32_t column(const column_source *s, int32_t oy, int32_t ox, uint32_t *first)
+{
+    if (s->row == NULL)
+        return column_of_words(s, oy, ox, first);
+    if (s->inner_width > 0) {
+        const mcuq_window *w = &s->p->window;
+        const uint32_t y = (uint32_t)(oy * w->stride_height - w->pad_top);
+        const uint32_t x = (uint32_t)(ox * w->stride_width - w->pad_left);
+        if (y < s->inner_height && x < s->inner_width)
+            return column_of_27(s->input + y * s->row_bytes + 3u * x, s->row_bytes, first);
+    }
+    return column_of_bytes(s, oy, ox, first);
+}
+
+/* 3 x 3 x 3 windows: how many top left corners have the whole window inside the input; 0 for other windows. */
+static void find_inner(column_source *s)
+{
+    const mcuq_shape *in = &s->p->input;
+    const mcuq_window *w = &s->p->window;
+    s->row_bytes = 3u * in->width;
+    if (in->bits == 8 && in->channels == 3 && w->kernel_height == 3 && w->kernel_width == 3 &&
+        w->dilation_height == 1 && w->dilation_width == 1 && in->height >= 3 && in->width >= 3) {
+        s->inner_height = in->height - 2u;
+        s->inner_width = in->width - 2u;
+    }
 }
 
 static void conv2d(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch, const mcuq_gemm *gemm)
@@ -110,7 +173,10 @@ static void conv2d(const mcuq_conv2d_params *p, const void *input, void *output,
     const uint32_t row_stride = (panels * gemm->channels + 3u) & ~3u;
     const uint32_t out_row = mcuq_row_bytes(channels, out_bits);
     const int whole = p->input.channels * in_bits % 32u == 0;
-    const column_source source = {p, input, whole ? NULL : (uint8_t *)rows + (direct ? 0u : row_stride * PIXELS), depth};
+    uint8_t *row = whole ? NULL : (uint8_t *)rows + (direct ? 0u : row_stride * PIXELS);
+    const uint32_t run = (uint32_t)p->window.kernel_width * p->input.channels;
+    column_source source = {p, input, row, whole ? NULL : row + ((run + 3u) & ~3u), 0, 0, 0};
+    find_inner(&source);
     mcuq_gemm_frame frame = {
         .columns = columns,
         .skipped_steps = (0u - padded / gemm->step_inputs) & (gemm->unrolled - 1u),
