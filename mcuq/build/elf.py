@@ -120,7 +120,7 @@ def address_constants(path: Path) -> tuple[str, ...]:
         functions = {symbol.address | 1: symbol.name for symbol in _symbols(file) if symbol.section == ".text"}
         words: set[int] = set()
         for section in file.iter_sections():
-            if section.name in (".rodata", ".data", ".mcuq_weights"):
+            if section.name in (".rodata", ".data"):  # weights are bytes that only look like addresses
                 data = section.data()
                 words.update(memoryview(data[: len(data) // 4 * 4]).cast("I"))
     return tuple(sorted(functions[word] for word in words & functions.keys()))
