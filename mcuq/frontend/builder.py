@@ -7,13 +7,14 @@ activations is noted per operator and becomes a ``QuantizedGraph`` in ``frontend
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mcuq.errors import UnsupportedError
+from mcuq.errors import ModelError, UnsupportedError
 from mcuq.frontend.problems import Problem, problem_text
 from mcuq.frontend.views import Refusal, View, map_of, per_channel, rows_of, scatter, select
 from mcuq.ir import graph as ir
@@ -23,6 +24,8 @@ from mcuq.ir.shapes import infer_shape
 
 MAX_ELEMENTS = 1 << 24
 """Largest activation, in elements: 16 MB at 8 bits, more than any supported board holds."""
+MAX_WEIGHTS = 1 << 24
+"""All weights together: 16 MB at 8 bits."""
 _ODD = re.compile(r"[^A-Za-z0-9_.\-]")
 
 
@@ -56,6 +59,8 @@ class Builder:
         self.coded: dict[str, Coded] = {}
         self.params: dict[str, QuantParams] = {}
         self.selections: set[str] = set()
+        self._weights = 0
+        self._numbers: Counter[str] = Counter()
         self._copies: dict[tuple[str, bytes], View] = {}
 
     def name(self, wanted: str) -> str:
@@ -64,9 +69,10 @@ class Builder:
         At most 100 characters, so that later stages can append to it. A path's ``/`` becomes ``.``.
         """
         base = _ODD.sub("_", wanted[:100].replace("/", ".")).strip(".-") or "op"
-        name, number = base, 2
+        name = base
         while name in self.ops:
-            name, number = f"{base}_{number}", number + 1
+            self._numbers[base] += 1
+            name = f"{base}_{self._numbers[base] + 1}"
         return name
 
     def emit(self, op: FloatOp, shape: tuple[int, ...]) -> View:
@@ -103,6 +109,7 @@ class Builder:
             op = ir.Reshape(name=name, inputs=(view.op,), shape=(height, width, channels), source=source)
             return self.emit(op, view.shape)
         chosen = select(rows, view.stored)
+        self._reserve(chosen.weight.size)
         name = self.name(f"{view.op}.select")
         self.selections.add(name)
         return self.emit(
@@ -209,6 +216,7 @@ class Builder:
     ) -> View:
         """Convolution; ``weight`` is OHWI, its codes (if any) as well, quantized along axis 0 or as a whole."""
         op, _ = self.map(view, source)
+        self._reserve(weight.value.size)
         conv = ir.Conv2d(
             name=self.name(name),
             inputs=(op,),
@@ -237,6 +245,7 @@ class Builder:
             raise Refusal(f"weights {list(weight.value.shape)} do not fit an input of shape {list(view.shape)}")
         shape = (*view.shape[:-1], len(weight.value))
         if int(np.prod(view.shape)) == features:
+            self._reserve(len(weight.value) * int(np.prod(view.stored)), keep=False)
             spread = spread_weights(weight, view)
             kernel = view.stored[:2]
             vector = View(view.op, view.stored, map_shape(view.stored, self.channels_first), self.channels_first)
@@ -247,6 +256,12 @@ class Builder:
         pointwise = replace(weight, value=weight.value[:, None, None, :], coded=_pointwise(weight.coded))
         result = self.conv(inner, name, pointwise, bias, Window(), 1, shape, source)
         return result.viewed(np.arange(int(np.prod(result.stored))).reshape(shape))
+
+    def _reserve(self, weights: int, *, keep: bool = True) -> None:
+        """Account for weights before they are made. Raises ModelError above :data:`MAX_WEIGHTS`."""
+        if self._weights + weights > MAX_WEIGHTS:
+            raise ModelError(f"the network has more than {MAX_WEIGHTS} weights; no supported board holds them.")
+        self._weights += weights if keep else 0
 
     def quantize(self, view: View, params: QuantParams, source: str = "") -> View:
         """Note that ``view`` is stored with ``params``; a copy is emitted when it already is stored otherwise."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mcuq.errors import ModelError
 
-MAX_FILE = 128 << 20
+MAX_FILE = 64 << 20
 """Bytes of a model with its external data; nothing of that size fits a microcontroller."""
 
 

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from mcuq.ir.graph import Shape, Window
 
 IndexArray = NDArray[np.int64]
+MAX_SELECTION = 1 << 20
+"""Weights of one selecting convolution."""
 ZERO = -1
 """Index of an element that is the constant zero."""
 
@@ -124,6 +126,9 @@ def select(rows: IndexArray, stored: Shape) -> Selection:
     kernel = (_kernel(height, rows.shape[0], row), _kernel(width, rows.shape[1], column))
     window = Window(kernel, (row[1], column[1]))
     whole = np.array_equal(source, np.arange(channels)) and channels > 1
+    size = len(source) * kernel[0] * kernel[1] * (1 if whole else channels)
+    if size > MAX_SELECTION:
+        raise Refusal(f"selecting these elements would take {size} weights, at most {MAX_SELECTION} are allowed")
     weight = np.zeros((len(source), *kernel, 1 if whole else channels))
     for output, channel in enumerate(source):
         if channel != ZERO:

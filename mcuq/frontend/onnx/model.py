@@ -19,7 +19,7 @@ from onnx.onnx_ml_pb2 import ModelProto, NodeProto, TensorProto
 from mcuq.errors import ModelError, UnsupportedError
 from mcuq.frontend.source import MAX_FILE, read_file
 
-MAX_NODES, MAX_RANK, MAX_DIM, MAX_CONSTANT = 20_000, 6, 1 << 20, 1 << 25
+MAX_NODES, MAX_RANK, MAX_DIM, MAX_CONSTANT = 10_000, 6, 1 << 20, 1 << 24
 MIN_OPSET = 8
 STANDARD_DOMAINS = ("", "ai.onnx")
 

@@ -22,8 +22,8 @@ from mcuq.ir.graph import Normalization
 Value = View | Constant
 Handler = Callable[["Translator", "Node"], "Value | tuple[Value, ...]"]
 Handlers = dict[str, Handler]
-MAX_COMPUTED = 1 << 26
-"""Elements of all folded constants and index tables together (512 MB)."""
+MAX_COMPUTED = 1 << 25
+"""Elements of all folded constants and index tables together (256 MB)."""
 MAX_VIEWED = 1 << 22
 """Largest map, in elements, that may be sliced or flattened."""
 ADVICE = {
@@ -229,7 +229,7 @@ class Translator:
     def _count(self, elements: int) -> None:
         self._computed += elements
         if self._computed > MAX_COMPUTED:
-            raise ModelError("the constants this model computes take more than 512 MB. Fold and simplify it first.")
+            raise ModelError("the constants this model computes take more than 256 MB. Fold and simplify it first.")
 
     def _output(self, name: str) -> str:
         value = self.values.get(name)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mcuq.errors import ModelError, UnsupportedError
 from mcuq.frontend.tflite.tables import Table, root
 
-MAX_RANK, MAX_DIM, MAX_ELEMENTS = 6, 1 << 20, 1 << 25
+MAX_RANK, MAX_DIM, MAX_ELEMENTS = 6, 1 << 20, 1 << 24
 IDENTIFIER = b"TFL3"
 TYPES: dict[int, str] = {
     0: "<f4",

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mcuq.errors import ModelError
 
-MAX_ENTRIES = 20_000
+MAX_ENTRIES = 10_000
 """Tables in one vector: operators, tensors, buffers."""
 _SIZES = {"b": 1, "B": 1, "?": 1, "h": 2, "H": 2, "i": 4, "I": 4, "q": 8, "Q": 8, "f": 4}
 

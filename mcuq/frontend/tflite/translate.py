@@ -20,8 +20,8 @@ from mcuq.ir.quantized import QuantParams
 Value = View | Constant
 Handler = Callable[["Translator", "Node"], "Value | tuple[Value, ...]"]
 Handlers = dict[str, Handler]
-MAX_COMPUTED = 1 << 26
-"""Elements of all constants and index tables that are expanded (512 MB)."""
+MAX_COMPUTED = 1 << 25
+"""Elements of all constants and index tables that are expanded (256 MB)."""
 MAX_VIEWED = 1 << 22
 ACTIVATIONS: dict[int, Clamp] = {0: (None, None), 1: (0.0, None), 2: (-1.0, 1.0), 3: (0.0, 6.0)}
 ADVICE = {
@@ -182,7 +182,7 @@ class Translator:
         """Account for memory. Raises ModelError above :data:`MAX_COMPUTED`."""
         self._computed += elements
         if self._computed > MAX_COMPUTED:
-            raise ModelError("the constants of this model take more than 512 MB; no such model fits.")
+            raise ModelError("the constants of this model take more than 256 MB; no such model fits.")
 
     def move(self, view: View, indices: NDArray[Any]) -> View:
         """The view under moved indices, accounted for."""
