@@ -8,6 +8,7 @@ from pathlib import Path
 from mcuq.errors import UsageError
 from mcuq.ir.plans import Limits
 from mcuq.target.board import load_board
+from mcuq.target.cost import RAM_RESERVE
 from mcuq.target.limits import parse_mem_constraint
 
 METHODS = ("exact", "MixPL", "MixPC")
@@ -70,6 +71,14 @@ class BitChoice:
     def core(self) -> str:
         """The core whose kernels are planned for."""
         return load_board(self.board).core if self.board is not None else DEFAULT_CORE
+
+    @property
+    def ram_reserve(self) -> int:
+        """Bytes of the RAM limit kept for the stack: none on boards whose stack lies in a region of its own."""
+        if self.board is None:
+            return RAM_RESERVE
+        placement = load_board(self.board).placement
+        return RAM_RESERVE if placement.stack == placement.arena else 0
 
 
 @dataclass(frozen=True, slots=True)

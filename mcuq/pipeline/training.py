@@ -85,7 +85,7 @@ def choose(graph: Graph, choice: BitChoice, limits: Limits, sensitivity: Sensiti
         return rules.mixed(graph, limits, choice.mixed, sensitivity=sensitivity)
     from mcuq.plan.exact import solve as solve_exact
 
-    return solve_exact(graph, sensitivity, limits, choice.core)
+    return solve_exact(graph, sensitivity, limits, choice.core, ram_reserve=choice.ram_reserve)
 
 
 def captured(module: Any, shape: tuple[int, ...], normalization: Normalization | None) -> Graph:

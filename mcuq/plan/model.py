@@ -7,7 +7,20 @@ from dataclasses import dataclass
 from itertools import product
 from math import prod
 
-from mcuq.ir.graph import Add, Argmax, Clip, Conv2d, FloatOp, Graph, Reshape, Softmax, is_depthwise
+from mcuq.ir.graph import (
+    Add,
+    Argmax,
+    AvgPool,
+    Clip,
+    Conv2d,
+    FloatOp,
+    Graph,
+    Input,
+    MaxPool,
+    Reshape,
+    Softmax,
+    is_depthwise,
+)
 from mcuq.ir.integer import QTensor, reshape_is_alias
 from mcuq.ir.plans import Limits, Sensitivity
 from mcuq.numerics import row_bytes, tensor_bytes
@@ -27,17 +40,16 @@ from mcuq.plan.problem import (
     Term,
 )
 from mcuq.plan.rules import Scheme
+from mcuq.target import code_table
 from mcuq.target.cost import (
-    BASE_CODE,
-    CALL_CODE,
     FUNCTIONS,
     RAM_RESERVE,
-    code_reserve,
     conv_flash_bytes,
     float_case,
     float_struct_bytes,
 )
 from mcuq.target.kernels import Kernel, select
+from mcuq.target.runtime import elementwise
 
 WIDTHS = (32, 8, 4, 2)
 
@@ -62,7 +74,7 @@ def problem_from_graph(
 ) -> Problem:
     """The problem of a fused ``graph`` in mcuq's byte model with the kernels of ``core``.
 
-    Flash: packed weights, parameter arrays and structs, tables, and a reserve for the code of the kernels used. RAM:
+    Flash: packed weights, parameter arrays and structs, tables, and the code of the kernels used (measured table). RAM:
     arena with scratch, plus ``ram_reserve`` for stack and statics.
 
     Raises:
@@ -76,7 +88,9 @@ def problem_from_graph(
     flash = tuple(Cost(f"{op.name}.weight", builder.conv_flash(op)) for op in graph.convs)
     storages, views = builder.storages()
     others = [op for op in graph if not isinstance(op, Conv2d)]
-    constant = BASE_CODE + CALL_CODE * len(graph.ops) + sum(float_struct_bytes(op) for op in others)
+    calls = [(type(op).__name__, len(op.inputs)) for op in graph]
+    constant = code_table.startup_bytes(core) + code_table.model_bytes(core, calls)
+    constant += sum(float_struct_bytes(op) for op in others)
     return Problem(
         decisions=decisions,
         flash=flash,
@@ -149,24 +163,42 @@ class _Builder:
         return reduced(Term(names, tuple((key, size) for key, _, size in rows)))
 
     def code(self) -> tuple[Code, ...]:
-        """Runtime functions with the bits that need them."""
+        """Symbols of the runtime with the bits that need them; helpers that functions share count once."""
         uses: dict[str, set[tuple[tuple[str, int], ...]]] = {}
         always: dict[str, None] = {}
         for op in self.graph:
-            if isinstance(op, Conv2d):
-                names, rows = self._kernels(op)
-                for function in dict.fromkeys(kernel.function for _, kernel, _ in rows):
-                    term = reduced(Term(names, tuple((key, int(k.function == function)) for key, k, _ in rows)))
-                    if not term.decisions:
-                        always[function] = None
-                    for key, used in term.table:
-                        if used:
-                            uses.setdefault(function, set()).add(tuple(zip(term.decisions, key, strict=True)))
-            elif function := FUNCTIONS.get(type(op).__name__):
-                always[function] = None
-        found = [Code(name, code_reserve(name), ()) for name in always]
-        found += [Code(n, code_reserve(n), tuple(sorted(u))) for n, u in sorted(uses.items()) if n not in always]
+            names, rows = self._functions(op)
+            for function in dict.fromkeys(name for _, name in rows if name):
+                term = reduced(Term(names, tuple((key, int(name == function)) for key, name in rows)))
+                wanted = {tuple(zip(term.decisions, key, strict=True)) for key, used in term.table if used}
+                for symbol in code_table.symbols(function, self.core):
+                    if term.decisions:
+                        uses.setdefault(symbol, set()).update(wanted)
+                    else:
+                        always[symbol] = None
+        found = [Code(name, code_table.symbol_bytes(name, self.core), ()) for name in always]
+        found += [
+            Code(name, code_table.symbol_bytes(name, self.core), tuple(sorted(wanted)))
+            for name, wanted in sorted(uses.items())
+            if name not in always
+        ]
         return tuple(found)
+
+    def _functions(self, op: FloatOp) -> tuple[tuple[str, ...], list[tuple[tuple[int, ...], str]]]:
+        """The runtime function of ``op`` ("" for none) for every choice of the bits that matter."""
+        if isinstance(op, Conv2d):
+            names, rows = self._kernels(op)
+            return names, [(key, kernel.function) for key, kernel, _ in rows]
+        if isinstance(op, Add | MaxPool | AvgPool):
+            name = FUNCTIONS[type(op).__name__]
+            dilated = not isinstance(op, Add) and op.window.dilation != (1, 1)
+            names, chosen = self._rows((*op.inputs, op.name))
+            return names, [
+                (key, elementwise(name, self.core, int8=set(bits) == {8}, dilated=dilated)) for key, bits in chosen
+            ]
+        view = isinstance(op, Reshape) and all(self._aliases(op, b) for b in self._bits(op.name))
+        codes = isinstance(op, Input) and op.normalization is None
+        return (), [((), "" if view or codes else FUNCTIONS[type(op).__name__])]
 
     def storages(self) -> tuple[tuple[PlanStorage, ...], dict[str, str]]:
         """Storages, and the storage of every tensor: reshapes that move no byte at any choice are views."""

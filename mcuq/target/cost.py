@@ -6,9 +6,6 @@ those of ``runtime_c/include/mcuq/mcuq.h`` under the 32-bit Arm ABI (pointers 4 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 from mcuq.ir.graph import AvgPool, Concat, Conv2d, FloatOp, Graph
 from mcuq.ir.integer import (
     IntegerGraph,
@@ -25,7 +22,7 @@ from mcuq.ir.integer import (
     QReshape,
     QSoftmax,
 )
-from mcuq.target.kernels import ConvCase, Kernel, layer_facts, select
+from mcuq.target.kernels import ConvCase, Kernel, layer_facts
 
 SHAPE_BYTES = 8
 AFFINE_BYTES = 12
@@ -83,19 +80,19 @@ def _weight_shape(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
     return out, height, width, depth
 
 
-def conv_parameter_bytes(channels: int, *, asymmetric: bool = False, per_channel: bool = True) -> int:
+def conv_parameter_bytes(channels: int, scales: int, zero_points: int = 0) -> int:
     """Constant arrays of a convolution besides its weights, each rounded up to 4 bytes.
 
-    bias int32 per channel; multiplier int32 and shift uint8 per channel or once; weight zero point int8 per
-    channel or once, absent when symmetric.
+    bias int32 per channel; ``scales`` entries of multiplier int32 and shift uint8; ``zero_points`` entries of int8.
     """
-    scales = channels if per_channel else 1
-    return 4 * channels + 4 * scales + _round4(scales) + (_round4(scales) if asymmetric else 0)
+    return 4 * channels + 4 * scales + _round4(scales) + _round4(zero_points)
 
 
 def conv_flash_bytes(case: ConvCase, kernel: Kernel) -> int:
     """Flash of one convolution apart from code: packed weights, parameter arrays and the struct."""
-    parameters = conv_parameter_bytes(case.output_shape[2], asymmetric=case.asymmetric, per_channel=case.per_channel)
+    channels = case.output_shape[2]
+    scales = channels if case.per_channel else 1
+    parameters = conv_parameter_bytes(channels, scales, scales if case.asymmetric else 0)
     return _round4(kernel.weight_bytes) + (0 if kernel.packs_parameters else parameters) + CONV_STRUCT
 
 
@@ -142,6 +139,7 @@ def _round4(size: int) -> int:
 
 
 FUNCTIONS = {
+    "Input": "mcuq_pixels_to_int8",
     "Add": "mcuq_add",
     "Concat": "mcuq_concat",
     "MaxPool": "mcuq_max_pool",
@@ -153,47 +151,7 @@ FUNCTIONS = {
     "Softmax": "mcuq_softmax",
     "Argmax": "mcuq_argmax",
 }
-"""Runtime function of every operator that has only one, by the operator's type name (without the Q)."""
+"""Portable runtime function of every operator that has only one, by the operator's type name (without the Q)."""
 
-DEFAULT_CODE = 1536
-BASE_CODE = 2048
-CALL_CODE = 24
-"""Reserve of flash for code: one runtime function; startup, vectors, C library and the harness; one call."""
-
-RAM_RESERVE = 2560
-"""Reserve of RAM besides the arena: stack of the deepest kernel and static variables."""
-
-
-def code_reserve(function: str) -> int:
-    """Flash reserved for one runtime function."""
-    del function
-    return DEFAULT_CODE
-
-
-@dataclass(frozen=True, slots=True)
-class FlashItem:
-    """Bytes of flash with what they are for: an operator's constants, a runtime function, or fixed code."""
-
-    name: str
-    kind: Literal["constants", "code"]
-    bytes: int
-
-
-def flash_items(graph: IntegerGraph, core: str) -> tuple[FlashItem, ...]:
-    """What an integer network is promised to take in flash on ``core``."""
-    items: list[FlashItem] = []
-    functions: dict[str, None] = {}
-    for op in graph:
-        if isinstance(op, QConv2d):
-            case = conv_case(graph, op)
-            kernel = select(case, core)
-            items.append(FlashItem(op.name, "constants", conv_flash_bytes(case, kernel)))
-            functions[kernel.function] = None
-            continue
-        if not isinstance(op, QInput):
-            items.append(FlashItem(op.name, "constants", struct_bytes(op)))
-            functions[FUNCTIONS[type(op).__name__.removeprefix("Q")]] = None
-    items.extend(FlashItem(name, "code", code_reserve(name)) for name in functions)
-    items.append(FlashItem("calls", "code", CALL_CODE * len(graph.ops)))
-    items.append(FlashItem("fixed", "code", BASE_CODE))
-    return tuple(items)
+RAM_RESERVE = 2048
+"""RAM besides the arena: the stack a linker script sets aside (the build proves that it suffices); no statics."""

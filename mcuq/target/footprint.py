@@ -7,32 +7,18 @@ Weights and parameters are exact: they follow from the graph and the kernels' la
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
 
-from mcuq.errors import UsageError
-from mcuq.ir.integer import (
-    IntegerGraph,
-    IntegerOp,
-    QAdd,
-    QArgmax,
-    QConcat,
-    QConv2d,
-    QReshape,
-    QSoftmax,
-    reshape_is_alias,
-)
+from mcuq.ir.integer import IntegerGraph, IntegerOp, QConv2d, QReshape, reshape_is_alias
 from mcuq.ir.plans import MemoryPlan
-from mcuq.target.cost import struct_bytes
-from mcuq.target.files import product_text
+from mcuq.target import code_table
+from mcuq.target.cost import RAM_RESERVE, conv_case, conv_parameter_bytes, struct_bytes
 from mcuq.target.runtime import conv_kernel, function
 
 CODE_TOLERANCE = 0.05
 """Promised code may differ from measured code by this fraction, in either direction."""
 
-STACK_BYTES = 2048
+STACK_BYTES = RAM_RESERVE
 """Stack that a linker script sets aside; the build proves from the call graph that it suffices."""
 
 
@@ -76,15 +62,13 @@ def data_bytes(graph: IntegerGraph, core: str) -> tuple[int, int]:
 
 
 def _parameter_bytes(op: IntegerOp, graph: IntegerGraph, core: str) -> int:
-    match op:
-        case QConv2d():
-            if conv_kernel(op, graph, core).packs_parameters:
-                return struct_bytes(op)
-            zero_points = _round4(op.weight_zero_point.size) if op.weight_zero_point.any() else 0
-            arrays = 4 * op.bias.size + 4 * op.multiplier.size + _round4(op.shift.size) + zero_points
-            return struct_bytes(op) + arrays
-        case _:
-            return struct_bytes(op)
+    if not isinstance(op, QConv2d):
+        return struct_bytes(op)
+    kernel, case = conv_kernel(op, graph, core), conv_case(graph, op)
+    if kernel.packs_parameters:
+        return struct_bytes(op)
+    zero_points = op.weight_zero_point.size if case.asymmetric else 0
+    return struct_bytes(op) + conv_parameter_bytes(op.bias.size, op.multiplier.size, zero_points)
 
 
 def code_bytes(graph: IntegerGraph, core: str) -> tuple[int, int, int]:
@@ -93,39 +77,15 @@ def code_bytes(graph: IntegerGraph, core: str) -> tuple[int, int, int]:
     Raises:
         UsageError: a function was never measured on this core.
     """
-    table = _table()["cores"].get(core)
     names = {name for op in graph if not _is_view(op, graph) and (name := function(op, graph, core))}
-    missing = sorted(names - set(table["needs"])) if table else sorted(names)
-    if table is None or missing:
-        raise UsageError(f"code size of {', '.join(missing)} on {core} is not known; run scripts/measure_code")
-    symbols = {symbol for name in names for symbol in table["needs"][name]}
-    runtime = sum(_round4(table["bytes"][symbol]) for symbol in symbols)
-    model = table["model"] + sum(table["operator"] + _more_arguments(op) for op in graph)
-    return runtime, model, table["startup"]
+    needed = {symbol for name in names for symbol in code_table.symbols(name, core)}
+    runtime = sum(code_table.symbol_bytes(symbol, core) for symbol in needed)
+    calls = [(type(op).__name__.removeprefix("Q"), len(op.inputs)) for op in graph]
+    return runtime, code_table.model_bytes(core, calls), code_table.startup_bytes(core)
 
 
 def _is_view(op: IntegerOp, graph: IntegerGraph) -> bool:
     return isinstance(op, QReshape) and reshape_is_alias(graph.tensor(op.inputs[0]), op.output)
-
-
-def _more_arguments(op: IntegerOp) -> int:
-    """Code of a call beyond that of a convolution's: a pointer more, shapes by value, a list of inputs."""
-    match op:
-        case QAdd():
-            return 4
-        case QConcat():
-            return 8 + 6 * len(op.inputs)
-        case QSoftmax() | QArgmax():
-            return 12
-        case QReshape():
-            return 20
-        case _:
-            return 0
-
-
-@cache
-def _table() -> dict[str, Any]:
-    return json.loads(product_text("code_size.json"))
 
 
 def _round4(size: int) -> int:

@@ -49,6 +49,7 @@ def parse_mem_constraint(text: str) -> Limits:
     parts = body.split(",")
     if len(parts) != 2:
         raise UsageError(
-            f"--mem-constraint {text!r} has {len(parts)} part(s); write FLASH,RAM, for example 2048000,512000 or 2MiB,512KiB"
+            f"--mem-constraint {text!r} has {len(parts)} part(s); write FLASH,RAM, "
+            "for example 2048000,512000 or 2MiB,512KiB"
         )
     return Limits(flash=parse_bytes(parts[0]), ram=parse_bytes(parts[1]))

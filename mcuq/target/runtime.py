@@ -62,11 +62,13 @@ def function(op: IntegerOp, graph: IntegerGraph, core: str) -> str:
 
 
 def _elementwise(name: str, op: QAdd | QMaxPool | QAvgPool, graph: IntegerGraph, core: str) -> str:
-    """``name`` or its faster twin on ``core``, for int8 tensors and windows without dilation."""
     int8 = op.output.bits == 8 and all(graph.tensor(i).bits == 8 for i in op.inputs)
-    if core not in CORES or not int8 or (not isinstance(op, QAdd) and op.window.dilation != (1, 1)):
-        return name
-    return ELEMENTWISE[name]
+    return elementwise(name, core, int8=int8, dilated=not isinstance(op, QAdd) and op.window.dilation != (1, 1))
+
+
+def elementwise(name: str, core: str, *, int8: bool, dilated: bool) -> str:
+    """``name`` or its faster twin on ``core``, for int8 tensors and windows without dilation."""
+    return ELEMENTWISE[name] if core in CORES and int8 and not dilated else name
 
 
 _SOURCES = {
