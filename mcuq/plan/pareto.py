@@ -104,4 +104,3 @@ def counted_as(problem: Problem, plan: BitPlan) -> BitPlan:
 
 def _used(plan: BitPlan, resource: Resource) -> int:
     return plan.flash_used if resource == "flash" else plan.ram_used
-
