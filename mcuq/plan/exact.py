@@ -4,9 +4,9 @@ The problem: one choice of bits per decision, an order of the operators, an addr
 buffer, such that flash fits and, at every step, the storages in use lie side by side below the RAM limit; minimize
 the sum of losses. It is solved in two steps that share every cost table:
 
-1. its relaxation over bits alone (``relaxation``): flash, and for every operator the bytes that any order keeps live
-   with it. If the arena planner can place the relaxation's optimum, that optimum is the problem's, with proof.
-   This is the case for chains, and for nearly all residual networks;
+1. its relaxation over bits and order (``relaxation``): flash, and for every operator the bytes that are live with
+   it. If the arena planner can place the relaxation's optimum, that optimum is the problem's, with proof. This is
+   the case for chains, and for nearly all branching networks;
 2. otherwise the whole problem (``addresses.Geometry`` with sizes that depend on bits), started from the best plan
    known. Beyond ``MAX_FREE_ORDER`` operators the order is kept, so that the answer is FEASIBLE with its gap to
    the relaxation's bound.
@@ -100,11 +100,14 @@ def solve(
             graph, sensitivity, limits, core, wishes=wishes, scales=scales, ram_reserve=ram_reserve
         )
 
-    for floor in sorted({first_last_bits, 2}, reverse=True):
-        plans = _best_plans(build(floor), best_of, time_limit)
-        if plans:
-            return _choose(plans, measure)
-    raise explain(build(2))
+    problem = build(first_last_bits)
+    plans = _best_plans(problem, best_of, time_limit)
+    if not plans and first_last_bits > 2:
+        problem = build(2)
+        plans = _best_plans(problem, best_of, time_limit)
+    if not plans:
+        raise explain(problem)
+    return _choose(plans, measure)
 
 
 def _choose(plans: list[BitPlan], measure: Measure | None) -> BitPlan:
@@ -206,6 +209,7 @@ def _solve_whole(
         bound = max(bound, _bound(problem, bits, solver, whole, proved=proved))
     placement = geometry.read(solver, top, optimal=proved)
     tight, _ = pack(arena_of(problem, bits))
+    proved = proved or objective(problem, bits) <= bound * (1 + 1e-12)
     return Solution(bits, tight if tight.top <= placement.top else _trimmed(problem, bits, placement), bound, proved)
 
 

@@ -84,7 +84,7 @@ def problem_from_graph(
     members = _members(graph)
     fixed = fixed_bits(graph, wishes.logits_bits)
     decisions, owner = decide(graph, members, sensitivity, wishes, sharing(graph), fixed=fixed)
-    builder = _Builder(graph, core, scales, {d.name: d for d in decisions}, owner)
+    builder = _Builder(graph, core, scales, {d.name: d for d in decisions}, owner, {})
     flash = tuple(Cost(f"{op.name}.weight", builder.conv_flash(op)) for op in graph.convs)
     storages, views = builder.storages()
     others = [op for op in graph if not isinstance(op, Conv2d)]
@@ -133,6 +133,7 @@ class _Builder:
     scales: Scales
     decisions: Mapping[str, Decision]
     owner: Mapping[str, str]
+    cached: dict[str, tuple[tuple[str, ...], list[tuple[tuple[int, ...], Kernel, int]]]]
 
     def _rows(self, tensors: tuple[str, ...]) -> tuple[tuple[str, ...], list[tuple[tuple[int, ...], tuple[int, ...]]]]:
         """Distinct decisions of ``tensors`` and rows of (bits of each decision, bits of each tensor)."""
@@ -144,6 +145,12 @@ class _Builder:
         return names, rows
 
     def _kernels(self, op: Conv2d) -> tuple[tuple[str, ...], list[tuple[tuple[int, ...], Kernel, int]]]:
+        """Decisions a convolution depends on, and (their bits, kernel, flash bytes) of every combination."""
+        if op.name not in self.cached:
+            self.cached[op.name] = self._select(op)
+        return self.cached[op.name]
+
+    def _select(self, op: Conv2d) -> tuple[tuple[str, ...], list[tuple[tuple[int, ...], Kernel, int]]]:
         names, rows = self._rows((op.inputs[0], f"{op.name}.weight", op.name))
         found: list[tuple[tuple[int, ...], Kernel, int]] = []
         for key, (x, w, y) in rows:

@@ -1,21 +1,22 @@
 """Bits under flash and necessary RAM conditions as a CP-SAT problem over Booleans.
 
-For every operator, some tensors are live while it runs in ANY order: what it reads and writes, and every storage that
-an ancestor (or itself) writes and a descendant (or itself) reads. Their sum plus scratch must fit, whatever the
-order: a linear row per operator. In a chain these rows are the liveness bound itself. The model relaxes the whole
-problem (order and addresses are left open), so its bound holds for the whole problem, and its optimum is the
-whole problem's optimum as soon as it can be placed.
+One row per operator: what is live while it runs must fit. Some storages are live in ANY order: what the operator
+reads and writes, and what an ancestor writes and a descendant reads. For the others, literals say which of two
+unordered operators comes first (``ordering``). Left open are addresses (and, in very wide graphs, the order), so
+that the bound holds for the whole problem, and the optimum is the whole problem's as soon as it can be placed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise, product
+from functools import cache
+from itertools import combinations, pairwise, product
 
 from ortools.sat.python import cp_model
 
 from mcuq.plan.arena import WORD, words
+from mcuq.plan.ordering import Ordering
 from mcuq.plan.problem import Cost, Peak, PlanOp, Problem, Take, Term
 
 RESOLUTION = 1 << 36
@@ -41,8 +42,7 @@ def bit_model(problem: Problem) -> BitModel:
     literals = bit_literals(model, problem)
     model.add(flash_cost(model, problem, literals) <= problem.flash_limit)
     limit = peak_limit(problem)
-    for peak in necessary_peaks(problem):
-        total = sum(term_cost(model, literals, cost.term) for cost in peak.costs)
+    for total in peak_costs(model, problem, literals):
         model.add(total <= limit)
     scale = RESOLUTION / max(sum(max(d.losses) for d in problem.decisions), 1e-300)
     weights = [
@@ -53,6 +53,42 @@ def bit_model(problem: Problem) -> BitModel:
     total = sum(weight * literal for weight, literal in weights if weight)
     model.minimize(total)
     return BitModel(model, literals, total, scale)
+
+
+def peak_costs(model: cp_model.CpModel, problem: Problem, literals: Literals) -> list[Expr]:
+    """For each operator an expression of the memory in use while it runs, at its least over the orders chosen."""
+    peaks = necessary_peaks(problem)
+    totals: list[Expr] = [sum(term_cost(model, literals, c.term) for c in peak.costs) for peak in peaks]
+    if not problem.ops:
+        return totals
+    ordering = Ordering(model, problem, ancestors(problem))
+    users = storage_users(problem)
+    if ordering.complete:
+        for k, (op, peak) in enumerate(zip(problem.ops, peaks, strict=True)):
+            counted = {cost.name for cost in peak.costs}
+            for storage in problem.storages:
+                if storage.name in counted:
+                    continue
+                live = ordering.live(storage, users[storage.name], op.name)
+                if live is not None:
+                    totals[k] = totals[k] + _cost_if(model, literals, in_words(storage.size), live)
+    return totals
+
+
+def _cost_if(model: cp_model.CpModel, literals: Literals, size: Term, live: cp_model.IntVar) -> Expr:
+    """At least ``size`` if ``live`` (a term of at most one decision)."""
+    total: Expr = size.least * live
+    for key, value in size.table:
+        if value > size.least:
+            literal = model.new_bool_var("")
+            model.add_bool_or(~live, ~literals[size.decisions[0]][key[0]], literal)
+            total = total + (value - size.least) * literal
+    return total
+
+
+def storage_users(problem: Problem) -> dict[str, list[str]]:
+    """Operators that read or write each storage, its first writer first."""
+    return {s.name: [o.name for o in problem.ops if s.name in o.reads or o.writes == s.name] for s in problem.storages}
 
 
 def peak_limit(problem: Problem) -> int:
@@ -106,21 +142,23 @@ def term_cost(model: cp_model.CpModel, literals: Literals, term: Term) -> Expr:
 
 def forcing_sets(term: Term, least: int) -> list[tuple[tuple[str, int], ...]]:
     """Smallest sets of (decision, bits) under which the term is at least ``least`` whatever the others are."""
-    found: list[dict[str, int]] = []
-    for size in range(1, len(term.decisions) + 1):
-        for key, _ in term.table:
-            row = list(zip(term.decisions, key, strict=True))
-            for mask in product((False, True), repeat=len(row)):
-                chosen = {name: b for (name, b), take in zip(row, mask, strict=True) if take}
-                if len(chosen) != size or chosen in found or any(f.items() <= chosen.items() for f in found):
-                    continue
-                if all(value >= least for other, value in term.table if _agrees(term, other, chosen)):
-                    found.append(chosen)
-    return [tuple(choice.items()) for choice in found]
+    pattern = tuple((key, value >= least) for key, value in term.table)
+    return [tuple((term.decisions[k], b) for k, b in choice) for choice in _forcing(pattern)]
 
 
-def _agrees(term: Term, key: tuple[int, ...], chosen: Mapping[str, int]) -> bool:
-    return all(chosen.get(name, b) == b for name, b in zip(term.decisions, key, strict=True))
+@cache
+def _forcing(rows: tuple[tuple[tuple[int, ...], bool], ...]) -> list[tuple[tuple[int, int], ...]]:
+    """The same by position: rows are (bits of each decision, reached)."""
+    found: list[frozenset[tuple[int, int]]] = []
+    width = len(rows[0][0])
+    for size in range(1, width + 1):
+        candidates = {frozenset(c) for key, _ in rows for c in combinations(enumerate(key), size)}
+        for chosen in sorted(candidates, key=sorted):
+            if any(smaller <= chosen for smaller in found):
+                continue
+            if all(reached for key, reached in rows if chosen <= set(enumerate(key))):
+                found.append(chosen)
+    return [tuple(sorted(chosen)) for chosen in found]
 
 
 def necessary_peaks(problem: Problem) -> tuple[Peak, ...]:
@@ -132,9 +170,10 @@ def necessary_peaks(problem: Problem) -> tuple[Peak, ...]:
     if not problem.ops:
         return problem.peaks
     before = ancestors(problem)
+    users = storage_users(problem)
     peaks: list[Peak] = []
     for op in problem.ops:
-        live = {*op.reads, op.writes, *_spanning(problem, op, before)}
+        live = {*op.reads, op.writes, *_spanning(problem, op, before, users)}
         costs = [Cost(f"scratch of {op.name}", in_words(op.scratch))]
         for storage in problem.storages:
             if storage.name in live:
@@ -157,12 +196,13 @@ def ancestors(problem: Problem) -> dict[str, set[str]]:
     return before
 
 
-def _spanning(problem: Problem, op: PlanOp, before: Mapping[str, set[str]]) -> Iterable[str]:
+def _spanning(
+    problem: Problem, op: PlanOp, before: Mapping[str, set[str]], users: Mapping[str, list[str]]
+) -> Iterable[str]:
     """Storages written by an ancestor of ``op`` and still needed by one of its descendants, or kept to the end."""
     for storage in problem.storages:
-        users = [o.name for o in problem.ops if storage.name in o.reads or o.writes == storage.name]
-        written = any(o.writes == storage.name and o.name in before[op.name] for o in problem.ops)
-        if written and (storage.persistent or any(op.name in before[user] for user in users)):
+        written = users[storage.name][0] in before[op.name]  # the first user writes it
+        if written and (storage.persistent or any(op.name in before[user] for user in users[storage.name])):
             yield storage.name
 
 
