@@ -27,6 +27,7 @@ from mcuq.quant.activations import clip
 from mcuq.quant.equalize import equalize
 from mcuq.quant.float_model import FloatModel
 from mcuq.quant.network import clamp_of, conv2d, evaluate, fixed_at_eight, non_negative, shares_codes
+from mcuq.quant.precision import Precision
 from mcuq.quant.ptq_ranges import GRIDS, RANGE_METHODS, Grid, RangeMethod, activation_params, fake_quantize, sample
 from mcuq.quant.ranges import symmetric_mse_steps
 from mcuq.quant.rounding import round_half_up
@@ -49,6 +50,7 @@ class PtqOptions:
             scale per layer.
         bias_correction, equalize: on or off.
         images: how many calibration images are used, the first ones; seed: of the sampling inside rounding.
+        precision: ranges and bits given per layer; they go before everything else, and set the grid.
     """
 
     activations: RangeMethod = "mse"
@@ -60,6 +62,7 @@ class PtqOptions:
     equalize: bool = False
     images: int = 512
     seed: int = 0
+    precision: Precision | None = None
 
 
 def ptq(
@@ -75,6 +78,8 @@ def ptq(
         DataError: the images do not fit. UsageError: unknown bits or options.
     """
     options = options or PtqOptions()
+    if options.precision is not None:
+        options = replace(options, grid=options.precision.mode)
     _check(bits, options)
     if len(x_calib) == 0:
         raise DataError("calibration needs at least one image, got none")
@@ -146,6 +151,10 @@ class _Walk:
                     self.stored.pop(name, None)
 
     def _activation_bits(self, op: FloatOp) -> int:
+        if self.options.precision is not None:
+            given = self.options.precision.block(op.name).bw_layer_out
+            if given is not None:
+                return given
         inherited = self.params[op.inputs[0]].bits if shares_codes(op) else None
         if not isinstance(self.bits, BitPlan):
             return self.bits[1] if inherited is None else inherited
@@ -163,6 +172,9 @@ class _Walk:
                 return ARGMAX
             case _:
                 pass
+        given = None if self.options.precision is None else self.options.precision.activation(op.name, bits)
+        if given is not None and not isinstance(op, ir.Reshape):
+            return given
         if op.inputs and (shares_codes(op) or is_selection(op)) and self.params[op.inputs[0]].bits == bits:
             return self.params[op.inputs[0]]
         options = self.options
@@ -194,6 +206,9 @@ class _Walk:
         return clip(real, clamp), clip(computed, clamp)
 
     def _weight_bits(self, op: Conv2d) -> int:
+        given = None if self.options.precision is None else self.options.precision.block(op.name).bw_params
+        if given is not None:
+            return given
         return self.bits.weight_bits(op.name) if isinstance(self.bits, BitPlan) else self.bits[0]
 
     def _quantize_weights(
@@ -213,7 +228,7 @@ class _Walk:
             self.generator.set_state(state)  # the same rows of both
             grouped = weight_rounding.compensate(grouped, patches, weight_rounding.patches(op, meant, self.generator))
             rows = grouped.reshape(outputs, -1)
-        scale = self._steps(rows, bits, patches, op.groups)
+        scale = self._steps(op.name, rows, bits, patches, op.groups)
         if feedback:
             steps = scale.reshape(op.groups, -1)
             codes = weight_rounding.round_with_feedback(grouped, steps, patches, bits).reshape(outputs, -1)
@@ -221,12 +236,16 @@ class _Walk:
             codes = round_half_up(rows / scale[:, None]).clamp_(*weight_range(bits))
         return (codes * scale[:, None]).reshape(weight.shape).float(), codes.reshape(weight.shape), scale
 
-    def _steps(self, rows: Tensor, bits: int, patches: Tensor, groups: int) -> Tensor:
+    def _steps(self, layer: str, rows: Tensor, bits: int, patches: Tensor, groups: int) -> Tensor:
         """Scale per output channel [O]."""
         high = weight_range(bits)[1]
+        if self.options.precision is not None:
+            given = self.options.precision.weight_scales(layer, len(rows), bits)
+            if given is not None:
+                return torch.from_numpy(given)
         if self.options.grid == "fixed":
             return _power_of_two_step(rows, bits)
-        if self.options.weights == "absmax":
+        if self.options.weights == "absmax" or self.options.precision is not None:
             largest = rows.abs().amax(1)
             return torch.where(largest > 0, largest, torch.ones_like(largest)) / high
         if patches.numel():

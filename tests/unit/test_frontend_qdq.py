@@ -169,3 +169,16 @@ def test_unusable_scales_are_refused(tmp_path: Path, scale: float) -> None:
     values["sx"] = np.float32(scale)
     with pytest.raises(ModelError, match=r"positive and finite|NaN or infinity"):
         import_onnx(save(tmp_path, nodes, values, [1, 4, 6, 6])[0])
+
+
+def test_two_readers_with_two_scales_get_a_copy(tmp_path: Path) -> None:
+    """The same tensor quantized twice: one reader takes the first codes, the other a requantized copy."""
+    nodes, values = residual(np.int8)
+    nodes = [*nodes[:7], *qdq("c", "other", "sz", "zz"), node("Add", "cd other", "a"), *qdq("a", "y", "sz", "zz")]
+    q = import_onnx(save(tmp_path, nodes, values, [1, 4, 6, 6])[0])
+    assert isinstance(q, QuantizedGraph)
+    conv, add = q.graph.convs[0].name, q.graph.ops[-1]
+    assert add.inputs[0] != add.inputs[1] and conv in add.inputs
+    copy = next(name for name in add.inputs if name != conv)
+    assert q.params(conv).scale == float(np.float32(0.04)) and q.params(copy).scale == float(np.float32(0.06))
+    lower(q)
