@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 CALIBRATION = 512
 """Training images on which sensitivity is measured."""
 DEMO_BOARD = "stm32f4"
-DEMO_LIMITS = "40000,4000"
+DEMO_LIMITS = "56000,5600"
 """Flash and RAM in bytes: an all-8-bit network of the demo needs more of both."""
 KEPT_TEST_BYTES = 64 << 20
 """Of held-out samples that a run keeps for ``verify``."""
