@@ -10,7 +10,7 @@ from mcuq.numerics import SHIFT_MAX, row_bytes
 from mcuq.target.kernel_types import ConvCase, Facts, Kernel, is_depthwise_case
 from mcuq.target.layouts_dsp import HIGH_WORD_SHIFT, PANELS, PanelFormat, padded_depth, panel_words
 
-CORES = frozenset({"cortex-m4", "cortex-m7", "cortex-m33"})
+CORES = frozenset({"cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55"})
 """Cores whose instructions the family uses."""
 
 ELEMENTWISE = {
@@ -47,6 +47,8 @@ def _matrix(case: ConvCase) -> Kernel | None:
     depth = case.weight_shape[1] * case.weight_shape[2] * case.weight_shape[3]
     if case.output_shape[:2] == (1, 1) and _admitted(PANELS[f"octets{bits}"], case.facts):
         return _one_pixel(case, f"octets{bits}{suffix}", depth)
+    if (lanes := _lanes(case, depth)) is not None:
+        return lanes
     layout = {8: "pairs8", 4: "quads4", 2: "quads2"}[bits] + suffix
     name = f"w{bits}{suffix}"
     if not _admitted(PANELS[layout], case.facts):
@@ -62,6 +64,27 @@ def _matrix(case: ConvCase) -> Kernel | None:
         layout,
         _matrix_scratch(case, depth, channels, pixels=4 if bits == 8 else 2),
         4 * panels * panel_words(layout, depth),
+        packs_parameters=True,
+    )
+
+
+def _lanes(case: ConvCase, depth: int) -> Kernel | None:
+    """2-bit weights on 2- or 4-bit inputs, two pixels a lane (gemm_lanes.S).
+
+    A lane of 13 bits holds 910 products of 3 * 3; the 4-bit kernel empties its lanes itself.
+    """
+    bits = case.input_bits
+    if case.weight_bits != 2 or bits == 8 or case.input_shape[2] * bits % 32 != 0:
+        return None
+    if (bits == 2 and 9 * depth >= 1 << 13) or not _admitted(PANELS["lanes"], case.facts):
+        return None
+    panels = -(-case.output_shape[2] // 2)
+    return Kernel(
+        f"mcuq_conv2d_w2_lanes{bits}_dsp",
+        (f"armv7em/conv2d_lanes{bits}_dsp.c", "armv7em/gemm_lanes.S", "armv7em/gemm_model.c", _FINISH),
+        "lanes",
+        _matrix_scratch(case, depth, 2, pixels=4) - 4 * depth,
+        4 * panels * panel_words("lanes", depth),
         packs_parameters=True,
     )
 

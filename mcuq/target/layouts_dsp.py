@@ -27,7 +27,7 @@ class PanelFormat:
 
     Attributes:
         sharing: channels that share half words; the last of them is read from the raw word.
-        signed: the channels are unpacked apart: no positions, no offsets.
+        signed: the channels are unpacked apart, so none is recovered from another.
         zero_points: the header holds a factor of the input sum beside every bias.
     """
 
@@ -37,6 +37,8 @@ class PanelFormat:
     sharing: int
     zero_points: bool
     signed: bool = False
+    lanes: bool = False
+    """Words of four pairs of inputs, and the header after them (gemm_lanes.S)."""
 
     @property
     def channels(self) -> int:
@@ -54,6 +56,7 @@ def _formats() -> dict[str, PanelFormat]:
         2: ("quads2", (1, 4, 16, 64), (2, 2, 2, 2)),
     }
     formats = {"pairs8c": PanelFormat(8, (1, 1), (0, 0), 2, True, signed=True)}
+    formats["lanes"] = PanelFormat(2, (1, 1), (2, 2), 2, True, signed=True, lanes=True)
     for bits, (name, positions, offsets) in kinds.items():
         for suffix, zero_points in (("", False), ("z", True)):
             sharing = len(positions)
@@ -153,7 +156,8 @@ def pack_panels(
     header = _headers(form, zero.reshape(by_panel), start.reshape(by_panel))
     words = _weight_words(form, paired(full, group).reshape(*by_panel, -1))
     records = np.stack([factor, shift - HIGH_WORD_SHIFT], axis=1).reshape(panels, -1)
-    stream = np.concatenate([header, words, records], axis=1)
+    parts = [words, header, records] if form.lanes else [header, words, records]
+    stream = np.concatenate(parts, axis=1)
     return np.ascontiguousarray(stream.astype("<i4")).view(np.uint8).reshape(-1)
 
 
@@ -189,7 +193,10 @@ def _weight_words(form: PanelFormat, codes: IntArray) -> IntArray:
     for place in range(form.sharing):
         halves |= sets[:, :, place] << (form.bits * place)
     halves = halves.reshape(panels, -1, depth // 2, 2).swapaxes(1, 2).reshape(panels, -1, 2)  # pair, set, half
-    if form.sharing * form.bits == 8:
+    if form.lanes:
+        quads = halves.reshape(panels, -1, 4, 2)
+        halves = quads[:, :, 0] | quads[:, :, 1] << 4 | quads[:, :, 2] << 8 | quads[:, :, 3] << 12
+    elif form.sharing * form.bits == 8:
         halves = halves[:, 0::2] | halves[:, 1::2] << 8
     words = halves[:, :, 0] | halves[:, :, 1] << 16
     return np.where(words >= 2**31, words - 2**32, words)

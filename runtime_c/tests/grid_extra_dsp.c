@@ -1,7 +1,60 @@
-/* Kernels for cores with the DSP extension (mcuq/dsp.h). */
+/* Kernels for cores with the DSP extension (mcuq/dsp.h). With GRID_COUNT every call's counter ticks are printed, for
+ * these and, named with a leading #, for the portable convolutions. */
 #include "grid.h"
 
 #include "mcuq/dsp.h"
+
+#ifdef GRID_COUNT
+#include "port.h"
+
+static void start(void)
+{
+    static int started;
+    if (!started) {
+        mcuq_port_counter_start();
+        started = 1;
+    }
+}
+
+static void report(uint32_t ticks)
+{
+    mcuq_port_print("ticks ");
+    mcuq_port_print_number(ticks);
+    mcuq_port_print("\n");
+}
+
+#define MEASURE(call) \
+    do { \
+        start(); \
+        const uint32_t measured_from = mcuq_port_counter(); \
+        call; \
+        report(mcuq_port_counter() - measured_from); \
+    } while (0)
+
+static grid_convolution measured;
+
+static void measure(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch)
+{
+    MEASURE(measured(p, input, output, scratch));
+}
+
+static void run_convolution(const grid_case *c, grid_convolution convolution)
+{
+    measured = convolution;
+    grid_run_convolution(c, measure);
+}
+
+static void nothing(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch)
+{
+    (void)p;
+    (void)input;
+    (void)output;
+    (void)scratch;
+}
+#else
+#define MEASURE(call) call
+#define run_convolution grid_run_convolution
+#endif
 
 static mcuq_shape shape_at(const int32_t *s)
 {
@@ -29,7 +82,7 @@ static void run_add(const grid_case *c, grid_convolution unused)
                                .constant = s[9],
                                .clamp_lo = s[10],
                                .clamp_hi = s[11]};
-    mcuq_add_dsp(&p, c->buffers[0], c->buffers[1], c->output);
+    MEASURE(mcuq_add_dsp(&p, c->buffers[0], c->buffers[1], c->output));
 }
 
 static void run_max_pool(const grid_case *c, grid_convolution unused)
@@ -38,7 +91,7 @@ static void run_max_pool(const grid_case *c, grid_convolution unused)
     const int32_t *s = c->scalars;
     const mcuq_max_pool_params p = {shape_at(s), shape_at(s + 4), window_at(s + 8),
                                     {s[16], s[17], (uint8_t)s[18]}, s[19], s[20]};
-    mcuq_max_pool_dsp(&p, c->buffers[0], c->output);
+    MEASURE(mcuq_max_pool_dsp(&p, c->buffers[0], c->output));
 }
 
 static void run_avg_pool(const grid_case *c, grid_convolution unused)
@@ -55,10 +108,11 @@ static void run_avg_pool(const grid_case *c, grid_convolution unused)
                                     .output_zero_point = (int16_t)s[18],
                                     .clamp_lo = s[19],
                                     .clamp_hi = s[20]};
-    mcuq_avg_pool_dsp(&p, c->buffers[0], c->output);
+    MEASURE(mcuq_avg_pool_dsp(&p, c->buffers[0], c->output));
 }
 
-#define CONVOLUTION(name) {#name, grid_run_convolution, name}
+#define CONVOLUTION(name) {#name, run_convolution, name}
+#define PORTABLE(name) {"#" #name, run_convolution, name}
 #define DEPTHWISE(bits) \
     CONVOLUTION(mcuq_depthwise3x3_w##bits##_p16_dsp), CONVOLUTION(mcuq_depthwise3x3_w##bits##_p32_dsp), \
         CONVOLUTION(mcuq_depthwise3x3_w##bits##_p64_dsp), CONVOLUTION(mcuq_depthwise3x3_w##bits##_p128_dsp), \
@@ -72,6 +126,8 @@ const grid_entry grid_extra[] = {
     CONVOLUTION(mcuq_conv2d_w4z_dsp),
     CONVOLUTION(mcuq_conv2d_w2_dsp),
     CONVOLUTION(mcuq_conv2d_w2z_dsp),
+    CONVOLUTION(mcuq_conv2d_w2_lanes2_dsp),
+    CONVOLUTION(mcuq_conv2d_w2_lanes4_dsp),
     CONVOLUTION(mcuq_fully_connected_w8_dsp),
     CONVOLUTION(mcuq_fully_connected_w8z_dsp),
     CONVOLUTION(mcuq_fully_connected_w4_dsp),
@@ -81,6 +137,18 @@ const grid_entry grid_extra[] = {
     DEPTHWISE(8),
     DEPTHWISE(4),
     DEPTHWISE(2),
+#ifdef GRID_COUNT
+    PORTABLE(mcuq_conv2d_w8),
+    PORTABLE(mcuq_conv2d_w4),
+    PORTABLE(mcuq_conv2d_w2),
+    PORTABLE(mcuq_depthwise_w8),
+    PORTABLE(mcuq_depthwise_w4),
+    PORTABLE(mcuq_depthwise_w2),
+    PORTABLE(mcuq_fully_connected_w8),
+    PORTABLE(mcuq_fully_connected_w4),
+    PORTABLE(mcuq_fully_connected_w2),
+    {"#nothing", run_convolution, nothing},
+#endif
     {"mcuq_add_dsp", run_add, NULL},
     {"mcuq_max_pool_dsp", run_max_pool, NULL},
     {"mcuq_avg_pool_dsp", run_avg_pool, NULL},

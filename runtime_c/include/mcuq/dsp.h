@@ -15,7 +15,7 @@ extern "C" {
 typedef void mcuq_conv2d_kernel(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
 
 mcuq_conv2d_kernel mcuq_conv2d_w8_dsp, mcuq_conv2d_w8z_dsp, mcuq_conv2d_w8c_dsp, mcuq_conv2d_w4_dsp,
-    mcuq_conv2d_w4z_dsp, mcuq_conv2d_w2_dsp, mcuq_conv2d_w2z_dsp;
+    mcuq_conv2d_w4z_dsp, mcuq_conv2d_w2_dsp, mcuq_conv2d_w2z_dsp, mcuq_conv2d_w2_lanes2_dsp, mcuq_conv2d_w2_lanes4_dsp;
 
 mcuq_conv2d_kernel mcuq_fully_connected_w8_dsp, mcuq_fully_connected_w8z_dsp, mcuq_fully_connected_w4_dsp,
     mcuq_fully_connected_w4z_dsp, mcuq_fully_connected_w2_dsp, mcuq_fully_connected_w2z_dsp;

@@ -13,10 +13,18 @@ typedef struct {
     int32_t sum;
 } column_end;
 
+#define COLUMN_WORDS PIXELS /* of a pair of inputs of all pixels */
+
+static inline column_end start_column(uint32_t *columns, uint32_t pixel)
+{
+    const column_end at = {columns + pixel, 0};
+    return at;
+}
+
 #define PUT(offset, word) \
     do { \
         const uint32_t put_word = (word); \
-        at.next[(offset) * PIXELS] = put_word; \
+        at.next[(offset) * COLUMN_WORDS] = put_word; \
         at.sum = mcuq_smlad(put_word, 0x00010001u, at.sum); \
     } while (0)
 

@@ -1,7 +1,11 @@
 /* Convolution over a matrix kernel: columns of PIXELS output pixels at a time, then all channels. Include with
  * PIXELS defined. Scratch: columns, then finished rows (unless the kernel stores in the output itself), then the
  * bytes of one tap row and of what tap rows leave over (unless words of codes are whole); mcuq/target/kernels_dsp.py adds up the same. */
+#ifdef LANE_SHIFT
+#include "lane_columns.h"
+#else
 #include "columns.h"
+#endif
 #include "gemm.h"
 
 typedef struct {
@@ -30,7 +34,7 @@ static inline tap_span clip(const mcuq_conv2d_params *p, int32_t ox)
 }
 
 /* Column of whole words: tap rows are runs of the input, expanded where they lie. */
-static int32_t column_of_words(const column_source *s, int32_t oy, int32_t ox, uint32_t *first)
+static int32_t column_of_words(const column_source *s, int32_t oy, int32_t ox, column_end at)
 {
     const mcuq_conv2d_params *p = s->p;
     const mcuq_window *w = &p->window;
@@ -39,7 +43,6 @@ static int32_t column_of_words(const column_source *s, int32_t oy, int32_t ox, u
     const int32_t pixel = (int32_t)mcuq_row_bytes(channels, bits);
     const tap_span span = clip(p, ox);
     int32_t y = oy * w->stride_height - w->pad_top;
-    column_end at = {first, 0};
     for (uint32_t ky = w->kernel_height; ky > 0; ky--, y += w->dilation_height) {
         if (y < 0 || y >= height) {
             at = fill(at, zero, w->kernel_width * channels);
@@ -60,6 +63,8 @@ static int32_t column_of_words(const column_source *s, int32_t oy, int32_t ox, u
     }
     return at.sum;
 }
+
+#ifndef LANE_SHIFT
 
 /* One pixel's codes as bytes. */
 static uint8_t *unpack_pixel(uint8_t *out, const uint8_t *codes, const mcuq_shape *shape)
@@ -95,14 +100,13 @@ static const uint8_t *tap_row(const column_source *s, int32_t y, const tap_span 
 }
 
 /* Column of bytes: of every tap row the groups of four, then what all rows leave over. */
-static int32_t column_of_bytes(const column_source *s, int32_t oy, int32_t ox, uint32_t *first)
+static int32_t column_of_bytes(const column_source *s, int32_t oy, int32_t ox, column_end at)
 {
     const mcuq_conv2d_params *p = s->p;
     const mcuq_window *w = &p->window;
     const uint32_t run = (uint32_t)w->kernel_width * p->input.channels, rest = run & 3u;
     const tap_span span = clip(p, ox);
     int32_t y = oy * w->stride_height - w->pad_top;
-    column_end at = {first, 0};
     uint8_t *left_over = s->rests;
     for (uint32_t ky = w->kernel_height; ky > 0; ky--, y += w->dilation_height) {
         const uint8_t *row = tap_row(s, y, &span);
@@ -117,9 +121,8 @@ static int32_t column_of_bytes(const column_source *s, int32_t oy, int32_t ox, u
 }
 
 /* The same for 3 x 3 taps of 3 int8 channels, all inside the input: the usual first layer. */
-static __attribute__((noinline)) int32_t column_of_27(const uint8_t *codes, uint32_t row_bytes, uint32_t *first)
+static __attribute__((noinline)) int32_t column_of_27(const uint8_t *codes, uint32_t row_bytes, column_end at)
 {
-    column_end at = {first, 0};
     const uint8_t *below = codes + row_bytes, *last = below + row_bytes;
     at = expand_group(expand_group(at, codes), codes + 4);
     at = expand_group(expand_group(at, below), below + 4);
@@ -131,18 +134,18 @@ static __attribute__((noinline)) int32_t column_of_27(const uint8_t *codes, uint
     return mcuq_smlad(left_over[1], 0x00010001u, mcuq_smlad(left_over[0], 0x00010001u, at.sum));
 }
 
-static inline int32_t column(const column_source *s, int32_t oy, int32_t ox, uint32_t *first)
+static inline int32_t column(const column_source *s, int32_t oy, int32_t ox, column_end at)
 {
     if (s->row == NULL)
-        return column_of_words(s, oy, ox, first);
+        return column_of_words(s, oy, ox, at);
     if (s->inner_width > 0) {
         const mcuq_window *w = &s->p->window;
         const uint32_t y = (uint32_t)(oy * w->stride_height - w->pad_top);
         const uint32_t x = (uint32_t)(ox * w->stride_width - w->pad_left);
         if (y < s->inner_height && x < s->inner_width)
-            return column_of_27(s->input + y * s->row_bytes + 3u * x, s->row_bytes, first);
+            return column_of_27(s->input + y * s->row_bytes + 3u * x, s->row_bytes, at);
     }
-    return column_of_bytes(s, oy, ox, first);
+    return column_of_bytes(s, oy, ox, at);
 }
 
 /* 3 x 3 x 3 windows: how many top left corners have the whole window inside the input; 0 for other windows. */
@@ -158,6 +161,20 @@ static void find_inner(column_source *s)
     }
 }
 
+#else /* selected for whole words only */
+
+static inline int32_t column(const column_source *s, int32_t oy, int32_t ox, column_end at)
+{
+    return column_of_words(s, oy, ox, at);
+}
+
+static void find_inner(column_source *s)
+{
+    s->inner_width = 0;
+}
+
+#endif
+
 static void conv2d(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch, const mcuq_gemm *gemm)
 {
     const uint32_t in_bits = p->input.bits, out_bits = p->output.bits, channels = p->output.channels;
@@ -169,7 +186,7 @@ static void conv2d(const mcuq_conv2d_params *p, const void *input, void *output,
     const int direct = out_bits == 8u && panels * gemm->channels == channels && pixels >= PIXELS;
     const int narrow = p->clamp_lo > -128 || p->clamp_hi < 127;
     uint32_t *columns = scratch;
-    int8_t *rows = (int8_t *)(columns + padded / 2u * PIXELS);
+    int8_t *rows = (int8_t *)(columns + padded / 2u * COLUMN_WORDS);
     const uint32_t row_stride = (panels * gemm->channels + 3u) & ~3u;
     const uint32_t out_row = mcuq_row_bytes(channels, out_bits);
     const int whole = p->input.channels * in_bits % 32u == 0;
@@ -179,8 +196,8 @@ static void conv2d(const mcuq_conv2d_params *p, const void *input, void *output,
     find_inner(&source);
     mcuq_gemm_frame frame = {
         .columns = columns,
-        .skipped_steps = (0u - padded / gemm->step_inputs) & (gemm->unrolled - 1u),
-        .columns_end = columns + padded / 2u * PIXELS,
+        .skipped_steps = (gemm->unrolled - padded / gemm->step_inputs % gemm->unrolled) % gemm->unrolled,
+        .columns_end = columns + padded / 2u * COLUMN_WORDS,
         .stride = direct ? channels : row_stride,
         .rounding = 2 * p->output_zero_point + 1,
         .weights = p->weights,
@@ -192,7 +209,7 @@ static void conv2d(const mcuq_conv2d_params *p, const void *input, void *output,
             first = pixels - PIXELS; /* the last group computes some pixels again */
         uint32_t oy = first / width, ox = first - oy * width;
         for (uint32_t i = 0; i < PIXELS; i++) {
-            frame.sums[i] = gemm->sum_factor * column(&source, (int32_t)oy, (int32_t)ox, columns + i);
+            frame.sums[i] = gemm->sum_factor * column(&source, (int32_t)oy, (int32_t)ox, start_column(columns, i));
             if (first + i + 1u < pixels && ++ox == width) {
                 ox = 0;
                 oy++;

@@ -1,4 +1,4 @@
-/* The matrix kernels' interface: gemm_w8.S, gemm_w4.S, gemm_w2.S, gemm_octets.S. */
+/* The matrix kernels' interface: gemm_w8.S, gemm_w4.S, gemm_w2.S, gemm_octets.S, gemm_lanes.S. */
 #ifndef MCUQ_ARMV7EM_GEMM_H
 #define MCUQ_ARMV7EM_GEMM_H
 
@@ -25,7 +25,7 @@ typedef struct {
     uint8_t channels;     /* of a panel */
     uint8_t step_inputs;  /* inputs of one unrolled step */
     uint8_t unrolled;     /* steps in the loop */
-    uint8_t header_words; /* before a panel's weights; 2 * channels words follow them */
+    uint8_t header_words; /* beside a panel's weights and 2 * channels further words */
     uint8_t weight_bits;
     int16_t sum_factor;
 } mcuq_gemm;
@@ -37,6 +37,8 @@ void mcuq_gemm_w4(const mcuq_gemm_frame *frame);
 void mcuq_gemm_w4z(const mcuq_gemm_frame *frame);
 void mcuq_gemm_w2(const mcuq_gemm_frame *frame);
 void mcuq_gemm_w2z(const mcuq_gemm_frame *frame);
+void mcuq_gemm_lanes2(const mcuq_gemm_frame *frame);
+void mcuq_gemm_lanes4(const mcuq_gemm_frame *frame);
 void mcuq_gemm_octets8(const mcuq_gemm_frame *frame);
 void mcuq_gemm_octets8z(const mcuq_gemm_frame *frame);
 void mcuq_gemm_octets4(const mcuq_gemm_frame *frame);

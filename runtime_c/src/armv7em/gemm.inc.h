@@ -21,7 +21,8 @@
     .equ WEIGHTS_END, 24
     .equ WEIGHTS, 28
     .equ SUMS, 32        /* four words: factor * sum of the inputs of each pixel */
-    .equ FRAME, 52
+    .equ WIDE, 48        /* eight words of gemm_lanes.S */
+    .equ FRAME, 84
 
 .macro FUNCTION name
     .section .text.\name, "ax", %progbits

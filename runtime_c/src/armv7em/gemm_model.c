@@ -102,4 +102,45 @@ KERNEL(mcuq_gemm_octets4z, 8, 1, 4, 1, 0)
 KERNEL(mcuq_gemm_octets2, 8, 1, 2, 0, 0)
 KERNEL(mcuq_gemm_octets2z, 8, 1, 2, 1, 0)
 
+/* gemm_lanes.S: two pixels in a half word; `chunk` pairs are summed before the lanes are read. */
+static void run_lanes(const mcuq_gemm_frame *f, uint32_t lane, uint32_t chunk)
+{
+    const uint32_t pairs = (uint32_t)(f->columns_end - f->columns) / 2u;
+    const uint32_t first = f->skipped_steps * 4u; /* pairs that the first chunk is short of */
+    const uint32_t *next = f->weights;
+    for (int8_t *out = f->output; next != f->weights_end; out += 2) {
+        const uint32_t *header = next + pairs / 4u, *records = header + 4;
+        for (uint32_t p = 0; p < 4u; p++) {
+            for (uint32_t c = 0; c < 2u; c++) {
+                uint32_t total = 0;
+                int32_t sum = 0;
+                for (uint32_t j = 0; j < pairs; j++) {
+                    const uint32_t crumbs = next[j / 4u] >> (4u * (j % 4u) + 2u * c) & 0x00030003u;
+                    sum = mcuq_smlad(f->columns[2u * j + p / 2u], crumbs, sum);
+                    if ((j + first + 1u) % chunk == 0u || j + 1u == pairs) {
+                        total += p & 1u ? (uint32_t)sum >> lane : (uint32_t)sum & ((1u << lane) - 1u);
+                        sum = 0;
+                    }
+                }
+                total += header[2u * c] + header[2u * c + 1u] * (uint32_t)f->sums[p];
+                const uint32_t v = records[2u * c + 1u];
+                const int32_t rounding = (int32_t)((uint32_t)f->rounding << v);
+                const int32_t high = mcuq_smmla((int32_t)total, (int32_t)records[2u * c], rounding);
+                out[p * f->stride + c] = (int8_t)mcuq_half_sat8(high >> v);
+            }
+        }
+        next = records + 4;
+    }
+}
+
+void mcuq_gemm_lanes2(const mcuq_gemm_frame *frame)
+{
+    run_lanes(frame, 13, 1u << 31);
+}
+
+void mcuq_gemm_lanes4(const mcuq_gemm_frame *frame)
+{
+    run_lanes(frame, 11, 20);
+}
+
 #endif
