@@ -22,10 +22,9 @@ typedef struct {
     uint32_t before, inside, after;
 } tap_span;
 
-static inline tap_span clip(const mcuq_conv2d_params *p, int32_t ox)
+static inline tap_span clip(const mcuq_conv2d_params *p, int32_t left)
 {
     const int32_t taps = p->window.kernel_width, width = p->input.width;
-    const int32_t left = ox * p->window.stride_width - p->window.pad_left;
     int32_t before = left < 0 ? -left : 0, end = width - left < taps ? width - left : taps;
     before = before < taps ? before : taps;
     end = end > before ? end : before;
@@ -33,16 +32,15 @@ static inline tap_span clip(const mcuq_conv2d_params *p, int32_t ox)
     return span;
 }
 
-/* Column of whole words: tap rows are runs of the input, expanded where they lie. */
-static int32_t column_of_words(const column_source *s, int32_t oy, int32_t ox, column_end at)
+/* Column of the window whose tap (0, 0) is input (y, x), of whole words: tap rows are runs of the input, expanded where they lie. */
+static int32_t column_of_words(const column_source *s, int32_t y, int32_t x, column_end at)
 {
     const mcuq_conv2d_params *p = s->p;
     const mcuq_window *w = &p->window;
     const uint32_t channels = p->input.channels, bits = p->input.bits;
     const int32_t height = p->input.height, width = p->input.width, zero = p->input_zero_point;
     const int32_t pixel = (int32_t)mcuq_row_bytes(channels, bits);
-    const tap_span span = clip(p, ox);
-    int32_t y = oy * w->stride_height - w->pad_top;
+    const tap_span span = clip(p, x);
     for (uint32_t ky = w->kernel_height; ky > 0; ky--, y += w->dilation_height) {
         if (y < 0 || y >= height) {
             at = fill(at, zero, w->kernel_width * channels);
@@ -55,10 +53,10 @@ static int32_t column_of_words(const column_source *s, int32_t oy, int32_t ox, c
             if (span.after > 0)
                 at = fill(at, zero, span.after * channels);
         } else {
-            int32_t x = span.left;
-            for (uint32_t kx = w->kernel_width; kx > 0; kx--, x += w->dilation_width)
-                at = x < 0 || x >= width ? fill(at, zero, channels)
-                                         : expand(at, s->input + (y * width + x) * pixel, channels, bits);
+            int32_t tap = x;
+            for (uint32_t kx = w->kernel_width; kx > 0; kx--, tap += w->dilation_width)
+                at = tap < 0 || tap >= width ? fill(at, zero, channels)
+                                             : expand(at, s->input + (y * width + tap) * pixel, channels, bits);
         }
     }
     return at.sum;
@@ -100,13 +98,12 @@ static const uint8_t *tap_row(const column_source *s, int32_t y, const tap_span 
 }
 
 /* Column of bytes: of every tap row the groups of four, then what all rows leave over. */
-static int32_t column_of_bytes(const column_source *s, int32_t oy, int32_t ox, column_end at)
+static int32_t column_of_bytes(const column_source *s, int32_t y, int32_t x, column_end at)
 {
     const mcuq_conv2d_params *p = s->p;
     const mcuq_window *w = &p->window;
     const uint32_t run = (uint32_t)w->kernel_width * p->input.channels, rest = run & 3u;
-    const tap_span span = clip(p, ox);
-    int32_t y = oy * w->stride_height - w->pad_top;
+    const tap_span span = clip(p, x);
     uint8_t *left_over = s->rests;
     for (uint32_t ky = w->kernel_height; ky > 0; ky--, y += w->dilation_height) {
         const uint8_t *row = tap_row(s, y, &span);
@@ -134,18 +131,15 @@ static __attribute__((noinline)) int32_t column_of_27(const uint8_t *codes, uint
     return mcuq_smlad(left_over[1], 0x00010001u, mcuq_smlad(left_over[0], 0x00010001u, at.sum));
 }
 
-static inline int32_t column(const column_source *s, int32_t oy, int32_t ox, column_end at)
+static inline int32_t column(const column_source *s, int32_t y, int32_t x, column_end at)
 {
     if (s->row == NULL)
-        return column_of_words(s, oy, ox, at);
+        return column_of_words(s, y, x, at);
     if (s->inner_width > 0) {
-        const mcuq_window *w = &s->p->window;
-        const uint32_t y = (uint32_t)(oy * w->stride_height - w->pad_top);
-        const uint32_t x = (uint32_t)(ox * w->stride_width - w->pad_left);
-        if (y < s->inner_height && x < s->inner_width)
-            return column_of_27(s->input + y * s->row_bytes + 3u * x, s->row_bytes, at);
+        if ((uint32_t)y < s->inner_height && (uint32_t)x < s->inner_width)
+            return column_of_27(s->input + (uint32_t)y * s->row_bytes + 3u * (uint32_t)x, s->row_bytes, at);
     }
-    return column_of_bytes(s, oy, ox, at);
+    return column_of_bytes(s, y, x, at);
 }
 
 /* 3 x 3 x 3 windows: how many top left corners have the whole window inside the input; 0 for other windows. */
@@ -163,9 +157,9 @@ static void find_inner(column_source *s)
 
 #else /* selected for whole words only */
 
-static inline int32_t column(const column_source *s, int32_t oy, int32_t ox, column_end at)
+static inline int32_t column(const column_source *s, int32_t y, int32_t x, column_end at)
 {
-    return column_of_words(s, oy, ox, at);
+    return column_of_words(s, y, x, at);
 }
 
 static void find_inner(column_source *s)
@@ -204,15 +198,22 @@ static void conv2d(const mcuq_conv2d_params *p, const void *input, void *output,
         .weights_end = (const uint32_t *)p->weights + panels * (gemm->header_words + words + 2u * gemm->channels),
     };
     const uint32_t width = p->output.width;
+    const int32_t stride_y = p->window.stride_height, stride_x = p->window.stride_width;
     for (uint32_t first = 0; first < pixels; first += PIXELS) {
         if (first + PIXELS > pixels && pixels >= PIXELS)
             first = pixels - PIXELS; /* the last group computes some pixels again */
-        uint32_t oy = first / width, ox = first - oy * width;
+        const uint32_t oy = first / width;
+        uint32_t ox = first - oy * width;
+        int32_t y = (int32_t)oy * stride_y - p->window.pad_top, x = (int32_t)ox * stride_x - p->window.pad_left;
         for (uint32_t i = 0; i < PIXELS; i++) {
-            frame.sums[i] = gemm->sum_factor * column(&source, (int32_t)oy, (int32_t)ox, start_column(columns, i));
-            if (first + i + 1u < pixels && ++ox == width) {
+            frame.sums[i] = gemm->sum_factor * column(&source, y, x, start_column(columns, i));
+            if (first + i + 1u == pixels)
+                continue; /* the last pixel again */
+            x += stride_x;
+            if (++ox == width) {
                 ox = 0;
-                oy++;
+                x = -(int32_t)p->window.pad_left;
+                y += stride_y;
             }
         }
         uint8_t *out = (uint8_t *)output + first * out_row;

@@ -180,6 +180,6 @@ mcuq_depthwise_gather8:
     ROWS    mcuq_depthwise_rows_s2_p\pitch, 2, \pitch
     .endr
 
-#else
+#elif defined(__linux__)
     .section .note.GNU-stack, "", %progbits
 #endif

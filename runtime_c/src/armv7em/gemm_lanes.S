@@ -128,6 +128,6 @@ FUNCTION mcuq_gemm_lanes4
     ldrd    r2, r3, [sp, #WIDE + 24]
     STORE_LANES
 
-#else
+#elif defined(__linux__)
     .section .note.GNU-stack, "", %progbits
 #endif

@@ -190,6 +190,6 @@ FUNCTION mcuq_gemm_octets2z
     RECOVER_QUADS
     STORE_OCTET
 
-#else
+#elif defined(__linux__)
     .section .note.GNU-stack, "", %progbits
 #endif

@@ -56,6 +56,6 @@ FUNCTION mcuq_gemm_w2z
     LOOP_END
     QUAD_STORE
 
-#else
+#elif defined(__linux__)
     .section .note.GNU-stack, "", %progbits
 #endif

@@ -48,6 +48,6 @@ FUNCTION mcuq_gemm_w4z
     LOOP_END
     QUAD_STORE
 
-#else
+#elif defined(__linux__)
     .section .note.GNU-stack, "", %progbits
 #endif

@@ -131,6 +131,6 @@ FUNCTION mcuq_gemm_w8c
     LOOP_END
     STORE_PANEL
 
-#else
+#elif defined(__linux__)
     .section .note.GNU-stack, "", %progbits
 #endif
