@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from mcuq.emit.arrays import ConstArray, const_arrays
@@ -18,7 +19,10 @@ _CHART_COLUMNS = 64
 
 @dataclass(frozen=True, slots=True)
 class TensorView:
-    """An activation: C name, comment text, arena offset and bytes, and how it is declared."""
+    """An activation: C name, comment text, arena offset and bytes, and how it is declared.
+
+    ``read``: a statement names it; a reshape that only renames bytes may be named by no statement at all.
+    """
 
     ident: str
     label: str
@@ -27,6 +31,7 @@ class TensorView:
     size: int
     c_type: str
     scratch: int | None
+    read: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,13 +111,14 @@ def build_view(graph: IntegerGraph, plan: MemoryPlan, core: str, prefix: str) ->
     idents = {op.name: f"l{index}" for index, op in enumerate(ordered)}
     steps = tuple(_step(op, i, graph, plan, core, prefix, idents) for i, op in enumerate(ordered))
     arrays = [array for step in steps for _, array in step.arrays]
+    named = frozenset(word for step in steps for text in step.statements for word in re.findall(r"\w+", text))
     many = len(graph.outputs) > 1
     return ModelView(
         prefix=prefix,
         upper=prefix.upper(),
         core=core,
         steps=steps,
-        tensors=tuple(_tensor(op, graph, plan, core, idents) for op in ordered),
+        tensors=tuple(_tensor(op, graph, plan, core, idents, named) for op in ordered),
         chart=_chart(plan, idents),
         arena_bytes=plan.arena_bytes,
         alignment=plan.alignment,
@@ -213,7 +219,7 @@ def _comment(
 
 
 def _tensor(
-    op: IntegerOp, graph: IntegerGraph, plan: MemoryPlan, core: str, idents: dict[str, str]
+    op: IntegerOp, graph: IntegerGraph, plan: MemoryPlan, core: str, idents: dict[str, str], named: frozenset[str]
 ) -> TensorView:
     scratch = plan.buffer(op.name, "scratch").offset if _scratch(op, graph, core) else None
     return TensorView(
@@ -224,6 +230,7 @@ def _tensor(
         size=op.output.bytes,
         c_type="int32_t" if op.output.bits == 32 else "uint8_t",
         scratch=scratch,
+        read=idents[op.name] in named,
     )
 
 
@@ -276,5 +283,3 @@ def _chart(plan: MemoryPlan, idents: dict[str, str]) -> tuple[str, ...]:
 def _mark(buffer: Buffer, start: int, count: int) -> str:
     alive = buffer.first < start + count and buffer.last >= start
     return ("+" if buffer.kind == "scratch" else "#") if alive else "."
-
-

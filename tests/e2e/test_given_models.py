@@ -6,6 +6,7 @@ Expected values are onnxruntime's for the input sin(0.37 i), every fifth of each
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -198,3 +199,34 @@ def test_large_networks_become_integers(name: str) -> None:
         tensor = lowered.tensor(output)
         error = tensor.scale * (values[output] - tensor.zero_point) - real[output]
         assert np.sqrt(np.square(error).mean()) < 0.15 * max(real[output].std(), 0.2)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mlperf_tiny_kws_int8.tflite",
+        "mlperf_tiny_ic_int8.tflite",
+        "cifar10_resnet20.qdq_int8.onnx",
+        "mlperf_tiny_kws_dscnn.qdq_int8.onnx",
+        "ultraface_slim_320.onnx",
+        "mobilenet_v2_0.35_128_tfs_channel_first.onnx",
+    ],
+)
+def test_emitted_c_is_bit_exact(name: str) -> None:
+    """Every byte of every tensor of the C program on this computer equals the integer reference's."""
+    pytest.importorskip("torch")
+    if shutil.which("gcc") is None:
+        pytest.skip("no host compiler: install gcc")
+    from mcuq.parity import compare
+    from mcuq.plan.memory import plan_memory
+    from mcuq.quant.ptq import PtqOptions, ptq
+
+    graph = import_model(model(name))
+    if isinstance(graph, Graph):
+        height, width, channels = graph.input.shape
+        noise = np.sin(0.37 * np.arange(height * width * channels)).reshape(1, height, width, channels)
+        graph = ptq(graph, noise, (8, 8), PtqOptions(activations="absmax"))
+    lowered = lower(graph)
+    codes = np.random.default_rng(0).integers(-128, 128, (1, *lowered.input.output.shape))
+    result = compare(lowered, plan_memory(lowered, "portable", effort=1.0), None, codes)
+    assert result.exact, result.first
