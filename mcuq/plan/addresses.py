@@ -35,7 +35,7 @@ def solve_addresses(
     top = model.new_int_var(lower, hint.top, "top")
     sizes = {s.name: words(s.size) for s in problem.storages}
     scratch = {op.name: words(op.scratch) for op in problem.ops if op.scratch}
-    geometry = Geometry(model, problem, hint.order, top, sizes, scratch, free_order=free_order)
+    geometry = Geometry(model, problem, hint.order, top, sizes, scratch, capacity=hint.top, free_order=free_order)
     geometry.add_hint(hint)
     model.minimize(top)
     solver = deterministic_solver(effort)
@@ -62,8 +62,8 @@ def deterministic_solver(effort: float, *, knapsack: bool = False) -> cp_model.C
 class Geometry:
     """Variables and constraints of order and addresses in ``model``, below ``top`` words.
 
-    Sizes may be variables. ``over[output, source]`` is true when ``output`` overwrites ``source``; the caller may
-    restrict it further.
+    Sizes may be variables; ``capacity`` is the largest value ``top`` may take. ``over[output, source]`` is true when
+    ``output`` overwrites ``source``; the caller may restrict it further.
     """
 
     def __init__(
@@ -75,11 +75,12 @@ class Geometry:
         sizes: Mapping[str, Step],
         scratch: Mapping[str, Step],
         *,
+        capacity: int,
         free_order: bool,
     ) -> None:
         self.model, self.problem, self.order, self.top = model, problem, order, top
         self.sizes, self.scratch_sizes = sizes, scratch
-        self.capacity = top if isinstance(top, int) else top.proto.domain[-1]
+        self.capacity = capacity
         self.span = len(problem.ops)
         self.start = self._starts() if free_order else {name: k for k, name in enumerate(order)}
         self.first: dict[str, Step] = {}
@@ -141,6 +142,9 @@ class Geometry:
         self.model.add_cumulative(time, demands, self.top)
 
     def _bytes(self, address: cp_model.IntVar, size: Step, name: str) -> cp_model.IntervalVar:
+        if isinstance(size, int):
+            self.model.add(address + size <= self.top)
+            return self.model.new_fixed_size_interval_var(address, size, f"bytes of {name}")
         end = self.model.new_int_var(0, self.capacity, f"top of {name}")
         self.model.add(end <= self.top)
         return self.model.new_interval_var(address, size, end, f"bytes of {name}")

@@ -190,7 +190,7 @@ def _solve_whole(
     scratch = {op.name: _at_least(whole, op.scratch) for op in problem.ops if op.scratch.most}
     order = schedule(arena_of(problem, start)).order
     top = problem.ram_limit // WORD
-    geometry = Geometry(whole.model, arena, order, top, sizes, scratch, free_order=free)
+    geometry = Geometry(whole.model, arena, order, top, sizes, scratch, capacity=top, free_order=free)
     for op in problem.ops:
         for take in op.takes:
             literal = geometry.over.get((op.writes, take.storage))

@@ -27,7 +27,7 @@ MAX_FREE_ORDER = 60
 liveness peak, which is already optimal for the bound; ``MemoryPlan`` shows any gap that is left."""
 
 
-def plan_memory(graph: IntegerGraph, core: str, *, alignment: int = 16, effort: float = 10.0) -> MemoryPlan:
+def plan_memory(graph: IntegerGraph, core: str, *, alignment: int = 16, effort: float = 4.0) -> MemoryPlan:
     """Plan the arena of ``graph`` with the kernels of ``core``.
 
     Args:
@@ -53,7 +53,7 @@ def plan_memory(graph: IntegerGraph, core: str, *, alignment: int = 16, effort: 
     return plan
 
 
-def pack(problem: ArenaProblem, *, effort: float = 10.0) -> tuple[Placement, int]:
+def pack(problem: ArenaProblem, *, effort: float = 4.0) -> tuple[Placement, int]:
     """Best placement found and the proved lower bound of its top, both in words."""
     ordered = schedule(problem)
     best = greedy(problem, ordered.order, ordered.bound)

@@ -6,8 +6,9 @@ orders of one set are one state and the search is over down-sets of the graph (L
 
 * a state is expanded in order of the peak reached so far, never below the bound that some single operator needs
   in any order, so that the first complete schedule popped is optimal;
-* an operator that can run now without raising the peak, and that leaves no more bytes live than before, runs at
-  once: moving it forward in any other completion never raises a peak, because what it frees stays freed.
+* an operator (or a run of them) that can run now without raising the peak, and that leaves no more bytes live than
+  before, runs at once: moving it forward in any other completion never raises a peak, because what it frees stays
+  freed.
 """
 
 from __future__ import annotations
@@ -27,6 +28,12 @@ class Schedule:
     bound: int
 
 
+Move = tuple[tuple[int, ...], int, int, int]
+"""Operators run, set of operators done after them, words live then, peak so far."""
+
+BEAM = 64
+
+
 class Liveness:
     """Live words before, during and after operators, for sets of executed operators as bit masks."""
 
@@ -42,21 +49,18 @@ class Liveness:
         self.scratch = [words(op.scratch) for op in problem.ops]
         self.in_place = [[index[s] for s in op.in_place] for op in problem.ops]
         self.needs = [0] * len(problem.ops)
-        position: dict[str, int] = {}
         for k, op in enumerate(problem.ops):
             for name in op.reads:
                 self.readers[index[name]] |= 1 << k
             self.writers[self.writes[k]] |= 1 << k
-            position[op.name] = k
-        self._link(index, position)
+        self._link()
 
-    def _link(self, index: dict[str, int], position: dict[str, int]) -> None:
+    def _link(self) -> None:
         """Predecessors of each operator: the writers of what it reads that come before it.
 
         A view's readers wait for the view itself; they read the storage, whose writers are its first operator
         and its views, and a view never waits for itself or for a later view.
         """
-        del position
         for k in range(len(self.problem.ops)):
             for storage in self.reads[k]:
                 self.needs[k] |= self.writers[storage] & ((1 << k) - 1)
@@ -88,10 +92,10 @@ class Liveness:
         return peak
 
 
-def schedule(problem: ArenaProblem, *, max_states: int = 60_000) -> Schedule:
+def schedule(problem: ArenaProblem, *, max_states: int = 80_000) -> Schedule:
     """The order of least liveness peak; exact when the search ends before ``max_states`` states.
 
-    Beyond that the rest is completed greedily, and ``bound`` is the least peak any open state could still reach:
+    Beyond that a beam search finds the order, and ``bound`` is the least peak any open state could still reach:
     every schedule passes through one of them.
     """
     live = Liveness(problem)
@@ -106,16 +110,32 @@ class _Search:
         self.l = liveness
         self.count = len(liveness.problem.ops)
         self.full = (1 << self.count) - 1
-        self.floor = max(self._alone(k) for k in range(self.count))
+        self.before = self._ancestors()
+        self.floor = max(self._least(k) for k in range(self.count))
         self.max_states = max_states
 
-    def _alone(self, op: int) -> int:
-        """Words that ``op`` needs in any order: what it reads, what it writes, its scratch."""
+    def _ancestors(self) -> list[int]:
+        before: list[int] = []
+        for needs in self.l.needs:
+            total = needs
+            for k, earlier in enumerate(before):
+                if needs >> k & 1:
+                    total |= earlier
+            before.append(total)
+        return before
+
+    def _least(self, op: int) -> int:
+        """Words that ``op`` needs in any order: what it uses, and what its ancestors write for its descendants."""
+        after = sum(1 << k for k in range(self.count) if self.before[k] >> op & 1)
         used = {*self.l.reads[op], self.l.writes[op]}
+        for s, size in enumerate(self.l.size):
+            needed = self.l.persistent[s] or self.l.readers[s] & after
+            if size and needed and self.l.writers[s] & self.before[op]:
+                used.add(s)
         total = self.l.scratch[op] + sum(self.l.size[s] for s in used)
-        if self.l.in_place[op] and self.l.writes[op] not in self.l.reads[op]:
-            total -= self.l.size[self.l.writes[op]]
-        return total
+        target = self.l.writes[op]
+        dying = [s for s in self.l.in_place[op] if not (self.l.persistent[s] or self.l.readers[s] & after)]
+        return total - self.l.size[target] if dying and target not in self.l.reads[op] else total
 
     def run(self) -> tuple[tuple[int, ...], int]:
         """(order, lower bound)."""
@@ -129,9 +149,7 @@ class _Search:
             if peak > best[done]:
                 continue
             if len(best) > self.max_states:
-                tail = self._greedy(done, live)
-                came[self.full] = (done, tail)
-                return self._trace(came), peak
+                return min(self._beam(), tuple(range(self.count)), key=self.l.peak), peak
             for moves, after, new_live, new_peak in self._successors(done, live, peak):
                 if new_peak < best.get(after, new_peak + 1):
                     best[after] = new_peak
@@ -142,26 +160,55 @@ class _Search:
     def _ready(self, done: int) -> list[int]:
         return [k for k in range(self.count) if not done >> k & 1 and not self.l.needs[k] & ~done]
 
-    def _successors(self, done: int, live: int, peak: int) -> list[tuple[tuple[int, ...], int, int, int]]:
+    def _successors(self, done: int, live: int, peak: int) -> list[Move]:
         """(operators run, set after, live after, peak) of each move; a free move stands alone."""
-        found: list[tuple[tuple[int, ...], int, int, int]] = []
-        for op in self._ready(done):
+        found: list[Move] = []
+        ready = self._ready(done)
+        for op in ready:
             during, after = self.l.cost(done, live, op)
             move = ((op,), done | 1 << op, after, max(peak, during))
             if during <= peak and after <= live:
                 return [move]
             found.append(move)
+        for op in ready:
+            if (free := self._free_run(done, live, peak, op)) is not None:
+                return [free]
         return found
 
-    def _greedy(self, done: int, live: int) -> tuple[int, ...]:
-        """Completion that takes the operator with the least peak, then the fewest live words, each time."""
-        order: list[int] = []
-        while done != self.full:
-            costs = [(*self.l.cost(done, live, op), op) for op in self._ready(done)]
-            _, live, op = min(costs)
-            order.append(op)
+    def _free_run(self, done: int, live: int, peak: int, op: int) -> Move | None:
+        """A run of operators from ``op``, each enabled by the one before, that ends with no more live than it began.
+
+        It may run at once for the same reason as a single free operator, provided that no shorter part of it
+        leaves fewer bytes live: whatever part of it another order has done by then, the rest only frees bytes.
+        """
+        run: list[int] = []
+        least, current = live, live
+        while True:
+            during, current = self.l.cost(done, current, op)
+            if during > peak:
+                return None
+            run.append(op)
             done |= 1 << op
-        return tuple(order)
+            if current <= least:
+                return tuple(run), done, current, peak
+            follow = [k for k in range(op + 1, self.count) if self.l.needs[k] >> op & 1 and not self.l.needs[k] & ~done]
+            if len(follow) != 1:
+                return None
+            op = follow[0]
+
+    def _beam(self) -> tuple[int, ...]:
+        """A good order of a graph too wide to search: the best ``BEAM`` states of every number of operators done."""
+        layers: dict[int, dict[int, tuple[int, int, tuple[int, ...]]]] = {0: {0: (self.floor, 0, ())}}
+        for level in range(self.count):
+            states = layers.pop(level, {})
+            kept = heapq.nsmallest(BEAM, states.items(), key=lambda item: item[1][:2])
+            for done, (peak, live, order) in kept:
+                for moves, after, new_live, new_peak in self._successors(done, live, peak):
+                    target = layers.setdefault(after.bit_count(), {})
+                    found = (new_peak, new_live, order + moves)
+                    if after not in target or found < target[after]:
+                        target[after] = found
+        return layers[self.count][self.full][2]
 
     def _trace(self, came: dict[int, tuple[int, tuple[int, ...]]]) -> tuple[int, ...]:
         parts: list[tuple[int, ...]] = []
