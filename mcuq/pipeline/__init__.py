@@ -8,10 +8,11 @@ integer network and work without it.
 
 from __future__ import annotations
 
+from mcuq.pipeline.bits import solve
 from mcuq.pipeline.deploy import emit, profile, verify
 from mcuq.pipeline.lists import boards, doctor, models
 from mcuq.pipeline.settings import BitChoice, ModelSpec, TrainSettings, parse_shape
-from mcuq.pipeline.training import demo, solve, train
+from mcuq.pipeline.training import demo, train
 
 __all__ = [
     "BitChoice",

@@ -128,8 +128,8 @@ def find_run(path: Path | None) -> RunFolder:
     return run
 
 
-def claim_run(path: Path, *, resume: bool) -> RunFolder:
-    """A folder to train into: new or empty, or an unfinished run when resuming. Raises UsageError."""
+def claim_run(path: Path, *, resume: bool, overwrite: bool = False) -> RunFolder:
+    """A folder to train into: new or empty, or an earlier run to resume or to ``overwrite``. Raises UsageError."""
     run = RunFolder(path)
     if path.exists() and not path.is_dir():
         raise UsageError(f"--out {path} is a file; give a folder")
@@ -138,6 +138,8 @@ def claim_run(path: Path, *, resume: bool) -> RunFolder:
         raise UsageError(f"--resume: {path} holds no run to resume; leave --resume out, or name its --out folder")
     if occupied and not resume and not run.record_file.exists():
         raise UsageError(f"--out {path} holds files that are not mcuq's; choose an empty or new folder")
+    if occupied and not resume and not overwrite:
+        raise UsageError(f"--out {path} holds a run; go on with it by --resume, or choose another folder")
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path):

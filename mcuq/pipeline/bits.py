@@ -1,0 +1,152 @@
+"""Choosing bits under limits: by the exact solver, by the paper's rules, uniform, or from a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mcuq.data import Dataset
+from mcuq.errors import InfeasibleError, UsageError
+from mcuq.ir.bits_file import load_bits, save_bits
+from mcuq.ir.graph import Graph
+from mcuq.ir.integer import IntegerGraph
+from mcuq.ir.plans import BitPlan, Limits, Sensitivity
+from mcuq.pipeline.models import build_module, captured
+from mcuq.pipeline.outcomes import SolveOutcome
+from mcuq.pipeline.settings import BitChoice, ModelSpec
+from mcuq.plan import rules
+from mcuq.plan.memory import plan_memory
+from mcuq.target.footprint import footprint
+
+CALIBRATION = 512
+"""Training images on which sensitivity is measured."""
+UNLIMITED = Limits(flash=1 << 31, ram=1 << 31)
+ROUNDS = 5
+"""Times the limits are tightened by what kernels chosen for the actual weights take more than promised."""
+
+
+def solve(spec: ModelSpec, choice: BitChoice, out: Path, *, seed: int = 0) -> SolveOutcome:
+    """Bits of a model under limits, without data (docs/solver.md describes the data-free sensitivity).
+
+    Raises:
+        UsageError: no such model, contradicting choices, no limits.
+        InfeasibleError: the paper's rules cannot meet the limits.
+    """
+    choice.check()
+    limits = choice.limits()
+    if limits is None:
+        raise UsageError("solve needs limits: --mem-constraint FLASH,RAM or --board NAME")
+    module, shape = build_module(spec, None, seed)
+    graph = captured(module, shape, None)
+    try:
+        plan = choose(graph, choice, limits, sensitivity(graph, "data-free", None))
+    except InfeasibleError as error:
+        return infeasible(error, choice, limits)
+    save_bits(plan, out)
+    return solved(plan, graph, str(out))
+
+
+def infeasible(error: InfeasibleError, choice: BitChoice, limits: Limits) -> SolveOutcome:
+    """A document of status INFEASIBLE: least bytes needed where they exceed the limit, and the text."""
+    flash = limits.flash + getattr(error, "missing_flash", 0)
+    ram = limits.ram + getattr(error, "missing_ram", 0)
+    plan = BitPlan((), "INFEASIBLE", 0.0, 0.0, flash, ram, limits, choice.mixed or "exact")
+    return SolveOutcome(plan, {}, "", str(error))
+
+
+def solved(plan: BitPlan, graph: Graph, file: str) -> SolveOutcome:
+    return SolveOutcome(plan, {op.name: "x".join(map(str, op.shape)) for op in graph}, file)
+
+
+def choose(graph: Graph, choice: BitChoice, limits: Limits, table: Sensitivity) -> BitPlan:
+    """Bits of every tensor by the method of ``choice``. Raises InfeasibleError naming tensors and missing bytes."""
+    if choice.mixed in ("MixPL", "MixPC"):
+        return rules.mixed(graph, limits, choice.mixed, sensitivity=table)
+    from mcuq.plan.exact import solve as solve_exact
+
+    return solve_exact(graph, table, limits, choice.core, ram_reserve=choice.ram_reserve)
+
+
+def sensitivity(graph: Graph, measure: str, dataset: Dataset | None) -> Sensitivity:
+    from mcuq.quant import sensitivity as measures
+    from mcuq.quant.data_free import data_free
+
+    if measure == "data-free" or dataset is None:
+        return data_free(graph)
+    return getattr(measures, measure)(graph, dataset.x_train[:CALIBRATION])
+
+
+def refuse_infeasible(graph: Graph, choice: BitChoice, limits: Limits) -> None:
+    """Raise InfeasibleError now instead of after the float training; untrained weights have the same sizes."""
+    choose(graph, choice, limits, sensitivity(graph, "data-free", None))
+
+
+def uniform(graph: Graph, weight_bits: int, act_bits: int, limits: Limits | None, core: str) -> BitPlan:
+    """One width for weights and one for activations; input, output and the weights of both ends have 8 bits."""
+    from mcuq.plan.exact import solve as solve_exact
+    from mcuq.quant.sensitivity import measured_activations
+
+    table = sensitivity(graph, "data-free", None)
+    pins = {f"{op.name}.weight": weight_bits for op in graph.convs[1:-1]}
+    pins |= {f"{op.name}.weight": 8 for op in (graph.convs[0], graph.convs[-1])}
+    pins |= {name: act_bits for name, allowed in measured_activations(graph).items() if act_bits in allowed}
+    plan = solve_exact(graph, table, limits or UNLIMITED, core, pins=pins)
+    return replace(plan, method=f"uniform {weight_bits}/{act_bits}")
+
+
+def decide(
+    graph: Graph,
+    choice: BitChoice,
+    dataset: Dataset,
+    calibrated: Callable[[BitPlan], IntegerGraph],
+    say: Callable[[str], None],
+) -> BitPlan:
+    """The plan for trained weights: from a file, uniform, or solved under the limits.
+
+    Kernels have range conditions that only weights and ranges decide (docs/kernels.md), so a solved plan is lowered
+    with ranges of ``calibrated`` and its exact promise compared with the limits; what it exceeds them by is taken off
+    and the problem solved again.
+
+    Args:
+        calibrated: the integer network of a plan, without retraining. say: told what happens.
+
+    Raises:
+        InfeasibleError: the limits cannot be met.
+    """
+    limits = choice.limits()
+    if choice.bits is not None:
+        return load_bits(choice.bits, graph)
+    if limits is None or choice.weight_bits is not None or choice.act_bits is not None:
+        return uniform(graph, choice.weight_bits or 4, choice.act_bits or 4, limits, choice.core)
+    say(f"measuring sensitivity ({choice.sensitivity}) and solving for bits")
+    table = sensitivity(graph, choice.sensitivity, dataset)
+    plan = choose(graph, choice, limits, table)
+    if choice.mixed in ("MixPL", "MixPC"):
+        return plan
+    tightened = limits
+    for _ in range(ROUNDS):
+        flash, ram = promise(calibrated(plan), choice)
+        if flash <= limits.flash and ram <= limits.ram:
+            return replace(plan, limits=limits)
+        say(f"  its kernels take {flash} bytes of flash and {ram} of RAM: solving again below that")
+        tightened = Limits(tightened.flash - max(0, flash - limits.flash), tightened.ram - max(0, ram - limits.ram))
+        plan = replace(choose(graph, choice, tightened, table), status="FEASIBLE", bound=plan.bound)
+    return replace(plan, limits=limits)
+
+
+def promise(graph: IntegerGraph, choice: BitChoice) -> tuple[int, int]:
+    """Bytes of flash and RAM promised for an integer network, as the limits count them."""
+    memory = plan_memory(graph, choice.core)
+    found = footprint(graph, memory, choice.core)
+    return found.flash, memory.arena_bytes + choice.ram_reserve
+
+
+def layer_types(plan: BitPlan) -> list[dict[str, Any]]:
+    """Weight quantizer and fold type per layer where the plan (a rule of the paper) decides them."""
+    entries: dict[str, dict[str, Any]] = {}
+    for key, pairs in (("quant_type", plan.quant_types), ("fold_type", plan.fold_types)):
+        for layer, value in pairs:
+            entries.setdefault(layer, {"layer": layer})[key] = value
+    return list(entries.values())

@@ -1,0 +1,107 @@
+"""From names and paths to a module, its data and its graph, checked before anything long starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mcuq.data import Dataset
+from mcuq.errors import UsageError
+from mcuq.ir.fuse import fuse
+from mcuq.ir.graph import Graph, Normalization
+from mcuq.ir.verify import Level, verify
+from mcuq.pipeline.settings import ModelSpec, TrainSettings
+
+TORCH_NEEDED = "this needs torch: pip install 'mcuq[train]'"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A module, its data and its fused graph, checked before anything long starts."""
+
+    module: Any
+    dataset: Dataset
+    graph: Graph
+
+
+def prepare(settings: TrainSettings) -> Prepared:
+    """Load data and model and capture it.
+
+    Raises:
+        UsageError, DataError, ModelError, UnsupportedError: what is wrong with which.
+    """
+    from mcuq import data
+
+    settings.choice.check()
+    dataset = data.load(settings.data, settings.data_dir, resolution=settings.model.resolution)
+    if settings.model.is_users_own:
+        module, shape = build_module(settings.model, dataset, settings.seed)
+    else:
+        dataset = _fitted(dataset, settings.model)
+        module, shape = build_module(settings.model, dataset, settings.seed)
+    if settings.weights is not None:
+        _load_weights(module, settings.weights)
+    return Prepared(module, dataset, captured(module, shape, dataset.normalization))
+
+
+def captured(module: Any, shape: tuple[int, ...], normalization: Normalization | None) -> Graph:
+    """The fused, verified float graph of ``module``."""
+    try:
+        from mcuq.frontend.torch import capture
+    except ModuleNotFoundError as error:
+        raise UsageError(TORCH_NEEDED) from error
+    graph = fuse(capture(module, shape, normalization).graph)
+    verify(graph, Level.FUSED)
+    return graph
+
+
+def _fitted(dataset: Dataset, spec: ModelSpec) -> Dataset:
+    """Images resized to what the model takes."""
+    from mcuq import data, zoo
+
+    wanted = zoo.card(spec.name)
+    if spec.resolution is None and "resolution" in wanted.options:
+        return dataset
+    height, width, channels = zoo.input_shape(spec.name, spec.resolution, None)
+    if "channels" in wanted.options:
+        channels = dataset.input_shape[2]
+    return data.fit(dataset, (height, width, channels))
+
+
+def build_module(spec: ModelSpec, dataset: Dataset | None, seed: int) -> tuple[Any, tuple[int, ...]]:
+    """The module and the shape of its input."""
+    try:
+        from mcuq import zoo
+        from mcuq.zoo import modules
+    except ModuleNotFoundError as error:
+        raise UsageError(TORCH_NEEDED) from error
+    if spec.is_users_own:
+        shape = spec.input_shape or (dataset.input_shape if dataset is not None else None)
+        if shape is None:
+            raise UsageError(f"--model {spec.name} needs --input-shape H,W,C when no data set tells it")
+        return modules.load(spec.name), shape
+    card = zoo.card(spec.name)
+    if spec.input_shape is not None:
+        raise UsageError(f"--input-shape is for models of your own; {spec.name} takes --resolution")
+    if dataset is None:
+        module = modules.build(spec.name, width=spec.width, resolution=spec.resolution, classes=spec.classes, seed=seed)
+        return module, zoo.input_shape(spec.name, spec.resolution, None)
+    height, _, channels = dataset.input_shape
+    classes = spec.classes or (len(dataset.classes) if "classes" in card.options else None)
+    module = modules.build(
+        spec.name,
+        width=spec.width,
+        resolution=height if "resolution" in card.options else None,
+        classes=classes,
+        channels=channels if "channels" in card.options else None,
+        seed=seed,
+    )
+    return module, dataset.input_shape
+
+
+def _load_weights(module: Any, path: Path) -> None:
+    """Load trained float weights. Raises UsageError or ModelError naming what does not fit."""
+    from mcuq.quant.weights_file import load_weights
+
+    load_weights(module, path)
