@@ -127,6 +127,8 @@ def train(
     )
     outcome = pipeline.train(settings, out, resume=resume, console=people)
     _emit(outcome.document(), as_json, lambda: outcome.show(people))
+    if not outcome.fits:
+        raise typer.Exit(1)
 
 
 @app.command()

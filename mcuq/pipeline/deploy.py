@@ -71,10 +71,10 @@ def verify(
         ToolchainError: a compiler or emulator is missing or failed.
     """
     loaded, board = load(path), target_board(target)
-    x, y = loaded.run.read_test()
+    x, y, float_correct = loaded.run.read_test()
     if samples is not None and samples > len(x):
         raise UsageError(f"--samples {samples}: the run keeps {len(x)} test samples; ask for at most that many")
-    x, y = x[:samples], y[:samples]
+    x, y, float_correct = x[:samples], y[:samples], float_correct[:samples]
     if console is not None:
         console.print(f"building for {target}, then running {len(x)} samples ...", markup=False)
     plan = plan_memory(loaded.graph, "portable" if board is None else board.core)
@@ -87,7 +87,7 @@ def verify(
         mismatching_bytes=result.mismatching_bytes,
         compared_bytes=result.compared_bytes,
         accuracy={
-            "float": loaded.record.get("accuracy", {}).get("float"),
+            "float": float(float_correct.mean()),
             "oracle": accuracy(run_outputs(loaded.graph, x)[output], y),
             "device": accuracy(codes[output], y),
         },
@@ -110,7 +110,7 @@ def profile(path: Path | None, board_name: str) -> ProfileOutcome:
         ToolchainError: a compiler or emulator is missing or failed.
     """
     loaded, board = load(path), load_board(board_name)
-    x, _ = loaded.run.read_test()
+    x, _, _ = loaded.run.read_test()
     graph = loaded.graph
     with built(graph, plan_memory(graph, board.core), board) as image:
         counts = count(image, x[0])
@@ -149,7 +149,7 @@ def emit(
         ToolchainError: a compiler is missing or failed.
     """
     loaded, board = load(path), load_board(board_name)
-    x, _ = loaded.run.read_test()
+    x, _, _ = loaded.run.read_test()
     plan = plan_memory(loaded.graph, board.core)
     files = emit_project(loaded.graph, plan, board, prefix=prefix, vectors=_vectors(loaded.graph, x[:VECTORS]))
     folder = out or loaded.run.path / f"c-{board.name}"

@@ -81,10 +81,19 @@ class TrainOutcome:
     solve: SolveOutcome
     accuracy: dict[str, float | None]
     seconds: float
+    promised: tuple[int, int] | None = None
+    """Flash and RAM of the final integer network as the limits count them; None for the paper's byte model."""
+
+    @property
+    def fits(self) -> bool:
+        """False when retraining moved ranges so far that another kernel, larger than the limits allow, is needed."""
+        limits = self.solve.plan.limits
+        return self.promised is None or (self.promised[0] <= limits.flash and self.promised[1] <= limits.ram)
 
     def document(self) -> dict[str, Any]:
         return {
             "run": self.run,
+            "fits": self.fits,
             "accuracy": self.accuracy,
             "seconds": round(self.seconds, 1),
             "plan": self.solve.document(),
@@ -98,6 +107,11 @@ class TrainOutcome:
         for name, value in self.accuracy.items():
             table.add_row(name, _percent(value))
         console.print(table)
+        if self.promised is not None and not self.fits:
+            console.print(
+                f"the network needs {self.promised[0]:,} bytes of flash and {self.promised[1]:,} of RAM, more than the "
+                "limits: ranges moved in training; train again with limits lower by the difference"
+            )
         console.print(f"run saved in {self.run}; next: mcuq emit, mcuq verify, mcuq profile", markup=False)
 
 

@@ -16,6 +16,7 @@ import fcntl
 import json
 import os
 import tempfile
+import zipfile
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,22 +75,23 @@ class RunFolder:
         text = json.dumps(record, indent=2, sort_keys=True) + "\n"
         write_atomic(self.record_file, text.encode())
 
-    def write_test(self, x: NDArray[np.uint8], y: NDArray[np.int64]) -> None:
+    def write_test(self, x: NDArray[np.uint8], y: NDArray[np.int64], float_correct: NDArray[np.bool_]) -> None:
+        """Held-out samples, and on which of them the float network is right."""
         handle, name = tempfile.mkstemp(dir=self.path, suffix=".npz")
         with os.fdopen(handle, "wb") as file:
-            np.savez(file, x=x, y=y)
+            np.savez(file, x=x, y=y, float_correct=float_correct)
         os.replace(name, self.test)
 
-    def read_test(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """Held-out samples and labels. Raises DataError."""
+    def read_test(self) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.bool_]]:
+        """What :meth:`write_test` wrote. Raises DataError."""
         try:
             with np.load(self.test, allow_pickle=False) as data:
-                return data["x"], data["y"]
+                return data["x"], data["y"], data["float_correct"]
         except FileNotFoundError:
             raise DataError(
                 f"{self.test} is missing: the training has not finished; run it again with --resume"
             ) from None
-        except (ValueError, KeyError, OSError, EOFError) as error:
+        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise DataError(f"{self.test} is damaged: {error}; train again or restore it") from error
 
     @contextlib.contextmanager

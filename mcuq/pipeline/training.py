@@ -87,6 +87,7 @@ def _clear(run: RunFolder) -> None:
 def _train_float(prepared: Prepared, settings: TrainSettings, run: RunFolder, bar: TrainingBar, resume: bool) -> float:
     """Train the module unless its trained weights are there; returns its accuracy on the held-out split."""
     from mcuq.quant import train as loops
+    from mcuq.quant.evaluate import correct
     from mcuq.quant.weights_file import load_weights, save_weights
 
     module, dataset = prepared.module, prepared.dataset
@@ -104,7 +105,7 @@ def _train_float(prepared: Prepared, settings: TrainSettings, run: RunFolder, ba
     def scores(images: Any) -> Any:
         return module(loops.real_inputs(images, dataset.normalization))
 
-    right = loops.correct(scores, dataset.x_test, dataset.y_test, device=settings.device)
+    right = correct(scores, dataset.x_test, dataset.y_test, device=settings.device)
     run.write_test(dataset.x_test[: _kept(dataset)], dataset.y_test[: _kept(dataset)], right[: _kept(dataset)])
     return float(right.mean())
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, cast
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -24,13 +25,20 @@ def evaluate(
     predict: Callable[[Tensor], Tensor], x: NDArray[Any], y: NDArray[Any], *, batch_size: int = 256, device: str = "cpu"
 ) -> float:
     """Accuracy of ``predict``, which maps uint8 pixels [N, C, H, W] to scores [N, classes]."""
-    right = 0
+    return float(correct(predict, x, y, batch_size=batch_size, device=device).mean())
+
+
+def correct(
+    predict: Callable[[Tensor], Tensor], x: NDArray[Any], y: NDArray[Any], *, batch_size: int = 256, device: str = "cpu"
+) -> NDArray[np.bool_]:
+    """Whether the highest score of each sample is its label, bool [N]. Arguments as :func:`evaluate`."""
+    found: list[Tensor] = []
     with torch.no_grad():
         for images, labels in Batches(x, y, batch_size, device).pairs():
             scores = predict(images).reshape(len(images), -1)
             chosen = scores.argmax(1) if scores.is_floating_point() else scores[:, 0]  # argmax in the network
-            right += int((chosen == labels).sum())
-    return right / len(x)
+            found.append((chosen == labels).cpu())
+    return torch.cat(found).numpy()
 
 
 def accuracy(op: QuantOp, x: NDArray[Any], y: NDArray[Any], *, batch_size: int = 256, device: str = "cpu") -> float:
