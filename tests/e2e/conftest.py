@@ -55,7 +55,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from mcuq.pipeline import BitChoice, ModelSpec, TrainSettings, train
 
     folder = tmp_path_factory.mktemp("run") / "digits"
-    choice = BitChoice(mem_constraint="36000,6000", board="stm32f4", sensitivity="sqnr")
+    choice = BitChoice(mem_constraint="60000,6200", board="stm32f4", sensitivity="sqnr")
     settings = TrainSettings(ModelSpec("resnet_tiny"), "digits", choice, float_epochs=8, epochs=2)
     here = Path.cwd()
     import os
