@@ -69,12 +69,12 @@ def _matrix(case: ConvCase) -> Kernel | None:
 
 
 def _lanes(case: ConvCase, depth: int) -> Kernel | None:
-    """2-bit weights on 2- or 4-bit inputs, two pixels a lane (gemm_lanes.S).
+    """Symmetric 2-bit weights on 2- or 4-bit inputs, two pixels a lane (gemm_lanes.S).
 
     A lane of 13 bits holds 910 products of 3 * 3; the 4-bit kernel empties its lanes itself.
     """
     bits = case.input_bits
-    if case.weight_bits != 2 or bits == 8 or case.input_shape[2] * bits % 32 != 0:
+    if case.weight_bits != 2 or case.asymmetric or bits == 8 or case.input_shape[2] * bits % 32 != 0:
         return None
     if (bits == 2 and 9 * depth >= 1 << 13) or not _admitted(PANELS["lanes"], case.facts):
         return None

@@ -56,7 +56,7 @@ def _formats() -> dict[str, PanelFormat]:
         2: ("quads2", (1, 4, 16, 64), (2, 2, 2, 2)),
     }
     formats = {"pairs8c": PanelFormat(8, (1, 1), (0, 0), 2, True, signed=True)}
-    formats["lanes"] = PanelFormat(2, (1, 1), (2, 2), 2, True, signed=True, lanes=True)
+    formats["lanes"] = PanelFormat(2, (1, 1), (2, 2), 2, False, signed=True, lanes=True)
     for bits, (name, positions, offsets) in kinds.items():
         for suffix, zero_points in (("", False), ("z", True)):
             sharing = len(positions)

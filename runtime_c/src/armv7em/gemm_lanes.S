@@ -4,7 +4,7 @@
  * pixel 0's as long as it stays below 2^S: products are at most 9 (2-bit inputs, S = 13: 910 of them, the whole
  * column) or 45 (4-bit inputs, S = 11: 40 of 45, then sums are moved to words of the frame).
  * Weight half word: | B3 | A3 | .. | B0 | A0 | crumbs of four pairs of inputs, stored + 2.
- * Panel: words, then (bias, factor of the input sum) and (multiplier, v) of A and of B.
+ * Symmetric weights; SUMS = -2 * sum x. Panel: words, then bias A, bias B, and (multiplier, v) of A and of B.
  * r0, r1: A of pixels 0, 1 and 2, 3; r2, r3: B; r7 mask.
  */
 #if defined(__ARM_FEATURE_DSP) /* elsewhere gemm_model.c stands in */
@@ -39,27 +39,23 @@
 
 /* Pixel sums in r4-r7 (A) and r0-r3 (B) to outputs. */
 .macro STORE_LANES
-    ldrd    r10, r11, [r8], #8
     ldrd    r12, lr, [sp, #SUMS]
-    mla     r4, r11, r12, r4
-    mla     r5, r11, lr, r5
-    add     r4, r4, r10
-    add     r5, r5, r10
+    ldrd    r10, r11, [r8], #8
+    add     r4, r4, r12
+    add     r5, r5, lr
+    add     r0, r0, r12
+    add     r1, r1, lr
     ldrd    r12, lr, [sp, #SUMS + 8]
-    mla     r6, r11, r12, r6
-    mla     r7, r11, lr, r7
-    add     r6, r6, r10
-    add     r7, r7, r10
-    ldrd    r10, r11, [r8], #8
-    mla     r2, r11, r12, r2
-    mla     r3, r11, lr, r3
-    add     r2, r2, r10
-    add     r3, r3, r10
-    ldrd    r12, lr, [sp, #SUMS]
-    mla     r0, r11, r12, r0
-    mla     r1, r11, lr, r1
-    add     r0, r0, r10
-    add     r1, r1, r10
+    add     r6, r6, r12
+    add     r7, r7, lr
+    add     r2, r2, r12
+    add     r3, r3, lr
+    .irp r, r4, r5, r6, r7
+    add     \r, \r, r10
+    .endr
+    .irp r, r0, r1, r2, r3
+    add     \r, \r, r11
+    .endr
     ldr     r12, [sp, #ROUNDING]
     REQUANTIZE r12, r4, r5, r6, r7
     REQUANTIZE r12, r0, r1, r2, r3

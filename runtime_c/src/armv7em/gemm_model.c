@@ -109,7 +109,7 @@ static void run_lanes(const mcuq_gemm_frame *f, uint32_t lane, uint32_t chunk)
     const uint32_t first = f->skipped_steps * 4u; /* pairs that the first chunk is short of */
     const uint32_t *next = f->weights;
     for (int8_t *out = f->output; next != f->weights_end; out += 2) {
-        const uint32_t *header = next + pairs / 4u, *records = header + 4;
+        const uint32_t *header = next + pairs / 4u, *records = header + 2;
         for (uint32_t p = 0; p < 4u; p++) {
             for (uint32_t c = 0; c < 2u; c++) {
                 uint32_t total = 0;
@@ -122,7 +122,7 @@ static void run_lanes(const mcuq_gemm_frame *f, uint32_t lane, uint32_t chunk)
                         sum = 0;
                     }
                 }
-                total += header[2u * c] + header[2u * c + 1u] * (uint32_t)f->sums[p];
+                total += header[c] + (uint32_t)f->sums[p];
                 const uint32_t v = records[2u * c + 1u];
                 const int32_t rounding = (int32_t)((uint32_t)f->rounding << v);
                 const int32_t high = mcuq_smmla((int32_t)total, (int32_t)records[2u * c], rounding);
