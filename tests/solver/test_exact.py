@@ -212,8 +212,11 @@ def test_infeasible_answers_name_tensors_and_bytes(byte_model: str) -> None:
     assert ram.value.tensors == ("pw1", "dw1")
     if byte_model == "paper":
         assert (flash.value.missing_flash, ram.value.missing_ram) == (1_168_932 - 1_048_576, 38_912)
-    relaxed = Limits(1_048_576 + flash.value.missing_flash, 524_288)
-    assert solve(graph, table, relaxed, CORE, byte_model=byte_model).flash_used == relaxed.flash  # type: ignore[arg-type]
+    # The least flash alone may be of kernels that the RAM limit rules out; the paper counts no code.
+    code = 0 if byte_model == "paper" else 8192
+    relaxed = Limits(1_048_576 + flash.value.missing_flash + code, 524_288)
+    used = solve(graph, table, relaxed, CORE, byte_model=byte_model).flash_used  # type: ignore[arg-type]
+    assert relaxed.flash - code <= used <= relaxed.flash
 
 
 @pytest.mark.parametrize("scheme", ["MixPL", "MixPC"])
