@@ -25,7 +25,7 @@ from mcuq.plan.problem import Problem, assignment_of, flash_bytes, objective
 from mcuq.plan.rules import mixed
 from mcuq.plan.validate_bits import check_plan
 
-CORE = "cortex-m7"
+CORE = "cortex-m3"
 PLENTY = Limits(10**9, 10**9)
 LARGE = Limits(2_048_000, 512_000)
 
