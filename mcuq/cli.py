@@ -155,6 +155,73 @@ def solve(
 
 
 @app.command()
+def pareto(
+    model: Model,
+    width: Width = 1.0,
+    resolution: Resolution = None,
+    input_shape: InputShape = None,
+    classes: Classes = None,
+    mem_constraint: MemConstraint = None,
+    board: BoardName = None,
+    over: Annotated[str, typer.Option(help="The limit to sweep: flash or ram; the other one is kept.")] = "flash",
+    points: Annotated[int, typer.Option(help="Limits tried, evenly spaced.", min=2, max=200)] = 12,
+    out: Annotated[Path | None, typer.Option(help="Where to draw the frontier (.png).")] = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Expected loss over flash or RAM: the optimum at every limit, the paper's rules and uniform bits beside it."""
+    spec = pipeline.ModelSpec(model, width, resolution, pipeline.parse_shape(input_shape), classes)
+    choice = pipeline.BitChoice(mem_constraint=mem_constraint, board=board, sensitivity="data-free")
+    outcome = pipeline.pareto(spec, choice, over, points, out, seed=seed)
+    _emit(outcome.document(), as_json, lambda: outcome.show(people))
+
+
+@app.command()
+def quantize(
+    model: Annotated[Path, typer.Option(help="An ONNX or TFLite file, float or quantized.")],
+    calibrate: Annotated[str, typer.Option(help="Images, as --data of train: a name, an .npz, a folder of classes.")],
+    data_dir: DataDir = None,
+    mem_constraint: MemConstraint = None,
+    board: BoardName = None,
+    mixed: Mixed = None,
+    weight_bits: Annotated[int | None, typer.Option(help="One width for all weights (8, 4, 2).")] = None,
+    act_bits: Annotated[int | None, typer.Option(help="One width for all activations (8, 4, 2).")] = None,
+    bits: Annotated[Path | None, typer.Option(help="A bits.json to use instead of searching.")] = None,
+    mean: Annotated[str, typer.Option(help="Mean of pixel / 255 the model expects, one or one per channel.")] = "",
+    std: Annotated[str, typer.Option(help="Standard deviation of pixel / 255, likewise.")] = "",
+    ranges: Annotated[str, typer.Option(help="Activation ranges: mse, absmax, percentile or kl.")] = "mse",
+    rounding: Annotated[str, typer.Option(help="Weights below 8 bits: feedback or nearest.")] = "feedback",
+    grid: Annotated[str, typer.Option(help="affine, threshold (symmetric) or fixed (powers of two).")] = "affine",
+    equalize: Annotated[bool, typer.Option("--equalize", help="Balance ranges across layers first.")] = False,
+    sensitivity: Annotated[str, typer.Option(help="Measure for the search: kl, fit, sqnr or data-free.")] = "kl",
+    images: Annotated[int, typer.Option(help="Calibration images used, the first ones.", min=1)] = 512,
+    logits: Annotated[int, typer.Option(help="Bits of the network's output: 8 or 32.")] = 8,
+    out: Annotated[Path | None, typer.Option(help="Run folder; runs/<model>-<data>-<n> when left out.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Quantize a model file without training; emit, verify and profile take the run."""
+    choice = pipeline.BitChoice(mem_constraint, board, mixed, weight_bits, act_bits, bits, sensitivity)
+    settings = pipeline.QuantizeSettings(
+        model,
+        calibrate,
+        choice,
+        data_dir,
+        pipeline.parse_numbers("--mean", mean),
+        pipeline.parse_numbers("--std", std),
+        ranges=ranges,
+        rounding=rounding,
+        grid=grid,
+        equalize=equalize,
+        images=images,
+        logits=logits,
+    )
+    outcome = pipeline.quantize(settings, out, console=people)
+    _emit(outcome.document(), as_json, lambda: outcome.show(people))
+    if not outcome.fits:
+        raise typer.Exit(1)
+
+
+@app.command()
 def emit(
     run: Run = None,
     board: Annotated[str, typer.Option(help="A board from 'mcuq boards'.")] = "stm32h7",

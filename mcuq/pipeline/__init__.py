@@ -8,23 +8,28 @@ integer network and work without it.
 
 from __future__ import annotations
 
-from mcuq.pipeline.bits import solve
+from mcuq.pipeline.bits import pareto, solve
 from mcuq.pipeline.deploy import emit, profile, verify
 from mcuq.pipeline.lists import boards, doctor, models
-from mcuq.pipeline.settings import BitChoice, ModelSpec, TrainSettings, parse_shape
+from mcuq.pipeline.quantizing import QuantizeSettings, quantize
+from mcuq.pipeline.settings import BitChoice, ModelSpec, TrainSettings, parse_numbers, parse_shape
 from mcuq.pipeline.training import demo, train
 
 __all__ = [
     "BitChoice",
     "ModelSpec",
+    "QuantizeSettings",
     "TrainSettings",
     "boards",
     "demo",
     "doctor",
     "emit",
     "models",
+    "pareto",
+    "parse_numbers",
     "parse_shape",
     "profile",
+    "quantize",
     "solve",
     "train",
     "verify",

@@ -10,14 +10,16 @@ from typing import Any
 from mcuq.data import Dataset
 from mcuq.errors import InfeasibleError, UsageError
 from mcuq.ir.bits_file import load_bits, save_bits
+from mcuq.ir.container import write_atomic
 from mcuq.ir.graph import Graph
 from mcuq.ir.integer import IntegerGraph
 from mcuq.ir.plans import BitPlan, Limits, Sensitivity
 from mcuq.pipeline.models import build_module, captured
-from mcuq.pipeline.outcomes import SolveOutcome
+from mcuq.pipeline.outcomes import ParetoOutcome, SolveOutcome
 from mcuq.pipeline.settings import BitChoice, ModelSpec
 from mcuq.plan import rules
 from mcuq.plan.memory import plan_memory
+from mcuq.report.frontier import pareto_picture
 from mcuq.target.footprint import footprint
 
 CALIBRATION = 512
@@ -46,6 +48,36 @@ def solve(spec: ModelSpec, choice: BitChoice, out: Path, *, seed: int = 0) -> So
         return infeasible(error, choice, limits)
     save_bits(plan, out)
     return solved(plan, graph, str(out))
+
+
+def pareto(
+    spec: ModelSpec, choice: BitChoice, resource: str, points: int, out: Path | None, *, seed: int = 0
+) -> ParetoOutcome:
+    """The frontier of expected loss over flash or RAM, without data, with the paper's rules and uniform bits beside it.
+
+    Args:
+        choice: limits; that of ``resource`` is swept. out: a PNG of the frontier, if any.
+
+    Raises:
+        UsageError: no limits, unknown resource; InfeasibleError: the other limit cannot be met.
+    """
+    from mcuq.plan.pareto import pareto as frontier
+
+    choice.check()
+    limits = choice.limits()
+    if limits is None:
+        raise UsageError("pareto needs limits: --mem-constraint FLASH,RAM or --board NAME")
+    if resource not in ("flash", "ram"):
+        raise UsageError(f"--over {resource!r} is unknown; use flash or ram")
+    module, shape = build_module(spec, None, seed)
+    graph = captured(module, shape, None)
+    table = sensitivity(graph, "data-free", None)
+    found = frontier(
+        graph, table, limits, choice.core, resource=resource, points=points, ram_reserve=choice.ram_reserve
+    )
+    if out is not None:
+        write_atomic(out, pareto_picture(resource, found.points, found.references))
+    return ParetoOutcome(resource, found.points, found.references, str(out or ""))
 
 
 def infeasible(error: InfeasibleError, choice: BitChoice, limits: Limits) -> SolveOutcome:

@@ -87,7 +87,7 @@ def verify(
         mismatching_bytes=result.mismatching_bytes,
         compared_bytes=result.compared_bytes,
         accuracy={
-            "float": float(float_correct.mean()),
+            "float": float(float_correct.mean()) if len(float_correct) else None,
             "oracle": accuracy(run_outputs(loaded.graph, x)[output], y),
             "device": accuracy(codes[output], y),
         },

@@ -74,6 +74,45 @@ class SolveOutcome:
 
 
 @dataclass(frozen=True, slots=True)
+class ParetoOutcome:
+    """Optimal plans along one resource, and other methods' plans in the same byte model."""
+
+    resource: str
+    points: tuple[BitPlan, ...]
+    references: tuple[BitPlan, ...]
+    picture: str
+
+    def document(self) -> dict[str, Any]:
+        def entry(plan: BitPlan) -> dict[str, Any]:
+            return {
+                "method": plan.method,
+                "status": plan.status,
+                "objective": plan.objective,
+                "flash": plan.flash_used,
+                "ram": plan.ram_used,
+            }
+
+        return {
+            "over": self.resource,
+            "points": [entry(plan) for plan in self.points],
+            "references": [entry(plan) for plan in self.references],
+            "picture": self.picture,
+        }
+
+    def show(self, console: Console) -> None:
+        table = Table(title=f"Least expected loss over {self.resource}")
+        for column in ("method", "status", "flash", "RAM", "expected loss"):
+            table.add_column(column, justify="left" if column in ("method", "status") else "right")
+        for plan in (*self.points, *self.references):
+            table.add_row(
+                plan.method, plan.status, f"{plan.flash_used:,}", f"{plan.ram_used:,}", f"{plan.objective:.6g}"
+            )
+        console.print(table)
+        if self.picture:
+            console.print(f"picture: {self.picture}", markup=False)
+
+
+@dataclass(frozen=True, slots=True)
 class TrainOutcome:
     """Accuracies of a finished run and its plan."""
 

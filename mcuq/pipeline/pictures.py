@@ -51,7 +51,10 @@ def write(
     shown = list(drawn.values())
     if "curves" not in drawn and old.exists():
         shown.append(Picture("Loss and accuracy by epoch", old.read_bytes()))
-    settings = run.record().get("settings", {})
+    record = run.record()
+    settings = record.get("settings", {})
+    if "quantized" in record:
+        settings = {"model": {"name": record["quantized"]["model"]}, "data": record["quantized"]["calibrate"]}
     title = f"{settings.get('model', {}).get('name', 'network')} on {settings.get('data', 'data')}"
     page = html_report(title, run.path.name, command(settings), facts, shown, layer_rows(graph, instructions))
     write_atomic(run.path / "report.html", page.encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,3 +112,14 @@ def parse_shape(text: str | None) -> tuple[int, ...] | None:
     if not 1 <= len(parts) <= 3 or not all(p.strip().isdigit() and int(p) > 0 for p in parts):
         raise UsageError(f"--input-shape {text!r} is not understood; write H,W,C, for example 32,32,3")
     return tuple(int(p) for p in parts)
+
+
+def parse_numbers(option: str, text: str) -> tuple[float, ...]:
+    """``0.485,0.456,0.406`` to numbers; empty to none. Raises UsageError."""
+    try:
+        values = tuple(float(part) for part in text.split(",")) if text.strip() else ()
+    except ValueError:
+        raise UsageError(f"{option} {text!r} is not understood; write numbers with commas, 0.485,0.456,0.406") from None
+    if not all(math.isfinite(v) for v in values):
+        raise UsageError(f"{option} {text!r} holds a value that is not finite")
+    return values

@@ -44,7 +44,8 @@ def pareto(
 
     Args:
         limits: the other resource keeps its limit; ``resource``'s own limit only matters for the references.
-        points: number of limits tried, evenly spaced. options: as for :func:`mcuq.plan.exact.solve`.
+        points: number of limits tried, evenly spaced; what the references use is tried too, so that none lies below
+            the frontier unseen. options: as for :func:`mcuq.plan.exact.solve`.
 
     Raises:
         NoPlanError: even the fewest bits exceed the other resource's limit.
@@ -55,16 +56,18 @@ def pareto(
     problem = problem_from_graph(graph, sensitivity, replace(limits, **{resource: UNLIMITED}), core)
     low = _used(fixed_plan(problem, "fewest bits", {d.name: min(d.bits) for d in problem.decisions}), resource)
     high = _used(solve(graph, sensitivity, replace(limits, **{resource: UNLIMITED}), core, **options), resource)
+    others = references(graph, sensitivity, limits, core)
+    swept = {low + (max(high, low) - low) * k // (points - 1) for k in range(points)}
     found: list[BitPlan] = []
-    for k in range(points):
-        budget = replace(limits, **{resource: low + (max(high, low) - low) * k // (points - 1)})
+    for amount in sorted(swept | {_used(plan, resource) for plan in others if _used(plan, resource) >= low}):
+        budget = replace(limits, **{resource: amount})
         try:
             plan = solve(graph, sensitivity, budget, core, **options)
         except InfeasibleError:
             continue  # the fewest bits need scratch that more bits do not: the least RAM may lie higher
         if not found or plan.objective < found[-1].objective:
             found.append(plan)
-    return Frontier(resource, tuple(found), references(graph, sensitivity, limits, core))
+    return Frontier(resource, tuple(found), others)
 
 
 def references(graph: Graph, sensitivity: Sensitivity, limits: Limits, core: str) -> tuple[BitPlan, ...]:

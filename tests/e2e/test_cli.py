@@ -29,7 +29,19 @@ def test_doctor_finds_the_compilers(mcuq: Any) -> None:
 
 
 def test_help_of_every_command(mcuq: Any) -> None:
-    for command in ("train", "solve", "emit", "verify", "profile", "boards", "models", "doctor", "demo"):
+    for command in (
+        "train",
+        "solve",
+        "pareto",
+        "quantize",
+        "emit",
+        "verify",
+        "profile",
+        "boards",
+        "models",
+        "doctor",
+        "demo",
+    ):
         result = mcuq(command, "--help")
         assert result.code == 0
         assert "--json" in result.out
@@ -220,3 +232,108 @@ def test_a_user_writes_a_model_and_data(mcuq: Any) -> None:
     assert set(bits.values()) <= {8, 4}
     verified = mcuq("verify", "--json").document
     assert verified["mismatching_bytes"] == 0 and verified["samples"] == 30
+
+
+def test_pareto(mcuq: Any) -> None:
+    words = ("pareto", "--model", "resnet8", "--mem-constraint", "90000,60000", "--points", "5", "--out", "p.png")
+    document = mcuq(*words, "--json").document
+    points = document["points"]
+    assert len(points) >= 4 and {p["status"] for p in points} == {"OPTIMAL"}
+    assert [p["flash"] for p in points] == sorted(p["flash"] for p in points)
+    assert [p["objective"] for p in points] == sorted((p["objective"] for p in points), reverse=True)
+    assert {"uniform 8", "uniform 4", "uniform 2", "MixPL", "MixPC"} <= {r["method"] for r in document["references"]}
+    for reference in document["references"]:
+        better = [p for p in points if p["flash"] <= reference["flash"] and p["ram"] <= max(reference["ram"], 60000)]
+        assert not better or min(p["objective"] for p in better) <= reference["objective"] + 1e-12
+    assert Path("p.png").read_bytes().startswith(b"\x89PNG")
+
+
+def _exported(path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(3)
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(2, 6, 3, padding=1),
+        torch.nn.ReLU(),
+        torch.nn.MaxPool2d(2),
+        torch.nn.Flatten(),
+        torch.nn.Linear(54, 2),
+    )
+    torch.onnx.export(net.eval(), torch.zeros(1, 2, 6, 6), str(path), dynamo=False, opset_version=17)
+
+
+def test_quantize_a_file_without_training(mcuq: Any) -> None:
+    _exported(Path("net.onnx"))
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (120, 6, 6, 2), dtype=np.uint8)
+    np.savez("own.npz", x_train=x[:90], y_train=np.zeros(90, int), x_test=x[90:], y_test=np.arange(30) % 2)
+    words = ("quantize", "--model", "net.onnx", "--calibrate", "own.npz", "--mean", "0.5,0.4", "--std", "0.25")
+    for bits in (
+        (),
+        ("--weight-bits", "4", "--act-bits", "4"),
+        ("--mem-constraint", "30000,3000", "--sensitivity", "sqnr"),
+    ):
+        result = mcuq(*words, *bits, "--json")
+        assert result.code == 0, result.err
+        assert result.document["fits"]
+        assert abs(result.document["accuracy"]["float"] - result.document["accuracy"]["oracle"]) <= 0.2
+    verified = mcuq("verify", "--target", "qemu:mps2-an386", "--json").document
+    assert verified["mismatching_bytes"] == 0 and verified["samples"] == 30
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("--model", "none.onnx"), "none.onnx is not a file"),
+        (("--model", "bad.onnx"), "bad.onnx"),
+        (("--model", "net.onnx", "--mean", "1,2,3"), "--mean has 3 values; give one, or one for each of 2 channels"),
+        (("--model", "net.onnx", "--mean", "a"), "--mean 'a' is not understood"),
+        (("--model", "net.onnx", "--mean", "0.5", "--std", "0"), "every value must be above 0"),
+        (("--model", "net.onnx", "--mem-constraint", "2000,100"), "flash of 2000 bytes cannot hold"),
+    ],
+)
+def test_quantize_answers_bad_input(mcuq: Any, words: tuple[str, ...], text: str) -> None:
+    _exported(Path("net.onnx"))
+    Path("bad.onnx").write_bytes(b"not a model")
+    x = np.zeros((8, 6, 6, 2), np.uint8)
+    np.savez("own.npz", x_train=x, y_train=np.arange(8) % 2, x_test=x, y_test=np.arange(8) % 2)
+    result = mcuq("quantize", "--calibrate", "own.npz", *words)
+    assert result.code in (1, 2)
+    assert text in result.words
+    assert not Path("runs").exists()
+
+
+def test_interrupted_and_damaged_runs(mcuq: Any) -> None:
+    words = ("train", "--float-epochs", "2", "--epochs", "2", "--weight-bits", "8", "--act-bits", "8", "--out", "run")
+    assert mcuq(*words).code == 0
+    whole = Path("run/model.mcuq").read_bytes()
+    again = mcuq(*words)
+    assert again.code == 2 and "holds a run; go on with it by --resume" in again.words
+    assert Path("run/model.mcuq").read_bytes() == whole
+    Path("run/model.mcuq").unlink()
+    assert "training has not finished" in mcuq("emit", "run").words
+    assert mcuq(*words, "--resume").code == 0
+    assert Path("run/model.mcuq").read_bytes() == whole
+    state = next(Path("run/checkpoint/qat").glob("*.safetensors"))
+    state.write_bytes(state.read_bytes()[:1000])
+    result = mcuq(*words, "--resume")
+    assert result.code in (1, 2)
+    assert "checkpoint" in result.words and "Traceback" not in result.err
+
+
+def test_float_weights_of_a_file(mcuq: Any, trained: Path) -> None:
+    safetensors = pytest.importorskip("safetensors.numpy")
+    tensors = safetensors.load_file(str(trained / "float.safetensors"))
+    words = ("train", "--epochs", "0", "--weight-bits", "8", "--act-bits", "8", "--weights", "w.safetensors")
+    safetensors.save_file(tensors, "w.safetensors")
+    result = mcuq(*words, "--json")
+    assert result.code == 0 and result.document["accuracy"]["float"] > 0.9
+    name = next(n for n in tensors if n.endswith("weight"))
+    broken = dict(tensors)
+    broken[name] = np.full_like(tensors[name], np.nan)
+    safetensors.save_file(broken, "w.safetensors")
+    assert f"values of {name} are NaN or infinite" in mcuq(*words).words
+    del broken[name]
+    safetensors.save_file(broken, "w.safetensors")
+    assert f"{name} is missing" in mcuq(*words).words
+    Path("w.safetensors").write_bytes(b"\x80\x02pickle")
+    assert "is not a safetensors file" in mcuq(*words).words

@@ -1,0 +1,53 @@
+"""The picture of a frontier: expected loss over bytes, with other methods as points on the same axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mcuq.ir.plans import BitPlan
+from mcuq.report.style import FAINT, GRID, INK, SERIES, bytes_text, context, figure, png
+
+
+def pareto_picture(resource: str, points: Sequence[BitPlan], references: Sequence[BitPlan]) -> bytes:
+    """PNG: ``points`` as a line of optima, ``references`` as labelled points.
+
+    Args:
+        resource: "flash" or "ram", the horizontal axis.
+    """
+
+    def used(plan: BitPlan) -> int:
+        return plan.flash_used if resource == "flash" else plan.ram_used
+
+    with context():
+        picture = figure(7.5, 4.2)
+        axes = picture.subplots()
+        axes.grid(color=GRID, zorder=0)
+        axes.step(
+            [used(p) for p in points],
+            [p.objective for p in points],
+            where="post",
+            color=SERIES[0],
+            marker="o",
+            markersize=4,
+            label="exact: proved optimum",
+            zorder=3,
+        )
+        for plan in references:
+            axes.plot(used(plan), plan.objective, "D", color=SERIES[1], markersize=5, zorder=4)
+            axes.annotate(
+                plan.method,
+                (used(plan), plan.objective),
+                xytext=(6, 5),
+                textcoords="offset points",
+                fontsize=8,
+                color=INK,
+            )
+        axes.set_xlabel(f"{'flash' if resource == 'flash' else 'RAM'}, bytes")
+        axes.set_ylabel("expected loss")
+        axes.set_title("Least expected loss for every budget")
+        lowest, highest = min(map(used, points)), max(map(used, (*points, *references)))
+        ticks = [lowest + (highest - lowest) * k // 5 for k in range(6)]
+        axes.set_xticks(ticks, [bytes_text(t) for t in ticks])
+        axes.tick_params(colors=FAINT)
+        axes.legend(frameon=False)
+        return png(picture)
