@@ -17,7 +17,7 @@ import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from mcuq.ir.container import write_atomic
 
 RUNS = Path("runs")
 LATEST = "latest"
+LOG_COLUMNS = ("phase", "epoch", "loss", "train_accuracy", "accuracy", "lr", "seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,13 @@ class RunFolder:
             ) from None
         except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise DataError(f"{self.test} is damaged: {error}; train again or restore it") from error
+
+    def append_log(self, epochs: Sequence[Any]) -> None:
+        """Add ``EpochResult`` of the training loops to ``log.csv``, one line an epoch."""
+        path = self.path / "log.csv"
+        old = path.read_text(encoding="utf-8") if path.exists() else ",".join(LOG_COLUMNS) + "\n"
+        rows = [",".join(str(getattr(epoch, name)) for name in LOG_COLUMNS) for epoch in epochs]
+        write_atomic(path, (old + "".join(f"{row}\n" for row in rows)).encode())
 
     @contextlib.contextmanager
     def locked(self) -> Generator[None]:

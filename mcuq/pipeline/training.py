@@ -71,6 +71,7 @@ def train(
         op, qat_accuracy = _train_qat(prepared, settings, plan, run, bar, resume)
         integer = _lowered(op, settings)
         outcome = _finish(prepared, settings, run, plan, integer, (float_accuracy, qat_accuracy), began)
+        run.append_log(bar.epochs)
         pictures.write(run, plan, integer, settings.choice.core, bar.epochs)
     return outcome
 

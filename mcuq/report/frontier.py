@@ -32,16 +32,25 @@ def pareto_picture(resource: str, points: Sequence[BitPlan], references: Sequenc
             label="exact: proved optimum",
             zorder=3,
         )
+        labels: dict[tuple[int, float], list[str]] = {}
         for plan in references:
-            axes.plot(used(plan), plan.objective, "D", color=SERIES[1], markersize=5, zorder=4)
+            labels.setdefault((used(plan), plan.objective), []).append(plan.method)
+        middle = sum(map(used, (points[0], points[-1]))) / 2
+        for place, names in labels.items():
+            axes.plot(*place, "D", color=SERIES[1], markersize=5, zorder=4)
+            right = place[0] > middle
             axes.annotate(
-                plan.method,
-                (used(plan), plan.objective),
-                xytext=(6, 5),
+                ", ".join(names),
+                place,
+                xytext=(-6 if right else 6, 7),
                 textcoords="offset points",
+                ha="right" if right else "left",
                 fontsize=8,
                 color=INK,
             )
+        if all(plan.objective > 0 for plan in (*points, *references)):
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
         axes.set_xlabel(f"{'flash' if resource == 'flash' else 'RAM'}, bytes")
         axes.set_ylabel("expected loss")
         axes.set_title("Least expected loss for every budget")

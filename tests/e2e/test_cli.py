@@ -155,6 +155,8 @@ def test_run_has_everything(trained: Path) -> None:
     expected = {"run.json", "bits.json", "model.mcuq", "float.safetensors", "test.npz", "report.html"}
     assert expected <= names
     assert {"bits.png", "memory.png", "curves.png"} <= names
+    log = (trained / "log.csv").read_text().splitlines()
+    assert log[0] == "phase,epoch,loss,train_accuracy,accuracy,lr,seconds" and len(log) == 1 + 8 + 2
     record = json.loads((trained / "run.json").read_text())
     assert record["finished"] and record["accuracy"]["float"] > 0.9 and record["accuracy"]["oracle"] > 0.85
 
@@ -337,3 +339,10 @@ def test_float_weights_of_a_file(mcuq: Any, trained: Path) -> None:
     assert f"{name} is missing" in mcuq(*words).words
     Path("w.safetensors").write_bytes(b"\x80\x02pickle")
     assert "is not a safetensors file" in mcuq(*words).words
+
+
+def test_logits_of_32_bits(mcuq: Any) -> None:
+    words = ("train", "--float-epochs", "4", "--epochs", "1", "--weight-bits", "4", "--act-bits", "4", "--logits", "32")
+    assert mcuq(*words, "--out", "run").code == 0
+    verified = mcuq("verify", "run", "--target", "qemu:rp2040", "--samples", "30", "--json").document
+    assert verified["mismatching_bytes"] == 0 and verified["compared_bytes"] == 40 * 30
