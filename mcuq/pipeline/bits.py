@@ -149,7 +149,7 @@ def decide(
     """
     limits = choice.limits()
     if choice.bits is not None:
-        return load_bits(choice.bits, graph)
+        return _given(load_bits(choice.bits, graph), choice, calibrated)
     if limits is None or choice.weight_bits is not None or choice.act_bits is not None:
         return uniform(graph, choice.weight_bits or 4, choice.act_bits or 4, limits, choice.core)
     say(f"measuring sensitivity ({choice.sensitivity}) and solving for bits")
@@ -166,6 +166,31 @@ def decide(
         tightened = Limits(tightened.flash - max(0, flash - limits.flash), tightened.ram - max(0, ram - limits.ram))
         plan = replace(choose(graph, choice, tightened, table), status="FEASIBLE", bound=plan.bound)
     return replace(plan, limits=limits)
+
+
+def _given(plan: BitPlan, choice: BitChoice, calibrated: Callable[[BitPlan], IntegerGraph]) -> BitPlan:
+    """A plan of a file, which may have been edited: bytes are counted anew, nothing is said about its optimality.
+
+    Raises:
+        InfeasibleError: it exceeds limits that are given beside it.
+    """
+    flash, ram = promise(calibrated(plan), choice)
+    limits = choice.limits()
+    if limits is not None and (flash > limits.flash or ram > limits.ram):
+        raise InfeasibleError(
+            f"--bits {choice.bits}: the network needs {flash} bytes of flash and {ram} of RAM, the limits are "
+            f"{limits.flash} and {limits.ram}; lower some bits, or leave --bits out to have them chosen"
+        )
+    name = "bits.json" if choice.bits is None else choice.bits.name
+    return replace(
+        plan,
+        status="FEASIBLE",
+        bound=0.0,
+        flash_used=flash,
+        ram_used=ram,
+        limits=limits or Limits(flash, ram),
+        method=f"given in {name}",
+    )
 
 
 def promise(graph: IntegerGraph, choice: BitChoice) -> tuple[int, int]:

@@ -346,3 +346,25 @@ def test_logits_of_32_bits(mcuq: Any) -> None:
     assert mcuq(*words, "--out", "run").code == 0
     verified = mcuq("verify", "run", "--target", "qemu:rp2040", "--samples", "30", "--json").document
     assert verified["mismatching_bytes"] == 0 and verified["compared_bytes"] == 40 * 30
+
+
+def test_bits_edited_by_hand(mcuq: Any, trained: Path) -> None:
+    document = json.loads((trained / "bits.json").read_text())
+    for tensor in document["tensors"]:
+        if tensor["kind"] == "weight":
+            tensor["bits"] = 4
+    Path("mine.json").write_text(json.dumps(document))
+    weights = ("--weights", str(trained / "float.safetensors"), "--epochs", "1", "--bits", "mine.json")
+    result = mcuq("train", *weights, "--out", "run", "--json")
+    assert result.code == 0, result.err
+    plan = result.document["plan"]
+    assert {t["bits"] for t in plan["tensors"] if t["kind"] == "weight"} == {4}
+    assert plan["status"] == "FEASIBLE" and plan["flash"]["used"] > 30000
+    tight = mcuq("train", *weights, "--mem-constraint", "20000,9000", "--out", "tight")
+    assert tight.code == 1
+    assert "--bits mine.json: the network needs" in tight.words and "limits are 20000 and 9000" in tight.words
+    document["tensors"][1]["bits"] = 5
+    Path("mine.json").write_text(json.dumps(document))
+    wrong = mcuq("train", *weights, "--out", "wrong")
+    assert wrong.code == 2
+    assert "5" in wrong.words and document["tensors"][1]["layer"] in wrong.words
