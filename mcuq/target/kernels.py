@@ -13,6 +13,7 @@ from mcuq.ir.integer import QConv2d
 from mcuq.numerics import row_bytes
 from mcuq.target.kernel_types import ConvCase, Facts, Kernel, WeightLayout, is_depthwise_case
 from mcuq.target.kernels_dsp import CORES, select_dsp
+from mcuq.target.kernels_mve import MVE_CORES, select_mve
 from mcuq.target.layouts import largest_accumulator
 from mcuq.target.layouts_dsp import normalized_scales
 
@@ -57,7 +58,8 @@ def reads_in_place(case: ConvCase) -> bool:
 
 def select(case: ConvCase, core: str) -> Kernel:
     """The kernel for ``case`` on ``core`` ("portable", "cortex-m4", ...)."""
-    fast = select_dsp(case) if core in CORES else None
+    fastest = select_mve(case) if core in MVE_CORES else None
+    fast = fastest or (select_dsp(case) if core in CORES else None)
     return fast or _portable(case)
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mcuq.numerics import IntArray, code_range, pack
 from mcuq.target.layouts_dsp import PANELS, column_order, normalized_scales, pack_nines, pack_panels, pair_group
+from mcuq.target.layouts_mve import HELIUM, pack_helium
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,7 +36,7 @@ def pack_weights(
 
     rows: per output channel one packed row of kh*kw*(I/groups) codes, channels innermost.
     taps: per kernel tap one packed row of O codes (depthwise: I/groups is 1).
-    nines and the panels: see layouts_dsp.
+    nines and the panels: see layouts_dsp; helium: see layouts_mve.
 
     Args:
         parameters: needed by the layouts of kernels with ``packs_parameters``, ignored by the others.
@@ -55,7 +56,7 @@ def pack_weights(
             pass
     if parameters is None:
         raise ValueError(f"weight layout {layout!r} needs the channels' parameters")
-    if layout in PANELS:
+    if layout in PANELS or layout in HELIUM:
         return _panels(layout, codes, parameters)
     raise ValueError(f"unknown weight layout {layout!r}")
 
@@ -69,6 +70,8 @@ def _panels(layout: str, codes: NDArray[Any], p: ChannelParameters) -> NDArray[n
     )
     bound = largest_accumulator(flat, zero, bias, p.input_bits)
     multiplier, shift = normalized_scales(bound, multiplier, shift)
+    if layout in HELIUM:
+        return pack_helium(layout, flat, zero, bias, multiplier, shift)
     flat = flat[:, column_order((codes.shape[1], codes.shape[2]), codes.shape[3], p.input_bits)]
     return pack_panels(layout, flat, zero, bias, multiplier, shift, pair_group(codes.shape[3], p.input_bits))
 

@@ -1,8 +1,9 @@
-/* Kernels for cores with the DSP extension (mcuq/dsp.h). With GRID_COUNT every call's counter ticks are printed, for
+/* Kernels for cores with the DSP extension (mcuq/dsp.h) and with Helium (mcuq/mve.h). With GRID_COUNT every call's counter ticks are printed, for
  * these and, named with a leading #, for the portable convolutions. */
 #include "grid.h"
 
 #include "mcuq/dsp.h"
+#include "mcuq/mve.h"
 
 #ifdef GRID_COUNT
 #include "port.h"
@@ -137,6 +138,14 @@ const grid_entry grid_extra[] = {
     DEPTHWISE(8),
     DEPTHWISE(4),
     DEPTHWISE(2),
+#if defined(__ARM_FEATURE_MVE)
+    CONVOLUTION(mcuq_conv2d_w8_mve),
+    CONVOLUTION(mcuq_conv2d_w8z_mve),
+    CONVOLUTION(mcuq_conv2d_w4_mve),
+    CONVOLUTION(mcuq_conv2d_w4z_mve),
+    CONVOLUTION(mcuq_conv2d_w2_mve),
+    CONVOLUTION(mcuq_conv2d_w2z_mve),
+#endif
 #ifdef GRID_COUNT
     PORTABLE(mcuq_conv2d_w8),
     PORTABLE(mcuq_conv2d_w4),

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from cases import Case, mismatches, write_cases
 from drivers import INCLUDE, PORTABLE, ROOT
-from dsp import EXTRA, SOURCES, on_dsp
+from dsp import EXTRA, on_dsp, sources
 from exact import pack_bytes
 
 from mcuq.build.qemu import run_elf
@@ -217,7 +217,7 @@ def elementwise(layer: Layer, seed: int) -> Case:
 def case_for(layer: Layer, name: str) -> Case | None:
     """The layer as the compiler runs it on core ``name``; None for what only the DSP family counts."""
     plain = elementwise(layer, 1) if layer.kernel in ("add", "max_pool", "avg_pool") else convolution(layer, 1)
-    if name in DSP_CORES and (moved := on_dsp(plain, name)) is not None:
+    if name in DSP_CORES and (moved := on_dsp(plain, name, ("_dsp", "_mve"))) is not None:
         return moved
     return replace(plain, kernel="#" + plain.kernel) if plain.conv is not None else None
 
@@ -256,8 +256,9 @@ def _count(target: Core, cases: list[Case], folder: Path) -> tuple[list[int], li
     board = machine(target.machine)
     tests = ROOT / "tests"
     elf = link_program(
-        target, board, [*PORTABLE, *SOURCES, tests / "grid.c", tests / "grid_arena.c", EXTRA], folder / "count.elf",
-        include=(*INCLUDE, ROOT / "src"), flags=("-O2", "-DGRID_COUNT", "-DGRID_ARENA_BYTES=1000000u"),
+        target, board, [*PORTABLE, *sources(target.name), tests / "grid.c", tests / "grid_arena.c", EXTRA],
+        folder / "count.elf",
+        include=INCLUDE, flags=("-O2", "-DGRID_COUNT", "-DGRID_ARENA_BYTES=1000000u"),
     )  # fmt: skip
     files = folder / "cases", folder / "results"
     write_cases(cases, files[0])
@@ -273,8 +274,8 @@ def _text_bytes(target: Core, functions: list[str], folder: Path) -> dict[str, i
     tool = arm_gcc(target)
     command = [tool.compiler, "-std=c11", *tool.flags, "-O2", f"-I{ROOT / 'include'}", f"-I{ROOT / 'src'}", "-c"]
     objects: list[str] = []
-    for source in (*PORTABLE, *SOURCES):
-        objects.append(str(folder / f"{source.name}.o"))
+    for source in (*PORTABLE, *sources(target.name)):
+        objects.append(str(folder / f"{source.parent.name}-{source.name}.o"))
         run_tool([*command, str(source), "-o", objects[-1]], f"cannot compile {source.name}")
     sizes: dict[str, int] = {}
     for function in functions:

@@ -19,7 +19,7 @@ from mcuq.target.core import core, machine
 from mcuq.target.files import product_dir
 
 ROOT = product_dir("runtime_c")
-INCLUDE = (ROOT / "include", ROOT / "port", ROOT / "tests")
+INCLUDE = (ROOT / "include", ROOT / "port", ROOT / "tests", ROOT / "src")
 PORTABLE = tuple(sorted((ROOT / "src").glob("*.c")))
 
 

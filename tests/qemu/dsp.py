@@ -1,4 +1,4 @@
-"""Grid cases through the kernels for cores with the DSP extension: other weights, scratch and function."""
+"""Grid cases through the kernels of faster families: other weights, scratch and function."""
 
 from __future__ import annotations
 
@@ -14,12 +14,21 @@ from drivers import ROOT
 from mcuq.ir.integer import QConv2d
 from mcuq.target.kernels import layer_facts, select
 from mcuq.target.kernels_dsp import ELEMENTWISE
+from mcuq.target.kernels_mve import MVE_CORES
 from mcuq.target.layouts import ChannelParameters, pack_weights
 
 SOURCES: tuple[Path, ...] = tuple(
     sorted(path for path in (ROOT / "src" / "armv7em").iterdir() if path.suffix in (".c", ".S"))
 )
+MVE_SOURCES: tuple[Path, ...] = tuple(
+    sorted(path for path in (ROOT / "src" / "mve").iterdir() if path.suffix in (".c", ".S"))
+)
 EXTRA = ROOT / "tests" / "grid_extra_dsp.c"
+
+
+def sources(core: str) -> tuple[Path, ...]:
+    """Sources of the faster families that ``core`` runs."""
+    return (*SOURCES, *MVE_SOURCES) if core in MVE_CORES else SOURCES
 
 
 def parameters(case: Case) -> ChannelParameters:
@@ -31,8 +40,8 @@ def parameters(case: Case) -> ChannelParameters:
     return ChannelParameters(bias, multiplier, shift, zero, case.conv.input_bits)
 
 
-def on_dsp(case: Case, core: str = "cortex-m4") -> Case | None:
-    """``case`` as the compiler would run it on ``core``; None when it would choose the portable kernel."""
+def on_dsp(case: Case, core: str = "cortex-m4", families: tuple[str, ...] = ("_dsp",)) -> Case | None:
+    """``case`` as the compiler would run it on ``core``; None when its kernel is of none of the ``families``."""
     if case.conv is None:
         twin = ELEMENTWISE.get(case.kernel)
         return renamed(case, twin) if twin is not None and _int8_without_dilation(case) else None
@@ -43,7 +52,7 @@ def on_dsp(case: Case, core: str = "cortex-m4") -> Case | None:
     )
     facts = layer_facts(cast(QConv2d, op), p.input_bits)
     kernel = select(replace(case.conv, facts=facts), core)
-    if not kernel.function.endswith("_dsp"):
+    if not kernel.function.endswith(families):
         return None
     blob = pack_weights(kernel.layout, case.weights, case.conv.weight_bits, p).tobytes()
     assert len(blob) == kernel.weight_bytes

@@ -15,7 +15,7 @@ from cases import Case
 from convolutions import Layer as GridLayer
 from convolutions import build
 from drivers import HOSTS, PORTABLE, Host, Target, check_on_host, check_on_target, that_fit
-from dsp import EXTRA, SOURCES, on_dsp
+from dsp import EXTRA, SOURCES, on_dsp, sources
 from test_grid import grid
 
 from mcuq.ir.graph import Window
@@ -54,7 +54,7 @@ def wide(seed: int) -> list[Case]:
 )
 def test_target_computes_every_byte(target: Target, tmp_path: Path) -> None:
     cases = that_fit(dsp_grid(1), target)
-    assert check_on_target(target, cases, tmp_path, kernels=(*PORTABLE, *SOURCES), extra=EXTRA) == []
+    assert check_on_target(target, cases, tmp_path, kernels=(*PORTABLE, *sources(target.core)), extra=EXTRA) == []
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from mcuq.target import code_table, footprint
 from mcuq.target.board import load_boards
 from mcuq.target.files import product_dir, product_file
 from mcuq.target.kernels_dsp import CORES as DSP_CORES
+from mcuq.target.kernels_mve import MVE_CORES
 
 
 def table() -> dict:
@@ -22,7 +23,7 @@ def table() -> dict:
 def test_every_kernel_of_the_runtime_was_measured() -> None:
     parameters = r"(?:const mcuq_\w+_params \*p, const void|mcuq_shape input, |const uint16_t \*table, |void \*data, )"
     declared = re.compile(rf"^void (mcuq_\w+)\({parameters}", re.MULTILINE)
-    for folder, cores in (("src", set(table())), ("src/armv7em", DSP_CORES)):
+    for folder, cores in (("src", set(table())), ("src/armv7em", DSP_CORES), ("src/mve", MVE_CORES)):
         for path in sorted((product_dir("runtime_c") / folder).glob("*.c")):
             for name in declared.findall(path.read_text()):
                 for core in cores:

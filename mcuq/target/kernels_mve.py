@@ -1,0 +1,72 @@
+"""Kernels for cores with Helium: what they can run and what they need.
+
+A layer that fails a condition of docs/kernels.md gets None: the DSP family, then the portable one, are asked next.
+"""
+
+from __future__ import annotations
+
+from mcuq.numerics import SHIFT_MAX
+from mcuq.target.kernel_types import ConvCase, Facts, Kernel, is_depthwise_case
+from mcuq.target.layouts_dsp import HIGH_WORD_SHIFT
+from mcuq.target.layouts_mve import POSITIONS, helium_bytes
+
+MVE_CORES = frozenset({"cortex-m55"})
+"""Cores whose instructions the family uses."""
+
+PIXELS = 3
+"""Output pixels of a block."""
+
+
+def select_mve(case: ConvCase) -> Kernel | None:
+    """The family's kernel for ``case``; None when another family must do."""
+    if case.output_bits == 32 or case.groups != 1 or is_depthwise_case(case):
+        return None
+    if not _admitted(POSITIONS[case.weight_bits], case.facts):
+        return None
+    name = f"{case.weight_bits}{'z' if case.asymmetric else ''}"
+    depth = case.weight_shape[1] * case.weight_shape[2] * case.weight_shape[3]
+    return Kernel(
+        f"mcuq_conv2d_w{name}_mve",
+        (f"mve/conv2d_w{case.weight_bits}.c", "mve/gemm.S", "armv7em/finish.c"),
+        f"helium{name}",
+        _scratch(case, depth),
+        helium_bytes(f"helium{name}", case.output_shape[2], depth),
+        packs_parameters=True,
+    )
+
+
+def _admitted(position: int, facts: Facts | None) -> bool:
+    """Shifts stay in 33..55 at the position, and position * |acc| below 2^31."""
+    if facts is None:
+        return True
+    return (
+        facts.shift[0] >= HIGH_WORD_SHIFT
+        and facts.shift[1] + position.bit_length() - 1 <= SHIFT_MAX
+        and position * facts.accumulator < 2**31
+    )
+
+
+def _scratch(case: ConvCase, depth: int) -> int:
+    """int8 columns unless they lie in the input; rows of finished outputs unless stored at once."""
+    height, width, outputs = case.output_shape
+    columns = 0 if _in_place(case) else min(PIXELS, height * width) * _round4(depth)
+    stored_at_once = case.output_bits == 8 and outputs % 2 == 0 and height * width >= PIXELS
+    return columns + (0 if stored_at_once else _round4(PIXELS * (outputs + outputs % 2)))
+
+
+def _in_place(case: ConvCase) -> bool:
+    """Every column is a run of bytes of the input."""
+    window = case.window
+    (height, width), (rows, columns) = case.input_shape[:2], case.output_shape[:2]
+    return (
+        case.input_bits == 8
+        and window.dilation == (1, 1)
+        and (window.kernel[0] == 1 or window.kernel[1] == width)
+        and window.padding[:2] == (0, 0)
+        and (rows - 1) * window.stride[0] + window.kernel[0] <= height
+        and (columns - 1) * window.stride[1] + window.kernel[1] <= width
+    )
+
+
+def _round4(size: int) -> int:
+    return (size + 3) & ~3

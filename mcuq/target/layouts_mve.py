@@ -1,0 +1,103 @@
+"""Panels of two output channels for the Helium kernels (``runtime_c/src/mve/gemm.S``); docs/kernels.md draws them.
+
+A panel: start values of both channels, with zero points their factors of the columns' sums, then (multiplier, v) of
+each, all little-endian 32-bit words; then both channels' weights, ``ceil(K * bits / 8)`` bytes each; then zeros up to
+a whole word. Channels are summed at ``POSITIONS[bits]`` times their value, which the shifts take out again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mcuq.numerics import SHIFT_MAX, IntArray
+from mcuq.target.layouts_dsp import HIGH_WORD_SHIFT
+
+POSITIONS = {8: 1, 4: 16, 2: 64}
+"""Weights are multiplied where they lie: in the top bits of a byte."""
+
+LANES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class HeliumFormat:
+    """Weight bits, and whether the header holds zero points."""
+
+    bits: int
+    zero_points: bool
+
+
+HELIUM = {f"helium{bits}{suffix}": HeliumFormat(bits, suffix == "z") for bits in POSITIONS for suffix in ("", "z")}
+
+
+def helium_bytes(layout: str, channels: int, depth: int) -> int:
+    """Bytes of all panels of ``channels`` output channels with ``depth`` inputs each."""
+    form = HELIUM[layout]
+    words = 8 if form.zero_points else 6
+    return -(-channels // 2) * (4 * words + _round4(2 * _channel_bytes(depth, form.bits)))
+
+
+def pack_helium(
+    layout: str, codes: IntArray, zero: IntArray, bias: IntArray, multiplier: IntArray, shift: IntArray
+) -> NDArray[np.uint8]:
+    """Panels of all output channels.
+
+    Args:
+        codes: [O, K]; zero, bias, multiplier, shift: [O].
+
+    Raises:
+        ValueError: a shift leaves 33..55 at its position, or a start value does not fit 32 bits.
+    """
+    form = HELIUM[layout]
+    position = POSITIONS[form.bits]
+    pad = len(codes) % 2
+    codes = np.pad(codes, ((0, pad), (0, 0)))
+    zero, bias, multiplier = (np.pad(a, (0, pad)) for a in (zero, bias, multiplier))
+    shift = np.pad(shift, (0, pad), constant_values=HIGH_WORD_SHIFT) + position.bit_length() - 1
+    if shift.min() < HIGH_WORD_SHIFT or shift.max() > SHIFT_MAX:
+        raise ValueError(f"layout {layout}: shifts {shift.min()}..{shift.max()} leave {HIGH_WORD_SHIFT}..{SHIFT_MAX}")
+    start = position * bias
+    if start.min() < -(2**31) or start.max() >= 2**31:
+        raise ValueError("a bias does not fit its position in 32 bits")
+    by_panel = [start.reshape(-1, 2)]
+    if form.zero_points:
+        by_panel.append(-position * zero.reshape(-1, 2))
+    by_panel.append(np.stack([multiplier, shift - HIGH_WORD_SHIFT], axis=1).reshape(-1, 4))
+    header = np.concatenate(by_panel, axis=1).astype("<i4").view(np.uint8)
+    weights = _fields(codes, form.bits).reshape(len(header), -1)
+    fill = -weights.shape[1] % 4
+    return np.concatenate([header, np.pad(weights, ((0, 0), (0, fill)))], axis=1).reshape(-1)
+
+
+def _fields(codes: IntArray, bits: int) -> NDArray[np.uint8]:
+    """Codes [O, K] as bytes [O, ceil(K * bits / 8)]: of every 16 bytes, field f of byte i is input 16 f + i.
+
+    Of the h bytes behind the last sixteen, field f of byte i is input h f + i.
+    """
+    fields = 8 // bits
+    stored = codes & ((1 << bits) - 1)
+    whole = codes.shape[1] // (LANES * fields) * LANES * fields
+    parts: list[IntArray] = []
+    for start in range(0, whole, LANES * fields):
+        parts.append(_merged(stored[:, start : start + LANES * fields], bits))
+    if whole < codes.shape[1]:
+        rest = stored[:, whole:]
+        parts.append(_merged(np.pad(rest, ((0, 0), (0, -rest.shape[1] % fields))), bits))
+    return np.concatenate(parts, axis=1).astype(np.uint8)
+
+
+def _merged(stored: IntArray, bits: int) -> IntArray:
+    """Codes [O, fields * n] as [O, n] bytes."""
+    fields = 8 // bits
+    places = (1 << (bits * np.arange(fields)))[:, None]
+    return (stored.reshape(len(stored), fields, -1) * places).sum(axis=1)
+
+
+def _channel_bytes(depth: int, bits: int) -> int:
+    return (depth * bits + 7) // 8
+
+
+def _round4(size: int) -> int:
+    return (size + 3) & ~3

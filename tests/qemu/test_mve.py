@@ -1,0 +1,83 @@
+"""The Helium kernels over the grid of the portable ones, byte for byte."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bench import Layer, convolution_case
+from cases import Case
+from convolutions import Layer as GridLayer
+from convolutions import build
+from drivers import PORTABLE, Target, check_on_target, that_fit
+from dsp import EXTRA, on_dsp, sources
+from test_dsp import extreme, wide
+from test_grid import grid
+
+TARGET = Target("cortex-m55", "mps3-an547")
+KERNELS = (*PORTABLE, *sources(TARGET.core))
+
+
+def on_mve(case: Case) -> Case | None:
+    """``case`` as the compiler would run it; None when not by a Helium kernel."""
+    return on_dsp(case, TARGET.core, ("_mve",)) if case.conv is not None else None
+
+
+DEPTHS = (1, 15, 16, 17, 31, 32, 33, 47, 63, 64, 65, 66, 67, 96, 127, 128, 129)
+
+
+def deep(seed: int) -> list[Case]:
+    """Depths around whole blocks of 16 bytes, and every remainder behind one: 4- and 2-bit weights, odd channels."""
+    rng = np.random.default_rng(seed)
+    layers: list[GridLayer] = []
+    for wb, yb, xb in itertools.product((8, 4, 2), (8, 4, 2), (8, 4, 2)):
+        for depth in (*DEPTHS, int(rng.integers(130, 200))):
+            size, outputs = (1, int(rng.integers(1, 6)), depth), int(rng.integers(1, 6))
+            layers.append(GridLayer(size, outputs, (1, 1), (1, 1), (1, 1), 1, "same", xb, wb, yb, len(layers)))
+    return [build(layer) for layer in layers]
+
+
+@cache
+def mve_grid(seed: int) -> list[Case]:
+    return [moved for case in (*grid(seed), *wide(seed), *deep(seed)) if (moved := on_mve(case)) is not None]
+
+
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)])
+def test_target_computes_every_byte(seed: int, tmp_path: Path) -> None:
+    cases = that_fit(mve_grid(seed), TARGET)
+    assert check_on_target(TARGET, cases, tmp_path, kernels=KERNELS, extra=EXTRA) == []
+
+
+def test_the_grid_reaches_every_kernel() -> None:
+    named = set(re.findall(r"CONVOLUTION\((mcuq_\w+_mve)\)", EXTRA.read_text(encoding="ascii")))
+    assert len(named) == 6 and named == {case.kernel for case in mve_grid(1)}
+
+
+# 16 * 2^27 and 64 * 2^25 are 2^31: one less is the largest sum that the scaled accumulators admit.
+LIMITS = [(4, 2**27 - 1 - 512 * 128 * 8), (2, 2**25 - 1 - 512 * 128 * 2)]
+
+
+@pytest.mark.parametrize(("weight_bits", "bias"), LIMITS)
+def test_sums_at_the_limit(weight_bits: int, bias: int, tmp_path: Path) -> None:
+    admitted, refused = on_mve(extreme(512, 8, weight_bits, bias)), on_mve(extreme(512, 8, weight_bits, bias + 1))
+    assert admitted is not None and admitted.kernel == f"mcuq_conv2d_w{weight_bits}_mve"
+    assert refused is None
+    assert check_on_target(TARGET, [admitted], tmp_path, kernels=KERNELS, extra=EXTRA) == []
+
+
+@pytest.mark.parametrize("weight_bits", [8, 4, 2])
+def test_fewer_pixels_than_a_block(weight_bits: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(weight_bits)
+    high = 1 << (weight_bits - 1)
+    cases: list[Case] = []
+    for pixels, depth, outputs in itertools.product((1, 2, 3, 4), (5, 33, 70), (1, 2, 7)):
+        layer = Layer("pointwise", (1, pixels, depth), outputs, bits=(8, weight_bits, 8))
+        image, weights = rng.integers(-128, 128, layer.size), rng.integers(-high, high, (outputs, 1, 1, depth))
+        case = on_mve(convolution_case(layer, image, 3, weights, rng.integers(-99, 99, outputs)))
+        assert case is not None
+        cases.append(case)
+    assert check_on_target(TARGET, cases, tmp_path, kernels=KERNELS, extra=EXTRA) == []
