@@ -5,7 +5,7 @@ A layer that fails a condition of docs/kernels.md gets None: the DSP family, the
 
 from __future__ import annotations
 
-from mcuq.numerics import SHIFT_MAX
+from mcuq.numerics import SHIFT_MAX, row_bytes
 from mcuq.target.kernel_types import ConvCase, Facts, Kernel, is_depthwise_case
 from mcuq.target.layouts_dsp import HIGH_WORD_SHIFT
 from mcuq.target.layouts_mve import POSITIONS, helium_bytes
@@ -19,7 +19,9 @@ PIXELS = 3
 
 def select_mve(case: ConvCase) -> Kernel | None:
     """The family's kernel for ``case``; None when another family must do."""
-    if case.output_bits == 32 or case.groups != 1 or is_depthwise_case(case):
+    if is_depthwise_case(case):
+        return _depthwise3x3(case)
+    if case.output_bits == 32 or case.groups != 1:
         return None
     if not _admitted(POSITIONS[case.weight_bits], case.facts):
         return None
@@ -32,6 +34,39 @@ def select_mve(case: ConvCase) -> Kernel | None:
         _scratch(case, depth),
         helium_bytes(f"helium{name}", case.output_shape[2], depth),
         packs_parameters=True,
+    )
+
+
+_PITCHES = (16, 32, 64, 112)
+_PLANE_BYTES = 2048
+
+
+def _depthwise3x3(case: ConvCase) -> Kernel | None:
+    """3 x 3, stride 1, int8 in and out, rows of 4 .. 110 outputs (depthwise3x3.c).
+
+    Shifts below 33 are raised by scaling weights and bias by 2^k; sums may wrap, the last one stays below 2^31.
+    """
+    height, width, channels = case.output_shape
+    window = case.window
+    if (window.kernel, window.stride, window.dilation) != ((3, 3), (1, 1), (1, 1)):
+        return None
+    pitch = next((p for p in _PITCHES if width + 2 <= p), None)
+    if case.input_bits != 8 or case.output_bits != 8 or width < 4 or pitch is None or 15 * channels >= 2**16:
+        return None
+    if max(window.padding[:2]) > 2:
+        return None
+    if (facts := case.facts) is not None:
+        scale = max(0, HIGH_WORD_SHIFT - facts.shift[0])
+        if facts.accumulator << scale >= 2**31 or scale > 22:
+            return None
+    rows = min(height, _PLANE_BYTES // pitch - 2)
+    bits = case.weight_bits
+    return Kernel(
+        f"mcuq_depthwise3x3_w{bits}_p{pitch}_mve",
+        (f"mve/depthwise3x3_w{bits}.c", "mve/depthwise3x3_rows.S", "armv7em/finish.c"),
+        "nines",
+        (rows + 2) * pitch,
+        channels * row_bytes(9, bits),
     )
 
 

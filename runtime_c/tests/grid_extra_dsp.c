@@ -118,6 +118,9 @@ static void run_avg_pool(const grid_case *c, grid_convolution unused)
     CONVOLUTION(mcuq_depthwise3x3_w##bits##_p16_dsp), CONVOLUTION(mcuq_depthwise3x3_w##bits##_p32_dsp), \
         CONVOLUTION(mcuq_depthwise3x3_w##bits##_p64_dsp), CONVOLUTION(mcuq_depthwise3x3_w##bits##_p128_dsp), \
         CONVOLUTION(mcuq_depthwise3x3_w##bits##_p256_dsp)
+#define HELIUM_DEPTHWISE(bits) \
+    CONVOLUTION(mcuq_depthwise3x3_w##bits##_p16_mve), CONVOLUTION(mcuq_depthwise3x3_w##bits##_p32_mve), \
+        CONVOLUTION(mcuq_depthwise3x3_w##bits##_p64_mve), CONVOLUTION(mcuq_depthwise3x3_w##bits##_p112_mve)
 
 const grid_entry grid_extra[] = {
     CONVOLUTION(mcuq_conv2d_w8_dsp),
@@ -145,6 +148,9 @@ const grid_entry grid_extra[] = {
     CONVOLUTION(mcuq_conv2d_w4z_mve),
     CONVOLUTION(mcuq_conv2d_w2_mve),
     CONVOLUTION(mcuq_conv2d_w2z_mve),
+    HELIUM_DEPTHWISE(8),
+    HELIUM_DEPTHWISE(4),
+    HELIUM_DEPTHWISE(2),
 #endif
 #ifdef GRID_COUNT
     PORTABLE(mcuq_conv2d_w8),

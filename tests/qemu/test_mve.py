@@ -41,9 +41,22 @@ def deep(seed: int) -> list[Case]:
     return [build(layer) for layer in layers]
 
 
+def planes(seed: int) -> list[Case]:
+    """Depthwise layers: every pitch, every remainder of rows, strips, channels whose groups overlap."""
+    rng = np.random.default_rng(seed)
+    layers: list[GridLayer] = []
+    for wb, width in itertools.product((8, 4, 2), (4, 5, 7, 13, 14, 15, 30, 31, 61, 62, 63, 110)):
+        for height in (1, 2, 3, 4, 5, int(rng.integers(6, 40))):
+            size, c = (height, width), int(rng.integers(1, 5))
+            layers.append(GridLayer((*size, c), c, (3, 3), (1, 1), (1, 1), c, "same", 8, wb, 8, len(layers)))
+    return [build(layer) for layer in layers]
+
+
 @cache
 def mve_grid(seed: int) -> list[Case]:
-    return [moved for case in (*grid(seed), *wide(seed), *deep(seed)) if (moved := on_mve(case)) is not None]
+    return [
+        moved for case in (*grid(seed), *wide(seed), *deep(seed), *planes(seed)) if (moved := on_mve(case)) is not None
+    ]
 
 
 @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)])
@@ -54,7 +67,10 @@ def test_target_computes_every_byte(seed: int, tmp_path: Path) -> None:
 
 def test_the_grid_reaches_every_kernel() -> None:
     named = set(re.findall(r"CONVOLUTION\((mcuq_\w+_mve)\)", EXTRA.read_text(encoding="ascii")))
-    assert len(named) == 6 and named == {case.kernel for case in mve_grid(1)}
+    named |= {f"mcuq_depthwise3x3_w{bits}_p{pitch}_mve" for bits in (8, 4, 2) for pitch in (16, 32, 64, 112)}
+    named = {name for name in named if "##" not in name}
+    reached = {case.kernel for case in mve_grid(1)}
+    assert len(named) == 18 and named == reached
 
 
 # 16 * 2^27 and 64 * 2^25 are 2^31: one less is the largest sum that the scaled accumulators admit.
