@@ -16,12 +16,14 @@ class Facts:
     """What the actual weights prove of a layer; kernels with range conditions are chosen by it.
 
     Attributes:
-        accumulator: largest |bias + sum x * (w - zw)| that any input reaches in any channel;
-        shift: smallest requantization shift, and the largest of the channels that can leave their zero point.
+        accumulator: per channel the largest |bias + sum x * (w - zw)| that any input reaches;
+        shift: per channel the requantization shift;
+        idle: channels whose outputs are their zero point whatever the input.
     """
 
-    accumulator: int
-    shift: tuple[int, int]
+    accumulator: tuple[int, ...]
+    shift: tuple[int, ...]
+    idle: tuple[bool, ...]
 
 
 @dataclass(frozen=True, slots=True)

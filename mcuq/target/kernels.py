@@ -28,8 +28,8 @@ def layer_facts(op: QConv2d, input_bits: int) -> Facts:
         for a in (op.weight_zero_point, op.bias, op.multiplier, op.shift)
     )
     bound = largest_accumulator(op.weight.astype(np.int64).reshape(channels, -1), zero, bias, input_bits)
-    _, normalized = normalized_scales(bound, multiplier, shift)
-    return Facts(int(bound.max()), (int(shift.min()), int(normalized.max())))
+    factor, _ = normalized_scales(bound, multiplier, shift)
+    return Facts(tuple(bound.tolist()), tuple(shift.tolist()), tuple((factor == 0).tolist()))
 
 
 def is_fully_connected(case: ConvCase) -> bool:

@@ -7,8 +7,8 @@ kernel without it, or the portable family (None).
 from __future__ import annotations
 
 from mcuq.numerics import SHIFT_MAX, row_bytes
-from mcuq.target.kernel_types import ConvCase, Facts, Kernel, is_depthwise_case
-from mcuq.target.layouts_dsp import HIGH_WORD_SHIFT, PANELS, PanelFormat, padded_depth, panel_words
+from mcuq.target.kernel_types import ConvCase, Kernel, is_depthwise_case
+from mcuq.target.layouts_dsp import HIGH_WORD_SHIFT, PANELS, padded_depth, panel_words, raised_bits
 
 CORES = frozenset({"cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55"})
 """Cores whose instructions the family uses."""
@@ -45,14 +45,14 @@ def _matrix(case: ConvCase) -> Kernel | None:
     suffix = "z" if case.asymmetric else ""
     bits = case.weight_bits
     depth = case.weight_shape[1] * case.weight_shape[2] * case.weight_shape[3]
-    if case.output_shape[:2] == (1, 1) and _admitted(PANELS[f"octets{bits}"], case.facts):
+    if case.output_shape[:2] == (1, 1) and _admitted(case, f"octets{bits}"):
         return _one_pixel(case, f"octets{bits}{suffix}", depth)
     if (lanes := _lanes(case, depth)) is not None:
         return lanes
     layout = {8: "pairs8", 4: "quads4", 2: "quads2"}[bits] + suffix
     name = f"w{bits}{suffix}"
-    if not _admitted(PANELS[layout], case.facts):
-        if bits != 8 or not _admitted(PANELS["pairs8c"], case.facts):
+    if not _admitted(case, layout):
+        if bits != 8 or not _admitted(case, "pairs8c"):
             return None
         layout, name = "pairs8c", "w8c"
     driver = "armv7em/conv2d_w8_dsp.c" if bits == 8 else "armv7em/conv2d_w42_dsp.c"
@@ -76,7 +76,7 @@ def _lanes(case: ConvCase, depth: int) -> Kernel | None:
     bits = case.input_bits
     if case.weight_bits != 2 or case.asymmetric or bits == 8 or case.input_shape[2] * bits % 32 != 0:
         return None
-    if (bits == 2 and 9 * depth >= 1 << 13) or not _admitted(PANELS["lanes"], case.facts):
+    if (bits == 2 and 9 * depth >= 1 << 13) or not _admitted(case, "lanes"):
         return None
     panels = -(-case.output_shape[2] // 2)
     return Kernel(
@@ -109,7 +109,7 @@ _PLANE_BYTES = 2048
 def _depthwise3x3(case: ConvCase) -> Kernel | None:
     """3 x 3 depthwise, stride 1 or 2, planes of at most 256 bytes a row (depthwise3x3_dsp.c).
 
-    Shifts below 33 are raised by scaling the weights by 2^k; they stay int16 and 9 products below 2^31:
+    A channel's shift below 33 is raised by scaling its weights by 2^k; they stay int16 and 9 products below 2^31:
     9 * 128 * 2^15 < 2^26, and the scaled bias and sum are bounded by the facts.
     """
     height, width, channels = case.output_shape
@@ -136,20 +136,29 @@ def _depthwise3x3(case: ConvCase) -> Kernel | None:
 def _depthwise_admitted(case: ConvCase) -> bool:
     if case.facts is None:
         return True
-    scale = max(0, HIGH_WORD_SHIFT - case.facts.shift[0])
     largest = (1 << (case.weight_bits - 1)) * (2 if case.asymmetric else 1)
-    return largest << scale <= 2**15 - 1 and case.facts.accumulator << scale < 2**31
+    scales = [max(0, HIGH_WORD_SHIFT - shift) for shift in case.facts.shift]
+    sums = zip(case.facts.accumulator, scales, strict=True)
+    return largest << max(scales) <= 2**15 - 1 and all(bound << scale < 2**31 for bound, scale in sums)
 
 
-def _admitted(form: PanelFormat, facts: Facts | None) -> bool:
-    """Shifts stay in 33..55 at every position, and position * |acc| below 2^31 for every channel."""
+_RAISE_MAX = {8: 8, 4: 11, 2: 13}
+"""Most bits that inputs of 8, 4, 2 bits can be shifted left in an int16: -128 * 2^8, 15 * 2^11, 3 * 2^13."""
+
+
+def _admitted(case: ConvCase, layout: str) -> bool:
+    """All shifts raised by k bits stay in 33..55 at their positions, and position * 2^k * |acc| below 2^31."""
+    facts, form = case.facts, PANELS[layout]
     if facts is None:
         return True
-    last = max(form.positions)
-    return (
-        facts.shift[0] >= HIGH_WORD_SHIFT
-        and facts.shift[1] + last.bit_length() - 1 <= SHIFT_MAX
-        and last * facts.accumulator < 2**31
+    raised = raised_bits(layout, facts.shift, facts.idle)
+    if not form.lanes and raised > _RAISE_MAX[case.input_bits]:  # lanes multiply sums, not inputs
+        return False
+    positions = (form.positions[c % form.channels] << raised for c in range(len(facts.shift)))
+    channels = zip(positions, facts.accumulator, facts.shift, facts.idle, strict=True)
+    return all(
+        idle or (position * bound < 2**31 and shift + position.bit_length() - 1 <= SHIFT_MAX)
+        for position, bound, shift, idle in channels
     )
 
 

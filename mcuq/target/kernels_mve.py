@@ -74,10 +74,11 @@ def _admitted(position: int, facts: Facts | None) -> bool:
     """Shifts stay in 33..55 at the position, and position * |acc| below 2^31."""
     if facts is None:
         return True
+    live = [shift for shift, idle in zip(facts.shift, facts.idle, strict=True) if not idle]
     return (
-        facts.shift[0] >= HIGH_WORD_SHIFT
-        and facts.shift[1] + position.bit_length() - 1 <= SHIFT_MAX
-        and position * facts.accumulator < 2**31
+        min(facts.shift) >= HIGH_WORD_SHIFT
+        and max(live, default=HIGH_WORD_SHIFT) + position.bit_length() - 1 <= SHIFT_MAX
+        and position * max(facts.accumulator) < 2**31
     )
 
 

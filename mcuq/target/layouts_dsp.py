@@ -5,11 +5,14 @@ little-endian 32-bit words. docs/kernels.md draws them; ``runtime_c/src/armv7em/
 
 Every channel's products are summed at a position P (a power of two) of its accumulator, offset U is added to its
 codes, and S = sum x is known per pixel:  P * acc = P * bias + P * sum x * (w + U) - P * (U + z) * S. P is taken out
-again by the requantization shift, so that the shift in the record is ``shift + log2 P``.
+again by the requantization shift, so that the shift in the record is ``shift + log2 P``. Where that is below 33, all
+inputs of the layer are taken times 2^k: biases are stored times 2^k, the shift is ``shift + log2 P + k``, and k lies
+above the low byte of the first channel's v.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,6 +107,12 @@ def positional_shifts(layout: str, channels: int) -> IntArray:
     return np.array([positions[c % len(positions)].bit_length() - 1 for c in range(channels)])
 
 
+def raised_bits(layout: str, shift: Sequence[int] | IntArray, idle: Sequence[bool] | NDArray[np.bool_]) -> int:
+    """Smallest k for which ``shift + log2 P + k`` is 33 or more in every channel that is not idle."""
+    missing = HIGH_WORD_SHIFT - np.asarray(shift, np.int64) - positional_shifts(layout, len(shift))
+    return int(np.where(np.asarray(idle, bool), 0, missing).max(initial=0))
+
+
 def normalized_scales(
     bound: IntArray, multiplier: IntArray, shift: IntArray
 ) -> tuple[IntArray, IntArray]:
@@ -137,34 +146,38 @@ def pack_panels(
         codes: [O, K]; zero_points, bias, multiplier, shift: [O].
 
     Raises:
-        ValueError: a shift leaves 33..55 at its position, or a header word does not fit 32 bits.
+        ValueError: a shift exceeds 55 at its position, or a bias does not fit 32 bits there.
     """
     form = PANELS[layout]
     count, depth = codes.shape
     panels = -(-count // form.channels)
     total = panels * form.channels
-    shift = np.concatenate([shift, np.full(total - count, HIGH_WORD_SHIFT)])
-    shift = shift + positional_shifts(layout, total)
-    if shift.min() < HIGH_WORD_SHIFT or shift.max() > SHIFT_MAX:
-        raise ValueError(f"layout {layout}: shifts {shift.min()}..{shift.max()} leave {HIGH_WORD_SHIFT}..{SHIFT_MAX}")
+    idle = multiplier == 0
+    raised = raised_bits(layout, shift, idle)
+    stored = np.where(idle, HIGH_WORD_SHIFT, shift + positional_shifts(layout, count) + raised)
+    if stored.max() > SHIFT_MAX:
+        raise ValueError(f"layout {layout}: shift {stored.max()} exceeds {SHIFT_MAX}")
     full = np.zeros((total, padded_depth(depth)), np.int64)
     full[:count, :depth] = codes
-    vectors = np.zeros((3, total), np.int64)
-    vectors[:, :count] = zero_points, bias, multiplier
-    zero, start, factor = vectors
+    vectors = np.zeros((4, total), np.int64)
+    vectors[:, :count] = zero_points, np.where(idle, 0, bias << raised), multiplier, stored - HIGH_WORD_SHIFT
+    vectors[3, 0] |= raised << 8
+    zero, start, factor, v = vectors
     by_panel = (panels, form.channels)
     header = _headers(form, zero.reshape(by_panel), start.reshape(by_panel))
     words = _weight_words(form, paired(full, group).reshape(*by_panel, -1))
-    records = np.stack([factor, shift - HIGH_WORD_SHIFT], axis=1).reshape(panels, -1)
+    records = np.stack([factor, v], axis=1).reshape(panels, -1)
     parts = [words, header, records] if form.lanes else [header, words, records]
     stream = np.concatenate(parts, axis=1)
-    return np.ascontiguousarray(stream.astype("<i4")).view(np.uint8).reshape(-1)
+    return np.ascontiguousarray(stream.astype("<u4", casting="unsafe")).view(np.uint8).reshape(-1)
 
 
 def _headers(form: PanelFormat, zero: IntArray, bias: IntArray) -> IntArray:
-    """Start values [panels, header_words]; arrays [panels, channels]."""
+    """Start values [panels, header_words], right modulo 2^32; arrays [panels, channels], biases times 2^k."""
     position, offset = np.array(form.positions), np.array(form.offsets)
     start, factor = position * bias, -position * (offset + zero)
+    if start.min() < -(2**31) or start.max() >= 2**31:
+        raise ValueError("a bias does not fit its position in 32 bits")
     for last in range(form.sharing - 1, form.channels, form.sharing):
         if form.signed:
             break
@@ -172,8 +185,6 @@ def _headers(form: PanelFormat, zero: IntArray, bias: IntArray) -> IntArray:
         if form.zero_points or form.sharing > 2:  # the symmetric pair adds its first channel's start itself
             start[:, last] += start[:, others].sum(axis=1)
         factor[:, last] += factor[:, others].sum(axis=1)
-    if start.min() < -(2**31) or start.max() >= 2**31:
-        raise ValueError("a bias does not fit its position in 32 bits")
     if not form.zero_points:
         return start
     return np.stack([start, factor], axis=2).reshape(len(start), -1)

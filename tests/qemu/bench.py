@@ -143,14 +143,16 @@ def convolution(layer: Layer, seed: int) -> Case:
     return convolution_case(layer, image, zero, weights, bias)
 
 
-def convolution_case(layer: Layer, image: Ints, zero: int, weights: Ints, bias: Ints) -> Case:
-    """The portable case of given codes; multipliers follow the spread of the exact sums."""
+def convolution_case(
+    layer: Layer, image: Ints, zero: int, weights: Ints, bias: Ints, scale: tuple[int, int] | None = None
+) -> Case:
+    """The portable case of given codes; (multiplier, shift) follow the spread of the exact sums unless given."""
     (xb, wb, yb), channels = layer.bits, layer.size[2]
     depthwise = layer.kernel == "depthwise"
     sums = _sums(image, zero, weights, layer.window, depthwise) + bias
     spread = np.maximum(sums.std(axis=(0, 1)) if sums.shape[0] > 1 else sums.std(), 1.0)
     scales = np.broadcast_to((code_range(yb)[1] - code_range(yb)[0]) / 6 / spread, (layer.outputs,))
-    pairs = [quantize_multiplier(float(s)) for s in np.minimum(scales, 0.2)]
+    pairs = [scale or quantize_multiplier(float(s)) for s in np.minimum(scales, 0.2)]
     chosen, shifts = (np.array(v) for v in zip(*pairs, strict=True))
     clamp, out_zero = code_range(yb), -5 if yb == 8 else 1
     codes = requantize(sums, chosen, shifts, out_zero, *clamp)

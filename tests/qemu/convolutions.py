@@ -38,6 +38,8 @@ class Layer:
     output_bits: int
     seed: int
     usual: bool = False
+    shift: int | None = None
+    """Smallest shift of the layer; multipliers are then small where outputs would only saturate."""
 
 
 def draw(rng: np.random.Generator, shape: tuple[int, ...], lo: int, hi: int, kind: str) -> Ints:
@@ -91,6 +93,13 @@ def multipliers(
     return chosen, shifts
 
 
+def multipliers_from(rng: np.random.Generator, count: int, magnitude: int, bits: int, shift: int) -> list[int]:
+    """Multipliers of both signs for shifts near ``shift``: outputs spread over their range, or saturate."""
+    spread = max(1, min((1 << (shift + bits)) // magnitude, 2**31 - 1))
+    size = [int(rng.integers(spread // 2, spread + 1)) if rng.integers(4) else 2**31 - 1 for _ in range(count)]
+    return [max(m, 1) * (-1 if rng.integers(4) == 0 else 1) for m in size]
+
+
 def build(layer: Layer) -> Case:
     """The case of one layer: data, exact expected bytes, and scratch as kernel selection promises it."""
     rng = np.random.default_rng(layer.seed)
@@ -105,10 +114,14 @@ def build(layer: Layer) -> Case:
     border = int(rng.integers(lo, hi + 1))
     zeros, stored_zeros = _weight_zeros(rng, layer, w_lo, w_hi)
     geometry = Geometry(layer.kernel, layer.stride, layer.dilation, (top, left), (rows, cols))
-    bias = rng.integers(-3000, 3001, layer.outputs)
+    largest_bias = 3000 if layer.shift is None else max(3000 >> (33 - layer.shift), 1)
+    bias = rng.integers(-largest_bias, largest_bias + 1, layer.outputs)
     acc = convolution_sums(image, border, weights, zeros, geometry, layer.groups) + bias
     per_channel = layer.usual or bool(rng.integers(2))
     chosen, shifts = multipliers(rng, layer.outputs if per_channel else 1, int(np.abs(acc).max()), layer.output_bits)
+    if layer.shift is not None:
+        shifts = [layer.shift + int(rng.integers(3)) * (i % 2) for i in range(len(shifts))]
+        chosen = multipliers_from(rng, len(shifts), int(np.abs(acc).max()) + 1, layer.output_bits, layer.shift)
     zero, clamp = _output_range(rng, layer.output_bits)
     flat = acc.reshape(-1, layer.outputs)
     codes = [

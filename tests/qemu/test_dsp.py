@@ -31,7 +31,7 @@ TARGETS = (
 
 @cache
 def dsp_grid(seed: int) -> list[Case]:
-    return [moved for case in (*grid(seed), *wide(seed)) if (moved := on_dsp(case)) is not None]
+    return [moved for case in (*grid(seed), *wide(seed), *raised(seed)) if (moved := on_dsp(case)) is not None]
 
 
 def wide(seed: int) -> list[Case]:
@@ -47,6 +47,41 @@ def wide(seed: int) -> list[Case]:
             size = (int(rng.integers(3, 30)), width * stride - stride // 2, 3)
             layers.append(GridLayer(size, 3, (3, 3), (stride, stride), (1, 1), 3, "same", xb, wb, yb, len(layers)))
     return [build(layer) for layer in layers]
+
+
+def raised(seed: int) -> list[Case]:
+    """Shifts 20..33 of small sums, through every combination of bits, lanes and one output pixel included."""
+    rng = np.random.default_rng(seed)
+    layers: list[GridLayer] = []
+    bits = itertools.product((8, 4, 2), (8, 4, 2), (8, 4, 2))
+    for (xb, wb, yb), shift in itertools.product(bits, sorted((*range(20, 34),) * 2)):
+        channels = (32 // xb, 3, 5)[int(rng.integers(3))]
+        side = int(rng.choice((1, 1, 3))) if channels < 8 else 1
+        rows, outputs = int(rng.integers(1, 4)), int(rng.integers(1, 10))
+        layer = GridLayer((rows, rows, channels), outputs, (side, side), (1, 1), (1, 1), 1, "same", xb, wb, yb, 0)
+        layers.append(replace(layer, seed=int(rng.integers(2**31)), shift=shift))
+    return [build(layer) for layer in layers]
+
+
+def smallest_shift(case: Case) -> int:
+    return min(case.buffers[4][1])
+
+
+def test_raised_shifts_reach_every_kernel_of_matrices() -> None:
+    """Which of the cases are admitted depends on their sums; every kernel and every pair of bits must be among them."""
+    moved = [(case, on_dsp(case)) for case in raised(1)]
+    admitted = [(case.conv, smallest_shift(case), fast.kernel) for case, fast in moved if fast is not None]
+    low = {kernel for _, shift, kernel in admitted if shift < 33}
+    names = itertools.product(("conv2d", "fully_connected"), ("w8", "w8z", "w4", "w4z", "w2", "w2z"))
+    assert low >= {f"mcuq_{family}_{name}_dsp" for family, name in names} | {
+        "mcuq_conv2d_w8c_dsp",
+        "mcuq_conv2d_w2_lanes2_dsp",
+        "mcuq_conv2d_w2_lanes4_dsp",
+    }
+    for xb, wb, yb in itertools.product((8, 4, 2), repeat=3):
+        shifts = {s for c, s, _ in admitted if c and (c.input_bits, c.weight_bits, c.output_bits) == (xb, wb, yb)}
+        assert shifts >= {29, 30, 31, 32, 33}, (xb, wb, yb, shifts)
+        assert min(shifts) <= {8: 27, 4: 25, 2: 25}[xb], (xb, wb, yb, shifts)
 
 
 @pytest.mark.parametrize(
@@ -76,13 +111,15 @@ def test_the_grid_reaches_every_kernel() -> None:
     }
 
 
-def extreme(depth: int, input_bits: int, weight_bits: int, bias: int, outputs: int = 4) -> Case:
+def extreme(
+    depth: int, input_bits: int, weight_bits: int, bias: int, outputs: int = 4, scale: tuple[int, int] | None = None
+) -> Case:
     """A pointwise layer whose every product is the largest: lowest codes times lowest weights (2 bits: highest)."""
     layer = Layer("pointwise", (2, 2, depth), outputs, bits=(input_bits, weight_bits, 8))
     codes = code_range(input_bits)
     image = np.full(layer.size, codes[0] if input_bits == 8 else codes[1])
     weights = np.full((outputs, 1, 1, depth), weight_range(weight_bits)[0])
-    return convolution_case(layer, image, 0, weights, np.full(outputs, bias))
+    return convolution_case(layer, image, 0, weights, np.full(outputs, bias), scale)
 
 
 # 256 * 2^23 and 4096 * 2^19 are 2^31: one less is the largest sum that the shared words admit.
@@ -102,6 +139,40 @@ def test_sums_at_the_limit(
     assert (refused.kernel if refused is not None else None) == safe
     cases = [case for case in (admitted, refused) if case is not None]
     assert check_on_target(TARGETS[0], cases, tmp_path, kernels=(*PORTABLE, *SOURCES), extra=EXTRA) == []
+
+
+# (depth, input bits, weight bits, shift, bias): largest sum admitted times position times 2^(33 - shift) is 2^31 less
+# one step; the bias one further from zero is not.
+RAISED_LIMITS = [
+    (256, 8, 8, 32, -1, 1, "mcuq_conv2d_w8_dsp", "mcuq_conv2d_w8c_dsp"),
+    (512, 8, 8, 25, -1, 1, "mcuq_conv2d_w8c_dsp", None),
+    (2, 4, 8, 22, -255, -1, "mcuq_conv2d_w8_dsp", "mcuq_conv2d_w8c_dsp"),
+    (2184, 4, 4, 32, -63, -1, "mcuq_conv2d_w4_dsp", None),
+    (2, 8, 4, 25, -1, 1, "mcuq_conv2d_w4_dsp", None),
+    (4, 8, 2, 32, 2**24 - 1 - 1024, 1, "mcuq_conv2d_w2_dsp", None),
+    (16, 2, 2, 20, 96 + 1 - 2**18, -1, "mcuq_conv2d_w2_lanes2_dsp", None),
+    (8, 4, 2, 20, 240 + 1 - 2**18, -1, "mcuq_conv2d_w2_lanes4_dsp", None),
+]
+
+
+@pytest.mark.parametrize(("depth", "xb", "wb", "shift", "bias", "step", "fast", "safe"), RAISED_LIMITS)
+def test_raised_sums_at_the_limit(
+    depth: int, xb: int, wb: int, shift: int, bias: int, step: int, fast: str, safe: str | None, tmp_path: Path
+) -> None:
+    largest = abs(bias + depth * code_range(xb)[0 if xb == 8 else 1] * weight_range(wb)[0])
+    scale = (max((50 << shift) // largest, 1), shift)
+    admitted, refused = (on_dsp(extreme(depth, xb, wb, b, scale=scale)) for b in (bias, bias + step))
+    assert admitted is not None and admitted.kernel == fast
+    assert (refused.kernel if refused is not None else None) == safe
+    cases = [case for case in (admitted, refused) if case is not None]
+    assert check_on_target(TARGETS[0], cases, tmp_path, kernels=(*PORTABLE, *SOURCES), extra=EXTRA) == []
+
+
+@pytest.mark.parametrize(("bits", "shift"), [(8, 25), (4, 22), (2, 20)])
+def test_inputs_are_raised_as_far_as_half_words_hold(bits: int, shift: int, tmp_path: Path) -> None:
+    admitted, refused = (on_dsp(extreme(1, bits, 8, 0, scale=(1 << s >> 6, s))) for s in (shift, shift - 1))
+    assert admitted is not None and refused is None
+    assert check_on_target(TARGETS[0], [admitted], tmp_path, kernels=(*PORTABLE, *SOURCES), extra=EXTRA) == []
 
 
 def test_one_step_beyond_the_limit_the_shared_words_overflow(tmp_path: Path) -> None:

@@ -169,6 +169,23 @@ static void find_inner(column_source *s)
 
 #endif
 
+/* Columns and sums times 2^k; x * 2^k fits int16 (mcuq/target/kernels_dsp.py). Lanes are scaled after their sums. */
+static __attribute__((noinline)) void raise_shifts(mcuq_gemm_frame *frame, uint32_t *next)
+{
+    const uint32_t scale = frame->scale;
+    for (uint32_t i = 0; i < PIXELS; i++)
+        frame->sums[i] = (int32_t)((uint32_t)frame->sums[i] * scale);
+#ifndef LANE_SHIFT
+    const uint32_t kept = ((0u - scale) & 0xFFFFu) * 0x00010001u;
+    for (; next != frame->columns_end; next += 2) { /* whole groups of four inputs */
+        next[0] = next[0] * scale & kept;
+        next[1] = next[1] * scale & kept;
+    }
+#else
+    (void)next;
+#endif
+}
+
 static void conv2d(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch, const mcuq_gemm *gemm)
 {
     const uint32_t in_bits = p->input.bits, out_bits = p->output.bits, channels = p->output.channels;
@@ -188,6 +205,7 @@ static void conv2d(const mcuq_conv2d_params *p, const void *input, void *output,
     const uint32_t run = (uint32_t)p->window.kernel_width * p->input.channels;
     column_source source = {p, input, row, whole ? NULL : row + ((run + 3u) & ~3u), 0, 0, 0};
     find_inner(&source);
+    const uint32_t *records = (const uint32_t *)p->weights + gemm->header_words + words;
     mcuq_gemm_frame frame = {
         .columns = columns,
         .skipped_steps = (gemm->unrolled - padded / gemm->step_inputs % gemm->unrolled) % gemm->unrolled,
@@ -196,6 +214,7 @@ static void conv2d(const mcuq_conv2d_params *p, const void *input, void *output,
         .rounding = 2 * p->output_zero_point + 1,
         .weights = p->weights,
         .weights_end = (const uint32_t *)p->weights + panels * (gemm->header_words + words + 2u * gemm->channels),
+        .scale = 1u << (records[1] >> 8),
     };
     const uint32_t width = p->output.width;
     const int32_t stride_y = p->window.stride_height, stride_x = p->window.stride_width;
@@ -216,6 +235,8 @@ static void conv2d(const mcuq_conv2d_params *p, const void *input, void *output,
                 y += stride_y;
             }
         }
+        if (frame.scale > 1u)
+            raise_shifts(&frame, columns);
         uint8_t *out = (uint8_t *)output + first * out_row;
         frame.output = direct ? (int8_t *)out : rows;
         gemm->run(&frame);

@@ -16,7 +16,8 @@ typedef struct {
     int32_t rounding; /* 2 * output_zero_point + 1 */
     const uint32_t *weights_end;
     const uint32_t *weights;
-    int32_t sums[4]; /* sum_factor * sum of the inputs, of each pixel */
+    int32_t sums[4]; /* sum_factor * scale * sum of the inputs, of each pixel */
+    uint32_t scale;  /* 2^k: how far the layer's shifts are raised; columns hold x * 2^k, those of lanes x */
 } mcuq_gemm_frame;
 
 /* One matrix kernel and the shape of its panels. */

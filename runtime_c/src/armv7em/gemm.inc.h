@@ -22,6 +22,7 @@
     .equ WEIGHTS, 28
     .equ SUMS, 32        /* four words: factor * sum of the inputs of each pixel */
     .equ WIDE, 48        /* eight words of gemm_lanes.S */
+    .equ SCALE, 80       /* 2^k, of gemm_lanes.S */
     .equ FRAME, 84
 
 .macro FUNCTION name
@@ -70,7 +71,8 @@
     pop     {r4-r11, pc}
 .endm
 
-/* Requantizes \regs with the next (multiplier, v) of the weight stream; \zz holds ROUNDING. */
+/* Requantizes \regs with the next (multiplier, v) of the weight stream; \zz holds ROUNDING. A register shift reads
+ * the low byte of v only: the driver's k in the first record does no harm. */
 .macro REQUANTIZE zz, regs:vararg
     ldrd    r9, r10, [r8], #8
     lsl     r11, \zz, r10

@@ -4,7 +4,7 @@
  * pixel 0's as long as it stays below 2^S: products are at most 9 (2-bit inputs, S = 13: 910 of them, the whole
  * column) or 45 (4-bit inputs, S = 11: 40 of 45, then sums are moved to words of the frame).
  * Weight half word: | B3 | A3 | .. | B0 | A0 | crumbs of four pairs of inputs, stored + 2.
- * Symmetric weights; SUMS = -2 * sum x. Panel: words, then bias A, bias B, and (multiplier, v) of A and of B.
+ * Symmetric weights; SUMS = -2 * SCALE * sum x. Panel: words, then bias A, bias B, and (multiplier, v) of A and of B.
  * r0, r1: A of pixels 0, 1 and 2, 3; r2, r3: B; r7 mask.
  */
 #if defined(__ARM_FEATURE_DSP) /* elsewhere gemm_model.c stands in */
@@ -37,19 +37,26 @@
     mov     r3, #0
 .endm
 
-/* Pixel sums in r4-r7 (A) and r0-r3 (B) to outputs. */
+.macro PROLOGUE_LANES
+    PROLOGUE 116
+    ldr     r1, [r0, #16]
+    str     r1, [sp, #SCALE]
+.endm
+
+/* Pixel sums in r4-r7 (A) and r0-r3 (B), times SCALE, to outputs. */
 .macro STORE_LANES
+    ldr     r9, [sp, #SCALE]
     ldrd    r12, lr, [sp, #SUMS]
     ldrd    r10, r11, [r8], #8
-    add     r4, r4, r12
-    add     r5, r5, lr
-    add     r0, r0, r12
-    add     r1, r1, lr
+    mla     r4, r4, r9, r12
+    mla     r5, r5, r9, lr
+    mla     r0, r0, r9, r12
+    mla     r1, r1, r9, lr
     ldrd    r12, lr, [sp, #SUMS + 8]
-    add     r6, r6, r12
-    add     r7, r7, lr
-    add     r2, r2, r12
-    add     r3, r3, lr
+    mla     r6, r6, r9, r12
+    mla     r7, r7, r9, lr
+    mla     r2, r2, r9, r12
+    mla     r3, r3, r9, lr
     .irp r, r4, r5, r6, r7
     add     \r, \r, r10
     .endr
@@ -74,7 +81,7 @@
 .endm
 
 FUNCTION mcuq_gemm_lanes2
-    PROLOGUE 116
+    PROLOGUE_LANES
 0:  CLEAR
     mov     r7, #0x00030003
     ENTER_LOOP
@@ -102,7 +109,7 @@ FUNCTION mcuq_gemm_lanes2
 .endm
 
 FUNCTION mcuq_gemm_lanes4
-    PROLOGUE 116
+    PROLOGUE_LANES
 0:  CLEAR
     strd    r0, r1, [sp, #WIDE]
     strd    r0, r1, [sp, #WIDE + 8]

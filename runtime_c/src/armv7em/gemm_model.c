@@ -71,7 +71,7 @@ static void run(const mcuq_gemm_frame *f, const panel_kind *k)
                 const uint32_t place = c % sharing(k);
                 for (uint32_t i = 1; !k->clean && place + 1u == sharing(k) && i <= place; i++)
                     sums[c] -= sums[c - i];
-                const uint32_t v = records[2u * c + 1u];
+                const uint32_t v = records[2u * c + 1u] & 0xFFu;
                 const int32_t rounding = (int32_t)((uint32_t)f->rounding << v);
                 const int32_t high = mcuq_smmla((int32_t)sums[c], (int32_t)records[2u * c], rounding);
                 out[p * f->stride + c] = (int8_t)mcuq_half_sat8(high >> v);
@@ -122,8 +122,8 @@ static void run_lanes(const mcuq_gemm_frame *f, uint32_t lane, uint32_t chunk)
                         sum = 0;
                     }
                 }
-                total += header[c] + (uint32_t)f->sums[p];
-                const uint32_t v = records[2u * c + 1u];
+                total = total * f->scale + header[c] + (uint32_t)f->sums[p];
+                const uint32_t v = records[2u * c + 1u] & 0xFFu;
                 const int32_t rounding = (int32_t)((uint32_t)f->rounding << v);
                 const int32_t high = mcuq_smmla((int32_t)total, (int32_t)records[2u * c], rounding);
                 out[p * f->stride + c] = (int8_t)mcuq_half_sat8(high >> v);
