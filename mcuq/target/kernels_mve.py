@@ -56,8 +56,8 @@ def _depthwise3x3(case: ConvCase) -> Kernel | None:
     if max(window.padding[:2]) > 2:
         return None
     if (facts := case.facts) is not None:
-        scale = max(0, HIGH_WORD_SHIFT - facts.shift[0])
-        if facts.accumulator << scale >= 2**31 or scale > 22:
+        scale = max(0, HIGH_WORD_SHIFT - min(facts.shift))
+        if max(facts.accumulator) << scale >= 2**31 or scale > 22:
             return None
     rows = min(height, _PLANE_BYTES // pitch - 2)
     bits = case.weight_bits
