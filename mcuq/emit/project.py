@@ -190,6 +190,7 @@ def _cmake(view: ModelView, board: Board | None, runtime: tuple[str, ...], *, se
         link_script=link,
         run_script=run,
         selftest=selftest,
+        target_only=any("/mve/" in path for path in library),  # no twins in portable C, unlike the DSP family
     )
     return SourceFile("CMakeLists.txt", content)
 
