@@ -56,11 +56,29 @@ class Head(nn.Sequential):
         self.fc = nn.Linear(channels, classes)
 
 
+class PaddedShortcut(nn.Module):
+    """Every ``stride``-th pixel, the new channels zero on both sides: shortcut A of He et al. 2015.
+
+    A 1x1 convolution with constant weights 0 and 1, which is also how the device computes it.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.weight: Tensor
+        before = (outputs - inputs) // 2
+        self.register_buffer("weight", torch.eye(outputs)[:, before : before + inputs, None, None].clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight, None, self.stride)
+
+
 class BasicBlock(nn.Module):
     """conv-BN-ReLU-conv-BN + shortcut, ReLU.
 
     ``same``: TF SAME padding. ``bias``: biases in front of the norms. ``shortcut_norm``: the 1x1 shortcut has a
-    norm instead of a bias. There is a shortcut convolution when shape or channels change.
+    norm instead of a bias. There is a shortcut convolution when shape or channels change; with ``padded`` it is a
+    :class:`PaddedShortcut`.
     """
 
     def __init__(
@@ -72,6 +90,7 @@ class BasicBlock(nn.Module):
         same: bool = False,
         bias: bool = False,
         shortcut_norm: bool = True,
+        padded: bool = False,
     ) -> None:
         super().__init__()
 
@@ -84,8 +103,10 @@ class BasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(outputs)
         self.conv2 = conv(outputs, 1)
         self.bn2 = nn.BatchNorm2d(outputs)
-        self.shortcut = nn.Sequential()
-        if stride != 1 or inputs != outputs:
+        self.shortcut: nn.Module = nn.Sequential()
+        if padded and (stride != 1 or inputs != outputs):
+            self.shortcut = PaddedShortcut(inputs, outputs, stride)
+        elif stride != 1 or inputs != outputs:
             self.shortcut.add_module("conv", nn.Conv2d(inputs, outputs, 1, stride, bias=not shortcut_norm))
             if shortcut_norm:
                 self.shortcut.add_module("bn", nn.BatchNorm2d(outputs))

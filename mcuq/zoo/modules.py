@@ -80,6 +80,8 @@ def _construct(entry: ModelCard, width: float, resolution: int | None, classes: 
             return ResNet8(width, classes, depth, reference=False)
         case "resnet20":
             return ResNet20(width, classes, depth)
+        case "resnet20_a":
+            return ResNet20(width, classes, depth, padded=True)
         case "ds_cnn":
             return DSCNN(classes, depth)
         case "autoencoder":

@@ -11,9 +11,12 @@ from mcuq.zoo.layers import BasicBlock, Head, SameConv2d, conv3x3, scaled
 
 
 class ResNet20(nn.Module):
-    """ResNet-20 for 32x32 images (arXiv 1512.03385) with 1x1 convolution and batch norm where shapes change."""
+    """ResNet-20 for 32x32 images (arXiv 1512.03385) with 1x1 convolution and batch norm where shapes change.
 
-    def __init__(self, width: float, classes: int, channels: int = 3) -> None:
+    ``padded``: shortcuts without parameters instead (option A), as in most published checkpoints.
+    """
+
+    def __init__(self, width: float, classes: int, channels: int = 3, *, padded: bool = False) -> None:
         super().__init__()
         current = scaled(16, width)
         self.conv = conv3x3(channels, current)
@@ -22,7 +25,7 @@ class ResNet20(nn.Module):
         for outputs, first_stride in ((16, 1), (32, 2), (64, 2)):
             for index in range(3):
                 stride = first_stride if index == 0 else 1
-                self.blocks.append(BasicBlock(current, scaled(outputs, width), stride))
+                self.blocks.append(BasicBlock(current, scaled(outputs, width), stride, padded=padded))
                 current = scaled(outputs, width)
         self.head = Head(current, classes)
 

@@ -18,6 +18,7 @@ SMALL = {
     "mobilenet_v2_cf": {"resolution": 8},
     "resnet8": {"resolution": 12},
     "resnet20": {"resolution": 12},
+    "resnet20_a": {"resolution": 12},
     "vww": {"resolution": 32},
     "lenet": {"resolution": 28},
     "toynet": {"resolution": 10},
