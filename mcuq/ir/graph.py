@@ -163,9 +163,7 @@ class Argmax(Op):
     """Index of the largest channel (lowest index on ties); shape (1, 1, 1)."""
 
 
-FloatOp = (
-    Input | Conv2d | BatchNorm | Clip | Add | Concat | MaxPool | AvgPool | Pad | Reshape | Softmax | Argmax
-)
+FloatOp = Input | Conv2d | BatchNorm | Clip | Add | Concat | MaxPool | AvgPool | Pad | Reshape | Softmax | Argmax
 
 
 @dataclass(frozen=True, slots=True, eq=False)

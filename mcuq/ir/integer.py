@@ -143,9 +143,7 @@ class QArgmax(IntegerBase):
     """Lowest index of the largest channel; output 32 bits, shape (1, 1, 1)."""
 
 
-IntegerOp = (
-    QInput | QConv2d | QAdd | QConcat | QMaxPool | QAvgPool | QPad | QRescale | QReshape | QSoftmax | QArgmax
-)
+IntegerOp = QInput | QConv2d | QAdd | QConcat | QMaxPool | QAvgPool | QPad | QRescale | QReshape | QSoftmax | QArgmax
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -17,11 +17,15 @@ from mcuq.ir.graph import FloatArray, Graph
 
 @dataclass(frozen=True, slots=True)
 class QuantParams:
-    """Quantization of one activation tensor: bits 8 (int8), 4 or 2 (unsigned) or 32; ``scale`` > 0."""
+    """Quantization of one activation tensor: bits 8 (int8), 4 or 2 (unsigned) or 32; ``scale`` > 0.
+
+    ``codes``: lowest and highest code in use; None is all that the bits hold.
+    """
 
     bits: int
     scale: float
     zero_point: int
+    codes: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,7 +37,7 @@ class WeightQuant:
 
     Attributes:
         codes: int8 [O, kh, kw, I/groups]; scale: [O] or [1]; zero_point: int [O] or [1];
-        gain, bias: [O].
+        gain, bias: [O]; scaling: form of the requantization factors, see ``mcuq.ir.scaling``.
     """
 
     layer: str
@@ -43,6 +47,7 @@ class WeightQuant:
     zero_point: NDArray[Any]
     gain: FloatArray
     bias: FloatArray
+    scaling: str = "exact"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,14 @@ returned.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 import numpy as np
 
 from mcuq.errors import ModelError
 from mcuq.ir.graph import (
+    NO_CLAMP,
     Add,
     Argmax,
     AvgPool,
@@ -120,18 +121,18 @@ class _Lowering:
                 output = self._output(op)
                 rescale = rescaling(op.name, tuple(self.tensors[n] for n in op.inputs), output)
                 return QAdd(
-                    name=op.name, inputs=op.inputs, output=output, affine=rescale, clamp=clamp_codes(op.clamp, output)
+                    name=op.name, inputs=op.inputs, output=output, affine=rescale, clamp=self._clamp(op, output)
                 )
             case Clip():
                 output = self._output(op)
                 rescale = self._rescaling(op, output)
                 return QRescale(
-                    name=op.name, inputs=op.inputs, output=output, affine=rescale, clamp=clamp_codes(op.clamp, output)
+                    name=op.name, inputs=op.inputs, output=output, affine=rescale, clamp=self._clamp(op, output)
                 )
             case Concat():
                 output = self._output(op)
                 rescales = tuple(rescaling(op.name, (self.tensors[n],), output) for n in op.inputs)
-                clamp = code_range(output.bits)
+                clamp = self._clamp(op, output)
                 return QConcat(name=op.name, inputs=op.inputs, output=output, affines=rescales, clamp=clamp)
             case MaxPool():
                 output = self._output(op)
@@ -141,10 +142,11 @@ class _Lowering:
                     output=output,
                     window=op.window,
                     affine=self._rescaling(op, output),
-                    clamp=code_range(output.bits),
+                    clamp=self._clamp(op, output),
                 )
             case AvgPool():
-                return _avg_pool(op, self.tensors[op.inputs[0]], self._output(op))
+                output = self._output(op)
+                return _avg_pool(op, self.tensors[op.inputs[0]], output, self._clamp(op, output))
             case Pad():
                 output = self._output(op)
                 return QPad(
@@ -153,7 +155,7 @@ class _Lowering:
                     output=output,
                     padding=op.padding,
                     affine=self._rescaling(op, output),
-                    clamp=code_range(output.bits),
+                    clamp=self._clamp(op, output),
                 )
             case Reshape():
                 return self._reshape(op)
@@ -174,6 +176,12 @@ class _Lowering:
             raise ModelError(f"{op.name}: no quantization parameters; every stored tensor needs them")
         return tensor_of(op.shape, checked(op.name, self.decided[op.name]))
 
+    def _clamp(self, op: FloatOp, output: QTensor) -> tuple[int, int]:
+        """Codes that ``op`` may write: its own clamp, within the codes its tensor uses."""
+        decided = self.decided.get(op.name)
+        clamp = op.clamp if isinstance(op, Conv2d | Add | Clip) else NO_CLAMP
+        return clamp_codes(clamp, output, None if decided is None else decided.codes)
+
     def _rescaling(self, op: FloatOp, output: QTensor) -> Affine:
         return rescaling(op.name, (self.tensors[op.inputs[0]],), output)
 
@@ -181,7 +189,7 @@ class _Lowering:
         """A reshape keeps its input's codes; where its own parameters differ, a rescaling goes before it."""
         source = self.tensors[op.inputs[0]]
         same = QuantParams(source.bits, source.scale, source.zero_point)
-        params = same if op.name in self.wide else self.decided.get(op.name, same)
+        params = same if op.name in self.wide else replace(self.decided.get(op.name, same), codes=None)
         inputs = op.inputs
         if params != same:
             output = tensor_of(source.shape, checked(op.name, params))
@@ -210,11 +218,12 @@ class _Lowering:
             output = tensor_of(op.shape, checked(op.name, QuantParams(32, scale, 0)))
         else:
             output = self._output(op)
-        clamp = clamp_codes(op.clamp, output)
+        clamp = self._clamp(op, output)
         bias = per_channel(op.name, "bias", weights.bias, channels)
         target = QuantParams(output.bits, output.scale, output.zero_point)
         origin = QuantParams(source.bits, source.scale, source.zero_point)
-        result = requantization(Channels(op.name, codes, zero_point, unit, bias, origin, target, clamp))
+        scaling = "exact" if op.name in self.wide else weights.scaling
+        result = requantization(Channels(op.name, codes, zero_point, unit, bias, origin, target, clamp, scaling))
         shared = np.all(zero_point == zero_point[0])
         return QConv2d(
             name=op.name,
@@ -247,7 +256,7 @@ def _input(op: Input, decided: QuantParams | None) -> QInput:
     return QInput(name=op.name, inputs=(), output=tensor_of(op.shape, params), encoding="uint8")
 
 
-def _avg_pool(op: AvgPool, source: QTensor, output: QTensor) -> QAvgPool:
+def _avg_pool(op: AvgPool, source: QTensor, output: QTensor, clamp: tuple[int, int]) -> QAvgPool:
     if source.bits == 32:
         raise ModelError(f"{op.name}: reads a 32-bit tensor; only argmax and reshape can")
     area = op.window.kernel[0] * op.window.kernel[1]
@@ -264,5 +273,5 @@ def _avg_pool(op: AvgPool, source: QTensor, output: QTensor) -> QAvgPool:
         window=op.window,
         multiplier=pairs[:, 0].astype(np.int32),
         shift=pairs[:, 1].astype(np.uint8),
-        clamp=code_range(output.bits),
+        clamp=clamp,
     )

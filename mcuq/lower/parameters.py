@@ -27,12 +27,15 @@ def checked(name: str, params: QuantParams) -> QuantParams:
     lo, hi = code_range(params.bits)
     if not lo <= params.zero_point <= hi:
         raise ModelError(f"{name}: zero point {params.zero_point} is outside {lo}..{hi}")
+    first, last = params.codes or (lo, hi)
+    if not lo <= first <= params.zero_point <= last <= hi:
+        raise ModelError(f"{name}: codes {first}..{last} have to lie in {lo}..{hi} and hold {params.zero_point}, zero")
     return params
 
 
-def clamp_codes(clamp: Clamp, output: QTensor) -> tuple[int, int]:
-    """The code range, narrowed by the codes of a real clamp."""
-    lo, hi = code_range(output.bits)
+def clamp_codes(clamp: Clamp, output: QTensor, used: tuple[int, int] | None = None) -> tuple[int, int]:
+    """The code range (only the ``used`` codes when given), narrowed by the codes of a real clamp."""
+    lo, hi = code_range(output.bits) if used is None or output.bits == 32 else used
 
     def code(bound: float) -> int:
         real = min(max(bound / output.scale + output.zero_point, lo - 1.0), hi + 1.0)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from mcuq.errors import ModelError, OverflowProofError
 from mcuq.ir.graph import FloatArray
 from mcuq.ir.quantized import QuantParams
+from mcuq.ir.scaling import restricted
 from mcuq.numerics import (
     INT32_MAX,
     IntArray,
@@ -38,7 +39,8 @@ class Channels:
     Attributes:
         layer: name for error texts; weight: int64 codes [O, kh, kw, I/groups]; zero_point: int64 [O];
         unit: real value of one accumulator step, ``gain * Sx * Sw`` (signed); bias: real [O];
-        source: parameters of the input; target: of the output; clamp: output codes.
+        source: parameters of the input; target: of the output; clamp: output codes;
+        scaling: form of the factors, see ``mcuq.ir.scaling``.
     """
 
     layer: str
@@ -49,6 +51,7 @@ class Channels:
     source: QuantParams
     target: QuantParams
     clamp: tuple[int, int]
+    scaling: str = "exact"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,6 +78,9 @@ def requantization(channels: Channels) -> Requantization:
     """
     _check_finite(channels)
     factors = channels.unit / channels.target.scale
+    if channels.scaling != "exact":
+        factors = restricted(factors, channels.scaling)
+        channels = replace(channels, unit=factors * channels.target.scale)
     reach = _reach(channels)
     constant = (factors == 0.0) | (reach == 0)
     bias, saturated = _integer_bias(channels, factors, reach, constant)
