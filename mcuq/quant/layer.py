@@ -163,6 +163,11 @@ class QuantLayer:
         gain = self._fold_gain()
         return weight.detach() if gain is None else weight.detach() * gain
 
+    def unfolded(self, weight: Tensor) -> Tensor:
+        """The inverse of :meth:`effective`; 0 where the gain is 0."""
+        gain = self._fold_gain()
+        return weight if gain is None else torch.where(gain != 0, weight / gain, torch.zeros_like(weight))
+
     def reset(self) -> None:
         """Choose thresholds and steps for the current (real) weights."""
         self.quantizer.reset(self.effective(self.weight))
@@ -187,10 +192,7 @@ class QuantLayer:
             # Gradients of earlier batches are done; only this batch's may be transformed by backprop.
             self.earlier_grad, self.weight.grad = self.weight.grad, None
             quantized, self.step = self.quantizer.quantize(self.effective(self.saved))
-            gain = self._fold_gain()
-            if gain is not None:
-                quantized = torch.where(gain != 0, quantized / gain, torch.zeros_like(quantized))
-            self.weight.copy_(quantized)
+            self.weight.copy_(self.unfolded(quantized))
             self.version = self.weight._version
 
     def restore(self) -> bool:

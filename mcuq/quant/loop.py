@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mcuq.data.dataset import Augmentation, Dataset
@@ -19,7 +18,9 @@ from mcuq.errors import TrainingError, UsageError
 from mcuq.quant import checkpoint as checkpoints
 from mcuq.quant.batches import Batches
 from mcuq.quant.checkpoint import Checkpoint
+from mcuq.quant.criterion import Criterion
 from mcuq.quant.evaluate import accuracy, evaluate
+from mcuq.quant.hooks import Hooks
 from mcuq.quant.quant_op import QuantOp
 from mcuq.quant.settings import EpochResult, Phase, Progress, Step, TrainConfig, schedule
 
@@ -44,7 +45,8 @@ class Loop:
     diagnose: Callable[[Tensor], str]
     start: Callable[[int], None] = lambda epoch: None
     op: QuantOp | None = None
-    normalized: bool | None = None  # the outputs are probabilities; found out with the first batch
+    criterion: Criterion = field(default_factory=Criterion)
+    hooks: Hooks = field(default_factory=lambda: Hooks(()))
     generator: torch.Generator = field(default_factory=torch.Generator)
     history: list[EpochResult] = field(default_factory=list[EpochResult])
 
@@ -59,6 +61,7 @@ class Loop:
                 self._epoch(epoch, validate)
                 if self.folder is not None:
                     self._save(epoch + 1)
+        self.hooks.finish()
         return self.history
 
     def _epoch(self, epoch: int, validate: bool) -> None:
@@ -76,8 +79,9 @@ class Loop:
         self.module.train()
         total, right, seen, lr = 0.0, 0, 0, 0.0
         for number, (images, labels) in enumerate(source.pairs()):
-            lr = self._set_rate(epoch * len(source) + number, self.config.epochs * len(source))
-            loss, hits = self._step(images, labels, epoch, number)
+            done, steps = epoch * len(source) + number, self.config.epochs * len(source)
+            lr = self._set_rate(done, steps)
+            loss, hits = self._step(images, labels, epoch, number, (done + 1) / steps)
             total, right, seen = total + loss * len(images), right + hits, seen + len(images)
             self.progress.on_step(Step(self.phase, epoch, self.config.epochs, number, len(source), loss, lr))
         held_out = self._validate() if validate else None
@@ -91,12 +95,12 @@ class Loop:
             group["lr"] = group["base_lr"] * factor
         return self.config.lr * factor
 
-    def _step(self, images: Tensor, labels: Tensor, epoch: int, number: int) -> tuple[float, int]:
+    def _step(self, images: Tensor, labels: Tensor, epoch: int, number: int, share: float) -> tuple[float, int]:
         self.optimizer.zero_grad()
         try:
             with self.op.quantized() if self.op is not None else nullcontext():
                 scores = self.forward(images).reshape(len(images), -1)
-                loss = F.cross_entropy(self._logits(scores), labels, label_smoothing=self.config.label_smoothing)
+                loss = self.criterion(scores, images, labels)
                 value = float(loss.detach())
                 if not math.isfinite(value):
                     raise TrainingError(
@@ -110,24 +114,18 @@ class Loop:
             raise TrainingError(
                 f"out of memory with batches of {self.config.batch_size}; take smaller ones (--batch-size)"
             ) from error
+        self.hooks.before_step(share)
         self.optimizer.step()
+        self.hooks.after_step(share)
         return value, int((scores.detach().argmax(1) == labels).sum())
-
-    def _logits(self, scores: Tensor) -> Tensor:
-        """Scores for the cross entropy: those of a network that ends in a softmax are logarithms of its output."""
-        if not scores.is_floating_point():
-            raise UsageError("a network that ends in argmax has no gradient; train it without, deploy it with")
-        if self.normalized is None:
-            sums = scores.detach().sum(1)
-            self.normalized = bool((scores.detach() >= 0).all() and ((sums - 1).abs() < 1e-4).all())
-        return scores.clamp_min(torch.finfo(scores.dtype).tiny).log() if self.normalized else scores
 
     def _validate(self) -> float:
         x, y, device = self.data.x_test, self.data.y_test, self.config.device
-        if self.op is not None:
-            return accuracy(self.op, x, y, device=device)
-        self.module.eval()
-        return evaluate(self.forward, x, y, device=device)
+        with self.hooks.evaluating():
+            if self.op is not None:
+                return accuracy(self.op, x, y, device=device)
+            self.module.eval()
+            return evaluate(self.forward, x, y, device=device)
 
     # -- state --------------------------------------------------------------------------------------------
 
@@ -142,6 +140,7 @@ class Loop:
     def _save(self, epoch: int) -> None:
         assert self.folder is not None
         tensors = checkpoints.module_tensors(self.module) | checkpoints.optimizer_tensors(self.optimizer)
+        tensors |= self.hooks.state()
         tensors |= {"rng.order": self.generator.get_state(), "rng.torch": torch.get_rng_state()}
         if self.config.device.startswith("cuda"):
             tensors["rng.cuda"] = torch.cuda.get_rng_state()
@@ -165,6 +164,7 @@ class Loop:
         try:
             checkpoints.load_module(self.module, state, self.folder)
             checkpoints.load_optimizer(self.optimizer, state)
+            self.hooks.load(state.tensors)
             self.generator.set_state(state.tensors["rng.order"])
             torch.set_rng_state(state.tensors["rng.torch"])
             if "rng.cuda" in state.tensors:

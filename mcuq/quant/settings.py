@@ -20,6 +20,10 @@ class TrainConfig:
         weight_decay: of weights; not of biases, norms, steps.
         reestimate: batches from which batch norm statistics are averaged anew before they freeze; 0 is never.
         calibration: images on which activation ranges start.
+        ema: decay of the averaged weights that are validated and handed over; 0 is none.
+        distill: share of the loss that is divergence from the float network's scores at ``temperature``.
+        dampening, freezing: against oscillating weights, see ``mcuq.quant.hooks``; strength, and share of steps that
+            change direction above which a weight is held.
     """
 
     epochs: int
@@ -31,6 +35,11 @@ class TrainConfig:
     momentum: float = 0.9
     warmup: float = 0.1
     label_smoothing: float = 0.0
+    ema: float = 0.0
+    distill: float = 0.0
+    temperature: float = 2.0
+    dampening: float = 0.0
+    freezing: float = 0.0
     reestimate: int = 40
     calibration: int = 512
     augment: bool = True
@@ -44,6 +53,12 @@ class TrainConfig:
             raise UsageError(
                 f"epochs >= 0, batch_size >= 1 and lr > 0 are needed, got {self.epochs}, {self.batch_size}, {self.lr}"
             )
+        for name in ("label_smoothing", "ema", "distill", "freezing"):
+            share = getattr(self, name)
+            if not 0 <= share <= 1 or (name == "ema" and share == 1):
+                raise UsageError(f"{name} is a share between 0 and 1, got {share}")
+        if not (self.temperature > 0 and self.dampening >= 0):
+            raise UsageError(f"temperature > 0 and dampening >= 0 are needed, got {self.temperature}, {self.dampening}")
 
 
 def float_preset(epochs: int) -> TrainConfig:

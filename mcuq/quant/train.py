@@ -13,9 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from mcuq.data.dataset import Dataset
+from mcuq.errors import UsageError
 from mcuq.quant.batches import Batches
+from mcuq.quant.criterion import Criterion
 from mcuq.quant.diagnosis import first_bad_layer, first_bad_module
 from mcuq.quant.evaluate import accuracy, evaluate, real_inputs
+from mcuq.quant.hooks import hooks_of
 from mcuq.quant.loop import Loop
 from mcuq.quant.quant_op import QuantOp
 from mcuq.quant.settings import (
@@ -83,6 +86,8 @@ def train_float(
         progress=progress or Silent(),
         folder=checkpoint,
         diagnose=lambda x: first_bad_module(model, real_inputs(x, layout)),
+        criterion=Criterion(config.label_smoothing),
+        hooks=hooks_of(config, model, ()),
     )
     history = loop.run(resume=resume, validate=validate)
     model.eval()
@@ -98,6 +103,7 @@ def train_qat(
     checkpoint: Path | None = None,
     resume: bool = False,
     validate: bool = True,
+    teacher: nn.Module | None = None,
 ) -> list[EpochResult]:
     """Train ``op`` (and so the user's model) with quantization in the loop; it ends in eval mode.
 
@@ -105,7 +111,12 @@ def train_qat(
     where they never did, their statistics are averaged anew with quantized weights.
 
     Args and errors as :func:`train_float`.
+
+    Args:
+        teacher: a trained float network, which ``config.distill`` needs; not ``op``'s own module, a copy of it.
     """
+    if config.distill > 0 and teacher is None:
+        raise UsageError("distill needs a teacher: train_qat(..., teacher=copy.deepcopy(float_network))")
     op.to(config.device)
     if not op.ready:
         calibration = Batches(data.x_train[: config.calibration], None, config.batch_size, config.device)
@@ -130,6 +141,8 @@ def train_qat(
         diagnose=lambda x: first_bad_layer(op, x),
         start=start,
         op=op,
+        criterion=_criterion(config, data, teacher),
+        hooks=hooks_of(config, op, op.layers.values()),
     )
     history = loop.run(resume=resume, validate=validate)
     if not op.frozen and config.epochs > 0:
@@ -150,6 +163,17 @@ def reestimate_batch_norm(op: QuantOp, data: Dataset, config: TrainConfig) -> No
     chosen = torch.randperm(len(data.x_train), generator=torch.Generator().manual_seed(config.seed))[:count]
     part = Batches(data.x_train[chosen.numpy()], None, config.batch_size, config.device)
     op.reestimate(batch for batch in part.images() if len(batch) == config.batch_size)
+
+
+def _criterion(config: TrainConfig, data: Dataset, teacher: nn.Module | None) -> Criterion:
+    if teacher is None:
+        return Criterion(config.label_smoothing)
+    teacher = teacher.to(config.device).eval()
+
+    def scores(images: Tensor) -> Tensor:
+        return cast(Tensor, teacher(real_inputs(images, data.normalization)))
+
+    return Criterion(config.label_smoothing, scores, config.distill, config.temperature)
 
 
 def _optimizer(groups: list[dict[str, Any]], config: TrainConfig) -> torch.optim.Optimizer:
