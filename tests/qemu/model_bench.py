@@ -1,8 +1,8 @@
-"""Whole models of MLPerf Tiny under QEMU: executed instructions, arena, flash; every output byte checked in the same run.
+"""Whole models of MLPerf Tiny under QEMU: executed instructions, arena, flash; every output byte checked in one run.
 
-Graphs and shapes are MLPerf Tiny's; weights are those a fresh module has (seed 1), ranges those of random inputs, so that
-nothing is downloaded. No figure but the solver's mix depends on the weights' values; dead channels are not removed, for the
-peers run them. Instructions are executed instructions, not cycles.
+Graphs and shapes are MLPerf Tiny's; weights are those a fresh module has (seed 1), ranges those of random inputs, so
+that nothing is downloaded. No figure but the solver's mix depends on the weights' values; dead channels stay,
+for the peers run them. Instructions are executed instructions, not cycles.
 """
 
 from __future__ import annotations
@@ -36,14 +36,15 @@ from mcuq.plan.memory import plan_memory
 from mcuq.quant.data_free import data_free
 from mcuq.quant.ptq import PtqOptions, ptq
 from mcuq.target.board import load_board
+from mcuq.target.core import core
 from mcuq.target.footprint import footprint
 from mcuq.target.runtime import conv_kernel
 
 BASELINE = Path(__file__).resolve().parents[1] / "golden" / "model_counts.json"
 TOLERANCE = 0.01
-BOARDS = {"cortex-m4": "mps2-an386", "cortex-m7": "mps2-an500", "cortex-m33": "mps2-an505", "cortex-m55": "mps3-an547"}
+BOARDS = {name: core(name).machine for name in ("cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55")}
 VARIANTS = ("int8", "int4", "mix")
-"""8-bit weights; 4-bit weights; the solver's bits at half the flash of int8. Activations of the first two have 8 bits."""
+"""8-bit weights; 4-bit weights; the solver's bits at half the flash of int8. Activations of the first two: 8 bits."""
 ROOM = Limits(flash=1 << 31, ram=1 << 31)
 
 
@@ -164,7 +165,7 @@ def shared_scales(q: QuantizedGraph) -> QuantizedGraph:
 def half_flash(graph: Graph, model: Model, core: str) -> IntegerGraph:
     """The solver's bits in half the flash that int8 takes, lowered; kernels of the actual weights are counted."""
     limit = flash_of(calibrated(graph, (8, 8), model), core) // 2
-    table, allowed = data_free(graph), limit
+    table, allowed, taken = data_free(graph), limit, 0
     for _ in range(5):
         found = calibrated(graph, solve(graph, table, Limits(allowed, ROOM.ram), core), model)
         taken = flash_of(found, core)
