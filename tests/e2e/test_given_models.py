@@ -119,7 +119,7 @@ def codes_of(graph: IntegerGraph, real: Any) -> Any:
 
 def test_keyword_tflite() -> None:
     x, y = keywords()
-    assert accuracy(load_integer("mlperf_tiny_kws_int8.tflite"), x, y) == pytest.approx(90.2, abs=0.3)
+    assert accuracy(load_integer("mlperf_tiny_kws_int8.tflite"), x, y) == pytest.approx(90.1, abs=0.5)
 
 
 def test_keyword_qdq() -> None:

@@ -76,14 +76,15 @@ def test_quantized_model_keeps_its_codes_and_scales(tmp_path: Path) -> None:
     conv = q.graph.convs[0]
     assert conv.name == "a.conv" and conv.clamp == (0.0, 6.0) and conv.window.padding == (0, 1, 1, 1)
     np.testing.assert_array_equal(q.weight("a.conv").codes, net.tensors[1]["data"])
-    np.testing.assert_allclose(q.weight("a.conv").scale, net.tensors[1]["scale"], rtol=1e-6)
+    # scales and biases move by less than that to follow the kernels that round twice (double_rounding)
+    np.testing.assert_allclose(q.weight("a.conv").scale, net.tensors[1]["scale"], rtol=2e-3)
     deep = q.graph.convs[1]
     np.testing.assert_array_equal(q.weight(deep.name).codes[:, :, :, 0], net.tensors[4]["data"][0].transpose(2, 0, 1))
     assert deep.groups == 4
     scale = float(np.float32(0.05))
     assert q.params(q.graph.input.name) == QuantParams(8, scale, -3)
-    bias = net.tensors[2]["data"] * (scale * net.tensors[1]["scale"])
-    np.testing.assert_allclose(q.weight("a.conv").bias, bias, rtol=1e-5)
+    steps = q.weight("a.conv").bias / (scale * q.weight("a.conv").scale)
+    assert np.abs(steps - net.tensors[2]["data"]).max() < 1.01
 
 
 def test_each_layer_is_within_one_step_of_real_arithmetic(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from mcuq.errors import ModelError
 from mcuq.frontend.quantized import quantized_graph
 from mcuq.frontend.simplify import checked, simplify
 from mcuq.frontend.source import read_file
+from mcuq.frontend.tflite.double_rounding import with_one_rounding
 from mcuq.frontend.tflite.layers import HANDLERS
 from mcuq.frontend.tflite.model import parse
 from mcuq.frontend.tflite.translate import Translator
@@ -35,7 +36,7 @@ def import_tflite(path: str | os.PathLike[str], normalization: Normalization | N
         outputs = translator.run(normalization)
         builder = translator.builder
         if builder.params:
-            return quantized_graph(builder, outputs)
+            return with_one_rounding(quantized_graph(builder, outputs))
         return checked(simplify(builder.graph(outputs))[0], Level.FLOAT)
     except Refusal as refusal:
         raise ModelError(f"{Path(path).name}: {refusal}") from refusal
