@@ -24,8 +24,9 @@ FLOORS = (
     ("__init__", "__main__"),
 )
 """Rooms from the ground up. A module imports from its own room and from lower floors."""
-NEIGHBOURS = {"quant": {"zoo", "data", "frontend"}}
-"""Rooms of the same floor that a room may see. QuantOp takes any module, hence captures it by the front end."""
+NEIGHBOURS = {"quant": {"zoo", "data", "frontend", "build"}}
+"""Rooms of the same floor that a room may see. QuantOp takes any module, hence captures it by the front end; its loops
+are compiled on the machine that trains."""
 LIBRARIES = {
     "torch": {"frontend", "quant", "zoo", "data"},
     "ortools": {"plan"},

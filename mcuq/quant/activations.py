@@ -1,7 +1,8 @@
 """Activation quantizers: one per stored tensor (or per group of tensors that share codes).
 
 Each maps real values to fake-quantized ones on the grid ``scale * (q - zero_point)`` of docs/NUMERICS.md, with
-the operator's own clamp (ReLU, ReLU6, clip) fused: rounding and clipping in one pass.
+the operator's own clamp (ReLU, ReLU6, clip) fused: rounding and clipping in one pass. A quantizer states a rule
+(``mcuq.quant.fake_quant.Rule``); one that is more than a rule overrides ``forward`` and returns None as its rule.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from mcuq.ir.graph import NO_CLAMP, Clamp
 from mcuq.ir.quantized import QuantParams
 from mcuq.numerics import code_range
 from mcuq.quant import ranges
-from mcuq.quant.rounding import LearnedStep, LearnedThresholds, round_half_up
+from mcuq.quant.fake_quant import Learned, Rule, fake_quantize
 
 ActType = Literal["LSQ", "PACT", "Clipped"]
 ACT_TYPES: tuple[ActType, ...] = get_args(ActType)
@@ -90,13 +91,21 @@ class ActivationQuantizer(nn.Module):
             high = max(min(high, math.floor(clamp[1] / step + 0.5)), low)
         return low, high
 
+    def rule(self, clamp: Clamp, count: int) -> Rule | None:
+        """Grid and gradients under ``clamp`` for tensors of ``count`` values per image; a batch norm is fused with it.
+
+        None where ``forward`` does something else than applying a rule.
+        """
+        del count
+        step = float(self.scale())
+        low, high = self.bounds(clamp, step)
+        return Rule(step, low, high, low * step, high * step)
+
     def forward(self, x: Tensor, clamp: Clamp = NO_CLAMP) -> Tensor:
         """Fake-quantize ``x`` after ``clamp``; straight-through where the value is inside the range."""
-        step = self.scale()
-        low, high = self.bounds(clamp, float(step))
-        clipped = torch.clamp(x, low * float(step), high * float(step))
-        q = round_half_up(clipped.detach() / step).clamp_(low, high).mul_(step)
-        return clipped + (q - clipped).detach()
+        rule = self.rule(clamp, x.numel() // max(1, len(x)))
+        assert rule is not None
+        return fake_quantize(x, rule)
 
 
 class Observed(ActivationQuantizer):
@@ -129,10 +138,11 @@ class Observed(ActivationQuantizer):
         x = clip(x, clamp)
         if self.training and torch.is_grad_enabled():
             self._observe(x, self.momentum)
-        step = self.scale()
-        low, high = self.bounds(clamp, float(step))
-        q = round_half_up(x.detach() / step).clamp_(low, high).mul_(step)
-        return x + (q - x).detach()
+        step = float(self.scale())
+        return fake_quantize(x, Rule(step, *self.bounds(clamp, step), -math.inf, math.inf))
+
+    def rule(self, clamp: Clamp, count: int) -> Rule | None:
+        return None
 
 
 class LearnedStepActivation(ActivationQuantizer):
@@ -148,13 +158,15 @@ class LearnedStepActivation(ActivationQuantizer):
     def _store(self, scale: float, zero_point: int) -> None:
         self.log_step.fill_(math.log(scale))
 
-    def forward(self, x: Tensor, clamp: Clamp = NO_CLAMP) -> Tensor:
-        low, high = self.bounds(clamp, float(self.scale()))
-        gain = 1.0 / math.sqrt(max(1, x.numel() // len(x)) * max(abs(low), abs(high), 1.0))
-        inner = (-math.inf if clamp[0] is None else clamp[0], math.inf if clamp[1] is None else clamp[1])
-        result = LearnedStep.apply(x, self.log_step, low, high, inner, gain)
-        assert isinstance(result, Tensor)
-        return result
+    def rule(self, clamp: Clamp, count: int) -> Rule | None:
+        """LSQ: d step = sum of g * (code - x / step) inside, g * code outside; d log_step = step * d step, scaled."""
+        step = float(self.scale())
+        low, high = self.bounds(clamp, step)
+        bottom = max(low * step, -math.inf if clamp[0] is None else clamp[0])
+        top = min(high * step, math.inf if clamp[1] is None else clamp[1])
+        gain = 1.0 / math.sqrt(max(1, count) * max(abs(low), abs(high), 1.0))
+        learned = Learned(self.log_step, gain, gain * low * step, gain * high * step)
+        return Rule(step, low, high, bottom, top, (learned,))
 
 
 class PactActivation(ActivationQuantizer):
@@ -177,16 +189,22 @@ class PactActivation(ActivationQuantizer):
         self.high.fill_((self.qmax - zero_point) * scale)
         self.low.fill_((self.qmin - zero_point) * scale)
 
-    def forward(self, x: Tensor, clamp: Clamp = NO_CLAMP) -> Tensor:
-        step = self.scale()
-        low, high = self.bounds(clamp, float(step))
-        if clamp[1] is not None:
-            x = x.clamp(max=clamp[1])
-        if self.signed and clamp[0] is not None:
-            x = x.clamp(min=clamp[0])
-        result = LearnedThresholds.apply(x, self.low, self.high, step, low, high)
-        assert isinstance(result, Tensor)
-        return result
+    def rule(self, clamp: Clamp, count: int) -> Rule | None:
+        """PACT: d high = sum of g over x >= high, d low over x <= low, unless the clamp is narrower."""
+        del count
+        step = float(self.scale())
+        low, high = self.bounds(clamp, step)
+        bottom, top = float(self.low.detach()), float(self.high.detach())
+        if clamp[1] is not None and clamp[1] < top:
+            top, above = clamp[1], 0.0
+        else:
+            above = 1.0
+        if self.signed and clamp[0] is not None and clamp[0] > bottom:
+            bottom, below = clamp[0], 0.0
+        else:
+            below = 1.0
+        learned = Learned(self.high, 0.0, 0.0, above), Learned(self.low, 0.0, below, 0.0)
+        return Rule(step, low, high, bottom, top, learned)
 
 
 class ClippedActivation(ActivationQuantizer):

@@ -1,0 +1,86 @@
+"""Fake quantization as one differentiable operator, alone or together with the batch norm before it.
+
+A quantizer states a :class:`Rule`: the grid, where gradients pass, and how three sums over the tensor make the
+gradient of each learned scalar. That covers LSQ (Esser et al., ICLR 2020), PACT (Choi et al., 2018), CG-PACT (Jin et
+al., 2020), fixed ranges and their signed variants; the loops are those of ``mcuq.quant.kernels``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from mcuq.quant import kernels
+from mcuq.quant.kernels import Grid
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Learned:
+    """A learned scalar of a quantizer and its gradient, ``inside * I + below * B + above * A``.
+
+    I = sum of g * (y - x) where bottom < x < top; B = sum of g where x <= bottom; A = sum of g where x >= top.
+    """
+
+    parameter: Tensor
+    inside: float
+    below: float
+    above: float
+
+    def gradient(self, sums: Tensor) -> Tensor:
+        """Shaped as the parameter; ``sums`` are I, B, A, float64 [3]."""
+        if sums.device.type == "cpu":
+            i, b, a = cast(list[float], sums.tolist())
+            value = self.inside * i + self.below * b + self.above * a
+            return torch.full_like(self.parameter, value)
+        weights = torch.tensor([self.inside, self.below, self.above], dtype=sums.dtype, device=sums.device)
+        return (sums * weights).sum().to(self.parameter.dtype).reshape(self.parameter.shape)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rule:
+    """``y = step * clamp(floor(x / step + 1/2), low, high)``; dx = g where bottom < x < top, else 0.
+
+    Attributes:
+        low, high: codes, counted from the zero point. bottom, top: values of x; y is constant outside of them.
+    """
+
+    step: float
+    low: float
+    high: float
+    bottom: float
+    top: float
+    learned: tuple[Learned, ...] = ()
+
+    @property
+    def grid(self) -> Grid:
+        return Grid(self.step, self.low, self.high, self.bottom, self.top)
+
+    @property
+    def parameters(self) -> tuple[Tensor, ...]:
+        return tuple(learned.parameter for learned in self.learned)
+
+
+def fake_quantize(x: Tensor, rule: Rule) -> Tensor:
+    """``x`` (any shape and layout) on the grid of ``rule``, differentiable in ``x`` and the learned scalars."""
+    return cast(Tensor, FakeQuantize.apply(x, rule, *rule.parameters))
+
+
+class FakeQuantize(torch.autograd.Function):
+    """Keeps ``x`` for the backward pass, nothing else."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rule: Rule, *parameters: Tensor) -> Tensor:
+        x = kernels.dense(x)
+        ctx.save_for_backward(x)
+        ctx.rule = rule
+        return kernels.quantize(x, rule.grid)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        (x,) = ctx.saved_tensors
+        rule: Rule = ctx.rule
+        dx, sums = kernels.quantize_gradient(x, grads[0], rule.grid)
+        return dx, None, *(learned.gradient(sums) for learned in rule.learned)

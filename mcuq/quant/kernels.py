@@ -1,0 +1,193 @@
+"""The loops of fake quantization, by the best means this machine has.
+
+``native``: C kernels, compiled once per machine (``mcuq.build.host_library``); float32 on the CPU.
+``compile``: the torch operations below under ``torch.compile``.
+``torch``: the torch operations, on any device.
+
+All give the same bits forward; sums of gradients differ in the order of their terms. ``MCUQ_KERNELS`` or :func:`use`
+choose; by default it is ``native`` with ``torch`` behind it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+import torch
+from torch import Tensor
+
+from mcuq.build.host_library import host_library
+from mcuq.data.fetch import cache_folder
+from mcuq.errors import ToolchainError, UsageError
+
+Means = Literal["native", "compile", "torch"]
+SOURCES = tuple(Path(__file__).with_name("native") / name for name in ("quantize.c", "norm_planes.c", "norm_rows.c"))
+
+
+class Grid(ctypes.Structure):
+    """``step * clamp(floor(x / step + 1/2), low, high)``; gradients pass where bottom < x < top."""
+
+    step: float
+    low: float
+    high: float
+    bottom: float
+    top: float
+    _fields_ = tuple((name, ctypes.c_float) for name in ("step", "low", "high", "bottom", "top"))
+
+
+class Shape(ctypes.Structure):
+    """[images, channels, plane] of a batch norm's input, its epsilon, threads."""
+
+    _fields_ = (
+        *((name, ctypes.c_ssize_t) for name in ("images", "channels", "plane")),
+        ("epsilon", ctypes.c_float),
+        ("threads", ctypes.c_int),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Native:
+    """Functions of the compiled kernels."""
+
+    quantize: Callable[..., None]
+    quantize_gradient: Callable[..., None]
+    quantize_rows: Callable[..., None]
+    quantize_rows_gradient: Callable[..., None]
+    norm: dict[str, Callable[..., int]]
+    norm_gradient: dict[str, Callable[..., int]]
+
+
+_forced: list[Means] = []
+
+
+@contextmanager
+def use(means: Means) -> Generator[None]:
+    """Force one of the means inside.
+
+    Raises:
+        UsageError: there is no such means. ToolchainError: native kernels cannot be compiled here.
+    """
+    _forced.append(_known(means))
+    try:
+        if means == "native":
+            _library()
+        yield
+    finally:
+        _forced.pop()
+
+
+def _known(means: str) -> Means:
+    if means not in get_args(Means):
+        raise UsageError(f"kernels must be one of {', '.join(get_args(Means))}, got {means!r}")
+    return cast(Means, means)
+
+
+def means_for(x: Tensor) -> Means:
+    """What computes ``x``: native kernels take float32 on the CPU, torch everything."""
+    asked = _forced[-1] if _forced else _known(os.environ.get("MCUQ_KERNELS") or "native")
+    if asked != "native":
+        return asked
+    return "native" if x.dtype == torch.float32 and x.device.type == "cpu" and why_not_native() is None else "torch"
+
+
+@cache
+def why_not_native() -> str | None:
+    """None when this machine has native kernels, else the reason."""
+    try:
+        _library()
+    except (ToolchainError, OSError) as error:
+        return str(error)
+    return None
+
+
+@cache
+def _library() -> Native:
+    library = ctypes.CDLL(str(host_library(SOURCES, cache_folder() / "kernels")))
+    pointer, index, integer = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int
+    grid, shape = ctypes.POINTER(Grid), ctypes.POINTER(Shape)
+
+    def function(name: str, *arguments: Any, result: Any = None) -> Any:
+        found = getattr(library, f"mcuq_{name}")
+        found.argtypes, found.restype = arguments, result
+        return found
+
+    forward, backward = (*[pointer] * 6, shape, grid), (*[pointer] * 7, shape, grid)
+    return Native(
+        function("quantize", pointer, pointer, index, grid, integer),
+        function("quantize_gradient", pointer, pointer, pointer, index, grid, pointer, integer),
+        function("quantize_rows", pointer, pointer, index, index, pointer),
+        function("quantize_rows_gradient", pointer, pointer, pointer, index, index, pointer, pointer),
+        {kind: function(f"norm_{kind}", *forward, result=integer) for kind in ("planes", "rows")},
+        {kind: function(f"norm_{kind}_gradient", *backward, result=integer) for kind in ("planes", "rows")},
+    )
+
+
+def _pointer(tensor: Tensor) -> int:
+    return tensor.data_ptr()
+
+
+# -- one grid for a tensor ----------------------------------------------------------------------------------
+
+
+def quantize(x: Tensor, grid: Grid) -> Tensor:
+    """``x`` on ``grid``, in the same memory layout. A native ``x`` is dense, see :func:`dense`."""
+    means = means_for(x)
+    if means != "native":
+        return _torch_function("quantize", means)(x, grid.step, grid.low, grid.high)
+    y = torch.empty_like(x)
+    _library().quantize(x.data_ptr(), y.data_ptr(), x.numel(), grid, torch.get_num_threads())
+    return y
+
+
+def quantize_gradient(x: Tensor, g: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    """Gradient of ``x`` from that of the result, ``g``, and three sums, float64 [3].
+
+    The sums are of g * (y - x) where bottom < x < top, of g where x <= bottom, and of g where x >= top.
+    """
+    means = means_for(x)
+    if means != "native":
+        return _torch_function("gradient", means)(x, g, grid.step, grid.low, grid.high, grid.bottom, grid.top)
+    g = like(g, x)
+    dx, sums = torch.empty_like(x), torch.empty(3, dtype=torch.float64)
+    threads = torch.get_num_threads()
+    _library().quantize_gradient(*map(_pointer, (x, g, dx)), x.numel(), grid, sums.data_ptr(), threads)
+    return dx, sums
+
+
+def dense(x: Tensor) -> Tensor:
+    """``x``, copied if its values have gaps between them in memory."""
+    if x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)):
+        return x
+    return x.contiguous()
+
+
+def like(g: Tensor, x: Tensor) -> Tensor:
+    """``g`` in the memory layout and type of ``x``."""
+    return g if g.stride() == x.stride() and g.dtype == x.dtype else torch.empty_like(x).copy_(g)
+
+
+@cache
+def _torch_function(name: str, means: Means) -> Callable[..., Any]:
+    function: Callable[..., Any] = {"quantize": _quantize, "gradient": _gradient}[name]
+    return torch.compile(function, dynamic=True) if means == "compile" else function
+
+
+def _quantize(x: Tensor, step: float, low: float, high: float) -> Tensor:
+    divisor = torch.full((), step, dtype=x.dtype, device=x.device)  # a number would be inverted on a GPU
+    return (x / divisor).add_(0.5).floor_().clamp_(low, high).mul_(divisor)
+
+
+def _gradient(
+    x: Tensor, g: Tensor, step: float, low: float, high: float, bottom: float, top: float
+) -> tuple[Tensor, Tensor]:
+    dx = torch.ops.aten.hardtanh_backward(g, x, bottom, top)  # g where bottom < x < top, in one pass
+    inside = _quantize(x, step, low, high).sub_(x).mul_(dx).sum()
+    outside = g - dx
+    above = torch.ops.aten.threshold_backward(outside, x, bottom).sum()
+    return dx, torch.stack([inside, outside.sum() - above, above]).double()

@@ -1,0 +1,71 @@
+/* Fake quantization of a dense tensor, and of weights row by row: one pass forward, one pass backward. */
+#include "grid.h"
+
+void mcuq_quantize(const float *restrict x, float *restrict y, Index count, const Grid *shared, int threads)
+{
+    const Grid grid = *shared;
+    (void)threads; /* of compilers without OpenMP */
+#pragma omp parallel for num_threads(threads) schedule(static) if (count > PARALLEL && threads > 1)
+    for (Index k = 0; k < SLICES; k++) {
+        const Index end = slice_start(count, k + 1);
+#pragma omp simd
+        for (Index i = slice_start(count, k); i < end; i++) {
+            y[i] = quantized(x[i], &grid);
+        }
+    }
+}
+
+static Sums gradient(const float *restrict x, const float *restrict g, float *restrict dx, Index count, Grid grid)
+{
+    Sums total = {0.0, 0.0, 0.0};
+    for (Index start = 0; start < count; start += BLOCK) {
+        const Index end = smaller(start + BLOCK, count);
+        float inside = 0.0F, below = 0.0F, above = 0.0F;
+#pragma omp simd reduction(+ : inside, below, above)
+        for (Index i = start; i < end; i++) {
+            dx[i] = inside_only(x[i], g[i], &grid);
+            inside += inside_only(x[i], g[i] * (quantized(x[i], &grid) - x[i]), &grid);
+            below += x[i] <= grid.bottom ? g[i] : 0.0F;
+            above += x[i] >= grid.top ? g[i] : 0.0F;
+        }
+        total.inside += (double)inside;
+        total.below += (double)below;
+        total.above += (double)above;
+    }
+    return total;
+}
+
+void mcuq_quantize_gradient(const float *restrict x, const float *restrict g, float *restrict dx, Index count,
+                            const Grid *shared, Sums *total, int threads)
+{
+    const Grid grid = *shared;
+    Sums parts[SLICES];
+    (void)threads;
+#pragma omp parallel for num_threads(threads) schedule(static) if (count > PARALLEL && threads > 1)
+    for (Index k = 0; k < SLICES; k++) {
+        const Index start = slice_start(count, k);
+        parts[k] = gradient(x + start, g + start, dx + start, slice_start(count, k + 1) - start, grid);
+    }
+    add_slices(parts, SLICES, total);
+}
+
+/* Rows of `length` values, each with its own grid. */
+void mcuq_quantize_rows(const float *restrict x, float *restrict y, Index rows, Index length, const Grid *grids)
+{
+    for (Index r = 0; r < rows; r++) {
+        const Grid grid = grids[r];
+#pragma omp simd
+        for (Index i = 0; i < length; i++) {
+            y[r * length + i] = quantized(x[r * length + i], &grid);
+        }
+    }
+}
+
+void mcuq_quantize_rows_gradient(const float *restrict x, const float *restrict g, float *restrict dx, Index rows,
+                                 Index length, const Grid *grids, Sums *totals)
+{
+    for (Index r = 0; r < rows; r++) {
+        const Index start = r * length;
+        totals[r] = gradient(x + start, g + start, dx + start, length, grids[r]);
+    }
+}

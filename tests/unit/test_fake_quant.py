@@ -1,0 +1,173 @@
+"""Fake quantization as one operator: native kernels, torch operations and plain arithmetic agree."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+from torch import Tensor  # noqa: E402
+
+from mcuq.build.host_library import host_library, loaded_openmp  # noqa: E402
+from mcuq.build.toolchain import WARNINGS, host_clang, host_gcc, run_tool  # noqa: E402
+from mcuq.errors import ToolchainError, UsageError  # noqa: E402
+from mcuq.quant import kernels  # noqa: E402
+from mcuq.quant.fake_quant import Learned, Rule, fake_quantize  # noqa: E402
+
+GRIDS = {
+    "unsigned 2": (0.7, 0.0, 3.0),
+    "unsigned 4": (0.11, 0.0, 15.0),
+    "signed 4": (0.2, -7.0, 8.0),
+    "unsigned 8": (0.013, 0.0, 255.0),
+    "signed 8": (0.02, -128.0, 127.0),
+}
+SHAPES = [(1,), (3, 5), (2, 3, 5, 7), (4, 16, 33, 33)]
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * 2
+
+
+def rule_of(name: str, parameter: Tensor | None = None) -> Rule:
+    step, low, high = GRIDS[name]
+    step = float(np.float32(step))
+    learned = () if parameter is None else (Learned(parameter, 1.0, 0.5, -2.0),)
+    return Rule(step, low, high, low * step, high * step, learned)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", GRIDS)
+def test_values_and_sums_equal_plain_arithmetic(name: str, shape: tuple[int, ...]) -> None:
+    x, g = normal(*shape), normal(*shape, seed=1)
+    p = torch.tensor(1.0, requires_grad=True)
+    x.requires_grad_()
+    rule = rule_of(name, p)
+    y = fake_quantize(x, rule)
+    y.backward(g)
+    v, w, s = x.detach().numpy(), g.double().numpy(), np.float32(rule.step)
+    codes = np.clip(np.floor(v / s + np.float32(0.5)), rule.low, rule.high)
+    assert np.array_equal(y.detach().numpy(), (codes * s).astype(np.float32))
+    below, above = v <= np.float32(rule.bottom), v >= np.float32(rule.top)
+    inside = ~(below | above)
+    assert x.grad is not None and np.array_equal(x.grad.numpy(), np.where(inside, g.numpy(), 0))
+    terms = w * (codes * s - v.astype(np.float64))
+    expected = terms[inside].sum() + 0.5 * w[below].sum() - 2.0 * w[above].sum()
+    assert p.grad is not None
+    assert float(p.grad) == pytest.approx(expected, rel=1e-4, abs=1e-5 * math.sqrt(v.size))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("name", GRIDS)
+def test_native_and_torch_give_the_same_bits(name: str, layout: torch.memory_format) -> None:
+    x = normal(5, 6, 17, 19).to(memory_format=layout)
+    x[0, 0, 0] = torch.tensor([math.nan, math.inf, -math.inf, *[(i + 0.5) * GRIDS[name][0] for i in range(16)]])
+    g, rule = normal(5, 6, 17, 19, seed=2), rule_of(name)
+    results: list[tuple[Tensor, Tensor]] = []
+    for means in ("native", "torch"):
+        with kernels.use(means):
+            value = x.clone().requires_grad_()
+            y = fake_quantize(value, rule)
+            y.backward(g)
+        assert value.grad is not None and y.stride() == x.stride()
+        assert math.isnan(float(y.detach()[0, 0, 0, 0])), "NaN is not hidden"
+        value.grad[0, 0, 0, 0] = 0.0  # the gradient of NaN is nobody's
+        results.append((y.detach(), value.grad))
+    assert torch.equal(results[0][0].nan_to_num(), results[1][0].nan_to_num())
+    assert torch.equal(results[0][1], results[1][1])
+
+
+def test_strided_inputs_and_gradients() -> None:
+    rule = rule_of("signed 4")
+    whole = normal(4, 8, 6, 6)
+    part = whole[:, ::2, 1:].requires_grad_()
+    y = fake_quantize(part, rule)
+    assert torch.equal(y, fake_quantize(part.detach().contiguous(), rule))
+    y.mean(dim=(2, 3)).sum().backward()  # an expanded gradient
+    assert part.grad is None or part.grad.shape == part.shape
+
+
+def test_sums_do_not_depend_on_the_number_of_threads() -> None:
+    x, g, grid = normal(8, 16, 40, 40), normal(8, 16, 40, 40, seed=1), rule_of("unsigned 4").grid
+    before = torch.get_num_threads()
+    sums: list[list[float]] = []
+    try:
+        for threads in (1, 2, 3, 5):
+            torch.set_num_threads(threads)
+            sums.append(kernels.quantize_gradient(x, g, grid)[1].tolist())
+    finally:
+        torch.set_num_threads(before)
+    assert sums[1:] == sums[:1] * 3
+
+
+def test_kernels_are_chosen_by_name() -> None:
+    x = torch.zeros(2)
+    assert kernels.means_for(x.double()) == "torch"
+    for means in ("native", "torch"):
+        with kernels.use(means):
+            assert kernels.means_for(x) == means
+    with pytest.raises(UsageError, match="native, compile, torch"), kernels.use("fast"):  # type: ignore[arg-type]
+        pass
+
+
+def test_without_a_compiler_torch_does_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for function in (kernels._library, kernels.why_not_native):
+        function.cache_clear()
+    try:
+        x = torch.tensor([0.4, 0.6])
+        assert kernels.means_for(x) == "torch"
+        assert "clang was not found" in str(kernels.why_not_native())
+        assert fake_quantize(x, Rule(1.0, 0.0, 1.0, 0.0, 1.0)).tolist() == [0.0, 1.0]
+        with pytest.raises(ToolchainError, match="not found"), kernels.use("native"):
+            pass
+    finally:
+        for function in (kernels._library, kernels.why_not_native):
+            function.cache_clear()
+
+
+def test_libraries_are_compiled_once(tmp_path: Path) -> None:
+    source = tmp_path / "add" / "add.c"
+    source.parent.mkdir()
+    source.write_text("int add(int a, int b) { return a + b; }\n")
+    first = host_library([source], tmp_path / "cache")
+    stamp = first.stat().st_mtime_ns
+    assert host_library([source], tmp_path / "cache") == first and first.stat().st_mtime_ns == stamp
+    source.write_text("int add(int a, int b) { return a + b + 1; }\n")
+    assert host_library([source], tmp_path / "cache") != first
+    source.write_text("int add(\n")
+    with pytest.raises(ToolchainError, match=r"cannot compile add\.c"):
+        host_library([source], tmp_path / "cache")
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_one_pool_of_threads() -> None:
+    """The kernels run on the OpenMP library that torch loaded, not on a second one."""
+    kernels.quantize(torch.zeros(4), kernels.Grid(1, 0, 1, 0, 1))
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    found = {line.split(maxsplit=5)[5] for line in lines if "libgomp" in line or "libomp" in line}
+    assert kernels.why_not_native() is None and found == {loaded_openmp()}
+
+
+@pytest.mark.parametrize("source", kernels.SOURCES, ids=lambda path: path.name)
+@pytest.mark.parametrize("compiler", [host_gcc, host_clang])
+def test_sources_compile_without_warnings(compiler: object, source: Path, tmp_path: Path) -> None:
+    try:
+        tool = compiler()  # type: ignore[operator]
+    except ToolchainError as error:
+        pytest.skip(str(error))
+    warnings = [flag.replace("-Wcast-align=strict", "-Wcast-align") for flag in WARNINGS]
+    command = [
+        tool.compiler,
+        "-std=c11",
+        "-O1",
+        "-fopenmp-simd",
+        *warnings,
+        "-c",
+        str(source),
+        "-o",
+        str(tmp_path / "o"),
+    ]
+    run_tool(command, f"{tool.name}: {source.name}")
