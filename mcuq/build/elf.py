@@ -14,13 +14,17 @@ from elftools.elf.sections import SymbolTableSection
 from mcuq.build.toolchain import find_program, run_tool
 from mcuq.errors import CheckError, LimitError
 from mcuq.target.board import Board
+from mcuq.target.core import ARM, RISCV, Architecture
 
 _LOADED = 2  # SHF_ALLOC
 _FLOAT_SYMBOL = re.compile(
     r"__aeabi_(?:[fd](?:add|sub|rsub|mul|div|neg|2|cmp|rcmp|un)|c[fd](?:cmp|rcmp)|u?[il]2[fd])|"
     r"__(?:add|sub|mul|div|neg|extend|trunc|fix|fixuns|float|floatun|cmp|unord|eq|ne|lt|le|gt|ge)\w*[sdt]f\d?"
 )
-_FLOAT_INSTRUCTION = re.compile(r"\t(v\w+\.(?:\w+\.)?f(?:16|32|64)(?:\.\w+)?)\t")
+_FLOAT_INSTRUCTION = re.compile(
+    r"\t(v\w+\.(?:\w+\.)?f(?:16|32|64)(?:\.\w+)?"  # Arm
+    r"|f\w+\.[sd](?:\.\w+)?|f[ls][wd](?:sp)?)\t"  # RISC-V
+)
 """objdump separates address, bytes, mnemonic and operands by tabs."""
 
 
@@ -61,6 +65,7 @@ class Elf:
     segments: tuple[Segment, ...]
     sections: tuple[Section, ...]
     symbols: tuple[Symbol, ...]
+    architecture: Architecture = ARM
 
     def section_bytes(self, name: str) -> int:
         """Bytes of section ``name``, 0 when there is none."""
@@ -77,9 +82,13 @@ def read_elf(path: Path) -> Elf:
         with path.open("rb") as stream:
             file = ELFFile(stream)
             sections = tuple(_sections(file))
-            return Elf(tuple(_segments(file)), sections, tuple(_symbols(file)))
+            return Elf(tuple(_segments(file)), sections, tuple(_symbols(file)), _architecture(file))
     except (ELFError, OSError) as error:
         raise CheckError(f"{path} is no ELF image: {error}") from error
+
+
+def _architecture(file: Any) -> Architecture:
+    return RISCV if file["e_machine"] == "EM_RISCV" else ARM
 
 
 def _segments(file: Any) -> list[Segment]:
@@ -114,16 +123,26 @@ def _symbols(file: Any) -> list[Symbol]:
 
 
 def address_constants(path: Path) -> tuple[str, ...]:
-    """Functions whose address (with the Thumb bit) is a word of the image's data, the vector table apart."""
+    """Functions whose address (with the Thumb bit on Arm) is a word of the image's data, the vector table apart."""
     with path.open("rb") as stream:
         file = ELFFile(stream)
-        functions = {symbol.address | 1: symbol.name for symbol in _symbols(file) if symbol.section == ".text"}
+        thumb = int(_architecture(file).thumb)
+        functions = {symbol.address | thumb: symbol.name for symbol in _symbols(file) if symbol.section == ".text"}
         words: set[int] = set()
         for section in file.iter_sections():
             if section.name in (".rodata", ".data"):  # weights are bytes that only look like addresses
                 data = section.data()
                 words.update(memoryview(data[: len(data) // 4 * 4]).cast("I"))
     return tuple(sorted(functions[word] for word in words & functions.keys()))
+
+
+def disassembly(path: Path, architecture: Architecture) -> str:
+    """What objdump prints of an image's code.
+
+    Raises:
+        ToolchainError: objdump is missing or failed.
+    """
+    return run_tool([find_program(architecture.tool("objdump")), "-d", str(path)], f"disassembling {path.name} failed")
 
 
 def flash_by_region(elf: Elf, board: Board) -> dict[str, int]:
@@ -175,6 +194,7 @@ def check_limits(elf: Elf, board: Board) -> None:
 
 def float_uses(path: Path) -> tuple[str, ...]:
     """Float helper functions and float instructions in the image, sorted; empty for an integer-only image."""
-    symbols = {symbol.name for symbol in read_elf(path).symbols if _FLOAT_SYMBOL.fullmatch(symbol.name)}
-    text = run_tool([find_program("arm-none-eabi-objdump"), "-d", str(path)], f"disassembling {path.name} failed")
+    image = read_elf(path)
+    symbols = {symbol.name for symbol in image.symbols if _FLOAT_SYMBOL.fullmatch(symbol.name)}
+    text = disassembly(path, image.architecture)
     return tuple(sorted(symbols | set(_FLOAT_INSTRUCTION.findall(text))))

@@ -127,10 +127,11 @@ def overflows(text: str) -> str:
 
 
 def target_toolchain(board: Board | None) -> Toolchain:
-    """gcc of this computer, or arm-none-eabi-gcc with the board's flags."""
+    """gcc of this computer, or of the board's core with the board's flags."""
     if board is None:
         return host_gcc()
-    return Toolchain(f"arm-none-eabi-gcc for {board.name}", find_program("arm-none-eabi-gcc"), board.flags)
+    compiler = board.architecture.tool("gcc")
+    return Toolchain(f"{compiler} for {board.name}", find_program(compiler), board.flags)
 
 
 def library_sources(files: Sequence[SourceFile]) -> tuple[str, ...]:

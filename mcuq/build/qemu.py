@@ -1,4 +1,4 @@
-"""Running an ELF on an emulated Cortex-M, with arguments, files and exit status by semihosting.
+"""Running an ELF on an emulated core, with arguments, files and exit status by semihosting.
 
 Every run is deterministic (``-icount``), and any access to memory or registers that the machine does not have
 is an error: QEMU's reserved regions read as zero without a fault, only its log tells.
@@ -43,7 +43,7 @@ def run_elf(elf: Path, machine: Machine, arguments: Sequence[str] = (), *, secon
         raise ToolchainError(f"arguments {words} cannot be passed to the emulator: no blanks or empty words")
     with tempfile.TemporaryDirectory(prefix="mcuq-qemu-") as folder:
         log = Path(folder) / "log"
-        command = _command(find_program("qemu-system-arm"), elf, machine, words, log)
+        command = _command(find_program(machine.architecture.emulator), elf, machine, words, log)
         try:
             # Text of the guest only: it may print anything, so decoding errors are replaced.
             done = subprocess.run(command, capture_output=True, timeout=seconds, check=False, stdin=subprocess.DEVNULL)
@@ -64,7 +64,7 @@ def _command(qemu: str, elf: Path, machine: Machine, words: Sequence[str], log: 
     # A comma inside an option value is written twice.
     semihosting = "enable=on,target=native" + "".join(f",arg={word.replace(',', ',,')}" for word in words)
     return [
-        qemu, "-M", machine.name, "-display", "none", "-monitor", "none", "-serial", "none",
+        qemu, "-M", machine.name, *machine.options, "-display", "none", "-monitor", "none", "-serial", "none",
         "-icount", f"shift={machine.icount_shift}",
         "-d", "unimp,guest_errors", "-D", str(log),
         "-semihosting-config", semihosting,

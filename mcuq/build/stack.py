@@ -12,9 +12,9 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mcuq.build.elf import address_constants, read_elf
-from mcuq.build.toolchain import find_program, run_tool
+from mcuq.build.elf import address_constants, disassembly, read_elf
 from mcuq.errors import CheckError
+from mcuq.target.core import ARM, RISCV
 
 _NODE = re.compile(r'node: \{ title: "([^"]+)" label: "([^"]*)"')
 _EDGE = re.compile(r'edge: \{ sourcename: "([^"]+)" targetname: "([^"]+)"')
@@ -23,9 +23,29 @@ _FUNCTION = re.compile(r"^([0-9a-f]+) <([^>]+)>:$")
 _PUSH = re.compile(r"\s(v?push)(?:\.w)?\s+\{([^}]*)\}|\sstmdb(?:\.w)?\s+sp!, \{([^}]*)\}")
 _STR = re.compile(r"\sstrd?(?:\.w)?\s.*\[sp, #-(\d+)\]!")
 _SUB = re.compile(r"\ssub(?:w|\.w)?\s+(?:sp, )?sp, #(\d+)")
-_CALL = re.compile(r"\t(?:b\w*|b\w*\.\w|cbn?z)\t(?:r\d+, )?[0-9a-f]+ <([^>+]+)(?:\+0x[0-9a-f]+)?>")
+_ADD_NEGATIVE = re.compile(r"\sadd\s+sp,sp,-(\d+)")  # RISC-V
 _INDIRECT_CALL = "__indirect_call"  # gcc's name
-_INDIRECT = re.compile(r"\sblx\s+r\d+")
+
+
+@dataclass(frozen=True, slots=True)
+class _Patterns:
+    """How objdump prints calls and branches to a function, and calls through a register."""
+
+    call: re.Pattern[str]
+    indirect: re.Pattern[str]
+
+
+_PATTERNS = {
+    ARM: _Patterns(
+        re.compile(r"\t(?:b\w*|b\w*\.\w|cbn?z)\t(?:r\d+, )?[0-9a-f]+ <([^>+]+)(?:\+0x[0-9a-f]+)?>"),
+        re.compile(r"\sblx\s+r\d+"),
+    ),
+    # A far call is AUIPC and JALR; objdump names its target behind a #.
+    RISCV: _Patterns(
+        re.compile(r"\t(?:jalr?|j|jr|b\w+)\t(?:[^<]*[, ])?[0-9a-f]+ <([^>+]+)(?:\+0x[0-9a-f]+)?>"),
+        re.compile(r"\tjal?r\t(?!.*<)"),
+    ),
+}
 
 
 @dataclass(slots=True)
@@ -73,13 +93,14 @@ def _read_graphs(folder: Path) -> _Graph:
 
 def _disassemble(elf: Path) -> _Graph:
     """Frames and calls of every function of the linked image, by its symbol."""
-    text = run_tool([find_program("arm-none-eabi-objdump"), "-d", str(elf)], f"disassembling {elf.name} failed")
+    image = read_elf(elf)
+    patterns = _PATTERNS[image.architecture]
     names: dict[int, list[str]] = {}
-    for symbol in read_elf(elf).symbols:
+    for symbol in image.symbols:
         names.setdefault(symbol.address, []).append(symbol.name)
     graph = _Graph()
     name = ""
-    for line in text.splitlines():
+    for line in disassembly(elf, image.architecture).splitlines():
         if found := _FUNCTION.match(line):
             name = found[2]
             graph.frames[name] = 0
@@ -89,9 +110,9 @@ def _disassemble(elf: Path) -> _Graph:
                     graph.add_call(alias, name)
         elif name:
             graph.frames[name] += _grows(line)
-            if (called := _CALL.search(line)) and called[1] != name:
+            if (called := patterns.call.search(line)) and called[1] != name:
                 graph.add_call(name, called[1])
-            if _INDIRECT.search(line):
+            if patterns.indirect.search(line):
                 graph.add_call(name, _INDIRECT_CALL)
     return graph
 
@@ -101,7 +122,7 @@ def _grows(line: str) -> int:
     if found := _PUSH.search(line):
         registers = found[2] if found[1] else found[3]
         return sum(_register_bytes(part.strip()) for part in registers.split(","))
-    if found := _STR.search(line) or _SUB.search(line):
+    if found := _STR.search(line) or _SUB.search(line) or _ADD_NEGATIVE.search(line):
         return int(found[1])
     return 0
 

@@ -18,6 +18,9 @@ _PACKAGES = {
     "clang": "clang",
     "arm-none-eabi-gcc": "gcc-arm-none-eabi libnewlib-arm-none-eabi",
     "qemu-system-arm": "qemu-system-arm",
+    "riscv64-unknown-elf-gcc": "gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf",
+    "riscv64-unknown-elf-objdump": "binutils-riscv64-unknown-elf",
+    "qemu-system-riscv32": "qemu-system-misc",
 }
 _COMPILE_SECONDS = 300
 
@@ -54,10 +57,11 @@ def host_clang(*flags: str) -> Toolchain:
     return Toolchain(" ".join(("clang", *flags)), find_program("clang"), flags)
 
 
-def arm_gcc(core: Core) -> Toolchain:
-    """arm-none-eabi-gcc for ``core``; one section per function, so that the linker drops what is unused."""
+def cross_gcc(core: Core) -> Toolchain:
+    """gcc for ``core``; one section per function, so that the linker drops what is unused."""
     flags = (*core.flags, "-ffunction-sections", "-fdata-sections")
-    return Toolchain(f"arm-none-eabi-gcc {core.name}", find_program("arm-none-eabi-gcc"), flags)
+    compiler = core.architecture.tool("gcc")
+    return Toolchain(f"{compiler} {core.name}", find_program(compiler), flags)
 
 
 def compile_program(
@@ -112,10 +116,9 @@ def link_program(
         "-nostartfiles",
         "-Wl,--gc-sections",
         "-Wl,--fatal-warnings",
-        "-lc",
-        "-lgcc",
+        *core.architecture.libraries,
     )
-    return compile_program(arm_gcc(core), files, output, include=(*include, sections), flags=flags, link=link)
+    return compile_program(cross_gcc(core), files, output, include=(*include, sections), flags=flags, link=link)
 
 
 def linker_script(machine: Machine, stack_bytes: int) -> str:

@@ -19,6 +19,7 @@ from mcuq.ir.plans import MemoryPlan
 from mcuq.ir.sources import SourceFile, TestVector
 from mcuq.numerics import pack
 from mcuq.target.board import Board, Region, emulated
+from mcuq.target.core import machine
 from mcuq.target.files import product_file
 from mcuq.target.footprint import STACK_BYTES
 from mcuq.target.runtime import runtime_files
@@ -74,7 +75,8 @@ def emit_project(
     if board is not None:
         files += _board_files(view, board, stack_bytes)
     files.append(_cmake(view, board, runtime, selftest=bool(vectors)))
-    files.append(SourceFile("README.md", _render("README.md", m=view, board=board, run=_run_view(board))))
+    readme = _render("README.md", m=view, board=board, run=_run_view(board), emulator=_emulator(board))
+    files.append(SourceFile("README.md", readme))
     return tuple(sorted(files, key=lambda file: file.path))
 
 
@@ -145,7 +147,8 @@ def _test_files(view: ModelView, graph: IntegerGraph, vectors: Sequence[TestVect
 
 
 def _used_regions(board: Board) -> tuple[Region, ...]:
-    names = (board.placement.code, board.placement.weights, board.placement.arena, board.placement.stack)
+    roles = board.placement
+    names = (roles.code, roles.constants, roles.weights, roles.arena, roles.stack)
     return tuple(board.region(name) for name in dict.fromkeys(names))
 
 
@@ -161,13 +164,18 @@ def linker_scripts(board: Board) -> tuple[str, str]:
     return link, f"board/{board.name}-{board.emulation.machine}.ld"
 
 
+def toolchain_file(board: Board) -> str:
+    """Name of the emitted CMake toolchain file."""
+    return f"{board.architecture.tools}.cmake"
+
+
 def _board_files(view: ModelView, board: Board, stack_bytes: int) -> list[SourceFile]:
     link, run = linker_scripts(board)
     files = [
         SourceFile(link, _script(board, "the addresses of the part", stack_bytes)),
         SourceFile("board/main.c", _render("main.c", m=view)),
         SourceFile("board/bare.c", _render("bare.c")),
-        SourceFile("arm-none-eabi.cmake", _render("toolchain.cmake", board=board)),
+        SourceFile(toolchain_file(board), _render("toolchain.cmake", board=board)),
     ]
     if run != link:
         what = f"regions of the part's lengths at addresses of QEMU's {board.emulation.machine}"
@@ -193,6 +201,14 @@ def _cmake(view: ModelView, board: Board | None, runtime: tuple[str, ...], *, se
         target_only=any("/mve/" in path for path in library),  # no twins in portable C, unlike the DSP family
     )
     return SourceFile("CMakeLists.txt", content)
+
+
+def _emulator(board: Board | None) -> str:
+    """The emulator's name and machine on the command line."""
+    if board is None:
+        return ""
+    found = machine(board.emulation.machine)
+    return " ".join((found.architecture.emulator, "-M", found.name, *found.options))
 
 
 def _run_view(board: Board | None) -> str:

@@ -13,6 +13,8 @@ PROGRAMS = (
     ("gcc", "host builds", True),
     ("arm-none-eabi-gcc", "Cortex-M builds", True),
     ("qemu-system-arm", "running Cortex-M images", True),
+    ("riscv64-unknown-elf-gcc", "RISC-V builds", False),
+    ("qemu-system-riscv32", "running RISC-V images", False),
     ("clang", "tests only", False),
     ("cmake", "building emitted projects as their users do", False),
 )

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from mcuq.errors import UsageError
 from mcuq.ir.plans import Limits
+from mcuq.target.core import Architecture, core
 from mcuq.target.files import product_dir
 from mcuq.target.limits import parse_bytes
 
@@ -42,9 +43,11 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Names of the regions for code (with vectors and constants), weights, arena, and stack with statics."""
+    """Names of the regions for code with vectors, constants (a part may execute and read its flash at different
+    addresses), weights, arena, and stack with statics."""
 
     code: str
+    constants: str
     weights: str
     arena: str
     stack: str
@@ -64,7 +67,7 @@ class Emulation:
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """A microcontroller board. Lengths in bytes, clock in Hz, ``flags`` for arm-none-eabi-gcc."""
+    """A microcontroller board. Lengths in bytes, clock in Hz, ``flags`` for the compiler."""
 
     name: str
     aliases: tuple[str, ...]
@@ -77,6 +80,11 @@ class Board:
     regions: tuple[Region, ...]
     limits: Limits
     sources: tuple[str, ...] = ()
+
+    @property
+    def architecture(self) -> Architecture:
+        """Instruction set of the board's core."""
+        return core(self.core).architecture
 
     def region(self, name: str) -> Region:
         """The region called ``name``. Raises KeyError."""
@@ -113,6 +121,7 @@ class _RegionFile(_Strict):
 
 class _PlacementFile(_Strict):
     code: str
+    constants: str = ""
     weights: str
     arena: str
     stack: str
@@ -127,7 +136,7 @@ class _BoardFile(_Strict):
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")
     aliases: list[str] = []
     part: str
-    core: str = Field(pattern=r"^cortex-m[0-9]+(plus)?$")
+    core: str = Field(pattern=r"^(cortex-m[0-9]+(plus)?|rv32imc)$")
     clock_hz: int = Field(gt=0)
     flags: list[str]
     sources: list[str] = Field(min_length=1)
@@ -204,7 +213,8 @@ def _first_error(error: ValidationError) -> str:
 
 def _board(parsed: _BoardFile, path: Path) -> Board:
     regions = tuple(Region(r.name, r.kind, r.origin, r.length) for r in parsed.region)
-    placement = Placement(**parsed.placement.model_dump())
+    roles = parsed.placement.model_dump()
+    placement = Placement(**{**roles, "constants": roles["constants"] or roles["code"]})
     if parsed.name != path.stem:
         raise UsageError(f"board file {path}: name is {parsed.name!r}, but must be the file's name {path.stem!r}")
     _check_regions(regions, placement, path)
@@ -228,7 +238,7 @@ def _check_regions(regions: tuple[Region, ...], placement: Placement, path: Path
     by_name = {region.name: region for region in regions}
     if len(by_name) != len(regions):
         raise UsageError(f"board file {path}: two regions have one name; names must differ")
-    allowed = {"code": "flash", "weights": "flash", "arena": "ram", "stack": "ram"}
+    allowed = {"code": "flash", "constants": "flash", "weights": "flash", "arena": "ram", "stack": "ram"}
     for role, kind in allowed.items():
         name = getattr(placement, role)
         fitting = [region.name for region in regions if region.kind == kind]
@@ -254,7 +264,7 @@ def emulated(board: Board) -> Board:
     if board.emulation.mode != "same-lengths":
         return board
     machine = load_board(board.emulation.machine)
-    roles = ("code", "weights", "arena", "stack")
+    roles = ("code", "constants", "weights", "arena", "stack")
     homes = {getattr(board.placement, role): getattr(machine.placement, role) for role in roles}
     moved: list[Region] = []
     used: dict[str, int] = {}

@@ -1,7 +1,7 @@
 /* What a program under test needs from the machine it runs on: files, console, exit, instruction counter.
  *
  * One implementation is linked: host.c on a computer, or startup.c + semihost.c + one counter_*.c on an emulated
- * Cortex-M. Kernels and generated models do not use any of this.
+ * core. Kernels and generated models do not use any of this.
  */
 #ifndef MCUQ_PORT_H
 #define MCUQ_PORT_H

@@ -1,4 +1,5 @@
-/* Files, console, command line and exit by Arm semihosting (BKPT 0xAB), as QEMU provides it. */
+/* Files, console, command line and exit by semihosting, as QEMU provides it: BKPT 0xAB on Arm, on RISC-V an EBREAK between
+ * two shifts that do nothing; the operations are the same. */
 #include <string.h>
 
 #include "port.h"
@@ -19,12 +20,25 @@ int main(int argc, char **argv);
 _Noreturn void mcuq_port_run(void);
 _Noreturn void mcuq_port_fault(uint32_t exception);
 
+#if defined(__riscv)
+__attribute__((noinline, aligned(64))) /* the three instructions must lie in one page */
+#endif
 static uintptr_t semihost(uintptr_t operation, const uintptr_t *block)
 {
-    register uintptr_t r0 __asm("r0") = operation;
-    register const uintptr_t *r1 __asm("r1") = block;
-    __asm volatile("bkpt 0xAB" : "+r"(r0) : "r"(r1) : "memory");
-    return r0;
+#if defined(__riscv)
+    register uintptr_t first __asm("a0") = operation;
+    register const uintptr_t *second __asm("a1") = block;
+    __asm volatile(".option push\n\t.option norvc\n\t"
+                   "slli zero, zero, 0x1f\n\tebreak\n\tsrai zero, zero, 7\n\t.option pop"
+                   : "+r"(first)
+                   : "r"(second)
+                   : "memory");
+#else
+    register uintptr_t first __asm("r0") = operation;
+    register const uintptr_t *second __asm("r1") = block;
+    __asm volatile("bkpt 0xAB" : "+r"(first) : "r"(second) : "memory");
+#endif
+    return first;
 }
 
 int mcuq_port_open(const char *path, int mode)

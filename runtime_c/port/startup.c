@@ -1,8 +1,9 @@
-/* Cortex-M start: vector table, FPU/MVE switch, .data and .bss, stack paint, then mcuq_port_run().
+/* Start of a Cortex-M (vector table, FPU/MVE switch) or RV32 (entry, trap vector) core: .data and .bss, stack paint, then
+ * mcuq_port_run().
  *
  * This file holds no floating-point code: nothing may touch a vector register before CPACR is written.
  * Symbols come from the linker script (sections.ld). No vector but reset is expected to fire; any other ends in
- * mcuq_port_fault with the exception number.
+ * mcuq_port_fault with the exception number, on RV32 the trap's cause.
  */
 #include <stdint.h>
 
@@ -20,7 +21,11 @@ _Noreturn void mcuq_port_fault(uint32_t exception);
 static uint32_t *stack_pointer(void)
 {
     uint32_t *sp;
+#if defined(__riscv)
+    __asm volatile("mv %0, sp" : "=r"(sp));
+#else
     __asm volatile("mov %0, sp" : "=r"(sp));
+#endif
     return sp;
 }
 
@@ -63,6 +68,25 @@ _Noreturn void mcuq_port_reset(void)
     mcuq_port_run();
 }
 
+#if defined(__riscv)
+/* The first bytes of the code: machine mode, interrupts off. */
+__attribute__((section(".vectors"), naked, used, noreturn)) void mcuq_port_entry(void)
+{
+    __asm volatile(".option arch, +zicsr\n\t"
+                   "la sp, __stack_top\n\t"
+                   "la t0, unexpected\n\t"
+                   "csrw mtvec, t0\n\t"
+                   "tail mcuq_port_reset");
+}
+
+/* mtvec keeps two bits for its mode. */
+__attribute__((aligned(4), used)) static _Noreturn void unexpected(void)
+{
+    uint32_t cause;
+    __asm volatile(".option arch, +zicsr\n\tcsrr %0, mcause" : "=r"(cause));
+    mcuq_port_fault(cause);
+}
+#else
 static _Noreturn void unexpected(void)
 {
     uint32_t exception;
@@ -78,3 +102,4 @@ __attribute__((section(".vectors"), used)) static const struct {
 } vectors = {__stack_top,
              {mcuq_port_reset, unexpected, unexpected, unexpected, unexpected, unexpected, unexpected, unexpected,
               unexpected, unexpected, unexpected, unexpected, unexpected, unexpected, unexpected}};
+#endif

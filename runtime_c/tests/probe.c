@@ -8,7 +8,11 @@
 /* 5 instructions a turn. */
 static void loop(uint32_t turns)
 {
+#if defined(__riscv)
+    __asm volatile("1: nop\n\tnop\n\tnop\n\taddi %0, %0, -1\n\tbnez %0, 1b" : "+r"(turns));
+#else
     __asm volatile("1: nop\n\tnop\n\tsub %0, %0, #1\n\tcmp %0, #0\n\tbne 1b" : "+l"(turns) : : "cc");
+#endif
 }
 
 static uint32_t fill(uint32_t bytes)

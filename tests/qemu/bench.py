@@ -20,7 +20,7 @@ from dsp import EXTRA, on_dsp, sources
 from exact import pack_bytes
 
 from mcuq.build.qemu import run_elf
-from mcuq.build.toolchain import arm_gcc, link_program, run_tool
+from mcuq.build.toolchain import cross_gcc, link_program, run_tool
 from mcuq.ir.graph import Window
 from mcuq.numerics import affine, apply_affine, code_range, quantize_multiplier, requantize, weight_range
 from mcuq.target.core import Core, core, machine
@@ -28,7 +28,7 @@ from mcuq.target.kernels import ConvCase, select
 from mcuq.target.kernels_dsp import CORES as DSP_CORES
 
 Ints = np.ndarray
-CORES = ("cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55", "cortex-m0plus")
+CORES = ("cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55", "cortex-m0plus", "rv32imc")
 BASELINE = Path(__file__).resolve().parents[1] / "golden" / "kernel_counts.json"
 TOLERANCE = 0.01
 POINT, SAME, HALVED = Window(), Window((3, 3), (1, 1), (1, 1, 1, 1)), Window((3, 3), (2, 2), (0, 0, 1, 1))
@@ -118,12 +118,14 @@ M55_FIGURES = {  # (kernel, shape, weight bits): (CMSIS-NN with Helium, target)
     ("depthwise", "14x14x512->512", 4): (2.64, 0.85),
 }
 M0_FIGURES = {("pointwise", "14x14x512->512", 8): (6.2, 4.5)}
+Figures = dict[tuple[str, str, int], tuple[float, float]]
+FIGURES: dict[str, Figures] = {"cortex-m55": M55_FIGURES, "cortex-m0plus": M0_FIGURES, "rv32imc": {}}
 
 
 def figures(layer: Layer, name: str) -> tuple[float | None, float | None]:
-    """(best peer, target) of a layer on a core; the peers' M7 figures stand for M4 and M33 too."""
-    if name in ("cortex-m55", "cortex-m0plus"):
-        table = M55_FIGURES if name == "cortex-m55" else M0_FIGURES
+    """(best peer, target) of a layer on a core; the peers' M7 figures stand for M4 and M33 too, none for RV32."""
+    if name in FIGURES:
+        table = FIGURES[name]
         key = (layer.kernel, layer.shape, layer.bits[1])
         return table.get(key, (None, None)) if layer.bits[0] == 8 else (None, None)
     return layer.peer, layer.target
@@ -273,7 +275,7 @@ def _count(target: Core, cases: list[Case], folder: Path) -> tuple[list[int], li
 
 def _text_bytes(target: Core, functions: list[str], folder: Path) -> dict[str, int]:
     """Bytes of code and constants that each function pulls into an image, library helpers included."""
-    tool = arm_gcc(target)
+    tool = cross_gcc(target)
     command = [tool.compiler, "-std=c11", *tool.flags, "-O2", f"-I{ROOT / 'include'}", f"-I{ROOT / 'src'}", "-c"]
     objects: list[str] = []
     for source in (*PORTABLE, *sources(target.name)):
@@ -284,7 +286,7 @@ def _text_bytes(target: Core, functions: list[str], folder: Path) -> dict[str, i
         image = folder / "one.elf"
         link = ["-nostartfiles", f"-Wl,-e,{function}", "-Wl,--gc-sections", "-lc", "-lgcc"]
         run_tool([tool.compiler, *tool.flags, *objects, *link, "-o", str(image)], f"cannot link {function}")
-        table = run_tool(["arm-none-eabi-size", "-A", str(image)], "cannot size")
+        table = run_tool([target.architecture.tool("size"), "-A", str(image)], "cannot size")
         sizes[function] = sum(int(m[1]) for m in re.finditer(r"^\.(?:text|rodata)\S*\s+(\d+)", table, re.MULTILINE))
     return sizes
 

@@ -63,6 +63,7 @@ TARGETS = (
     Target("cortex-m7", "mps2-an500"),
     Target("cortex-m33", "mps2-an505"),
     Target("cortex-m55", "mps3-an547"),
+    Target("rv32imc", "virt"),
 )
 
 

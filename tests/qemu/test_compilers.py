@@ -26,14 +26,14 @@ HEADERS = tuple(sorted((ROOT / "include" / "mcuq").glob("*.h")))
 
 def commands() -> dict[str, list[str]]:
     host = {"gcc": ["gcc"], "gcc -m32": ["gcc", "-m32"], "clang": ["clang"]}
-    arm = {f"arm-none-eabi-gcc {core.name}": ["arm-none-eabi-gcc", *core.flags] for core in CORES}
+    gcc = {f"gcc {core.name}": [core.architecture.tool("gcc"), *core.flags] for core in CORES}
     # Debian's clang has no C library for the target: newlib's headers, which are plain C, serve it.
     newlib = ["-isystem", "/usr/include/newlib"]
     cross = {
         f"clang {core}": ["clang", f"--target={triple}", f"-mcpu={core}", *newlib]
         for core, triple in CLANG_TARGETS.items()
     }
-    return host | arm | cross
+    return host | gcc | cross
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n == "gcc" else pytest.mark.slow) for n in commands()])

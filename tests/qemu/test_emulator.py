@@ -58,6 +58,8 @@ def test_a_missing_program_names_its_packages(monkeypatch: pytest.MonkeyPatch) -
         find_program("arm-none-eabi-gcc")
     with pytest.raises(ToolchainError, match=r"apt-get install qemu-system-arm"):
         find_program("qemu-system-arm")
+    with pytest.raises(ToolchainError, match=r"apt-get install gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf"):
+        find_program("riscv64-unknown-elf-gcc")
 
 
 def test_a_compiler_error_is_quoted(tmp_path: Path) -> None:

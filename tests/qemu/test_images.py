@@ -16,15 +16,16 @@ from mcuq.build.sizes import check_integer_only, measure
 from mcuq.build.stack import stack_bound
 from mcuq.build.toolchain import find_program, run_tool
 from mcuq.build.write import write_files
-from mcuq.emit.project import emit_harness, emit_project
+from mcuq.emit.project import emit_harness, emit_project, toolchain_file
 from mcuq.errors import CheckError, LimitError, ToolchainError
 from mcuq.ir.integer import IntegerGraph
 from mcuq.parity import built, compare_image
 from mcuq.plan.memory import plan_memory
 from mcuq.target.board import Board, load_board, load_boards
+from mcuq.target.core import machine
 from mcuq.target.footprint import CODE_TOLERANCE
 
-CORES = ("microbit", "rp2040", "mps2-an385", "stm32l4r5", "stm32h7", "rp2350", "mps3-an547")
+CORES = ("microbit", "rp2040", "mps2-an385", "stm32l4r5", "stm32h7", "rp2350", "mps3-an547", "esp32c3")
 
 
 def small_board(flash: int, ram: int) -> Board:
@@ -120,7 +121,7 @@ def bare(source: str, folder: Path, board: Board, *flags: str) -> tuple[Path, Pa
     return builder.link(objects, "application", folder / f"board/{board.name}.ld"), folder / "objects"
 
 
-@pytest.mark.parametrize("name", ["microbit", "mps2-an386", "mps3-an547"])
+@pytest.mark.parametrize("name", ["microbit", "mps2-an386", "mps3-an547", "virt"])
 def test_float_code_is_found(name: str, tmp_path: Path) -> None:
     source = "volatile float x = 2.0f; int main(void) { return (int)(x * x); }\n"
     elf, _ = bare(source, tmp_path, load_board(name))
@@ -227,14 +228,14 @@ def test_the_header_serves_cplusplus(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["stm32h7", "rp2040", "mps3-an547"])
+@pytest.mark.parametrize("name", ["stm32h7", "rp2040", "mps3-an547", "esp32c3"])
 def test_cmake_builds_for_this_computer_and_the_board(name: str, tmp_path: Path) -> None:
     board = load_board(name)
     graph = integer_net(1, 4, 4)
     files = emit_project(graph, plan_memory(graph, board.core), board, prefix="net", vectors=vectors(graph))
     write_files(files, tmp_path)
     cmake = find_program("cmake")
-    arm = f"-DCMAKE_TOOLCHAIN_FILE={tmp_path / 'arm-none-eabi.cmake'}"
+    arm = f"-DCMAKE_TOOLCHAIN_FILE={tmp_path / toolchain_file(board)}"
     if board.core == "cortex-m55":
         with pytest.raises(ToolchainError, match="Helium kernels of this project build for"):
             run_tool([cmake, "-S", str(tmp_path), "-B", str(tmp_path / "host")], "cmake failed")
@@ -246,8 +247,9 @@ def test_cmake_builds_for_this_computer_and_the_board(name: str, tmp_path: Path)
         run_tool([cmake, "--build", str(tmp_path / build)], "build failed")
     if board.core != "cortex-m55":
         assert subprocess.run([str(tmp_path / "host" / "net_selftest")], check=False).returncode == 0
-    machine = board.emulation.machine
-    command = ["qemu-system-arm", "-M", machine, "-display", "none", "-monitor", "none", "-serial", "none"]
+    emulator = machine(board.emulation.machine)
+    command = [emulator.architecture.emulator, "-M", emulator.name, *emulator.options]
+    command += ["-display", "none", "-monitor", "none", "-serial", "none"]
     command += ["-semihosting-config", "enable=on,target=native", "-kernel", str(tmp_path / "arm" / "net_selftest.elf")]
     assert subprocess.run(command, check=False, timeout=60).returncode == 0
     assert (tmp_path / "arm" / "net_app.elf").is_file()

@@ -14,8 +14,10 @@ from mcuq.plan.memory import plan_memory
 from mcuq.reference.integer import run
 from mcuq.target.board import Board, load_board
 
-MACHINES = ("microbit", "mps2-an385", "mps2-an386", "mps2-an500", "mps2-an505", "mps3-an547")
-BOARDS = ("rp2040", "stm32f4", "stm32f7", "stm32h7", "stm32l4r5", "nrf52840", "nrf5340", "rp2350", "netduinoplus2")
+MACHINES = ("microbit", "mps2-an385", "mps2-an386", "mps2-an500", "mps2-an505", "mps3-an547", "virt")
+BOARDS = (
+    "rp2040", "stm32f4", "stm32f7", "stm32h7", "stm32l4r5", "nrf52840", "nrf5340", "rp2350", "netduinoplus2", "esp32c3",
+)  # fmt: skip
 BITS = tuple((w, a) for w in (8, 4, 2) for a in (8, 4, 2))
 
 

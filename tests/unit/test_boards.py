@@ -9,7 +9,7 @@ from mcuq.target.board import board_names, emulated, load_board, load_boards, re
 
 REQUIRED = {
     "stm32h7", "stm32f4", "stm32f7", "stm32l4r5", "nrf52840", "nrf5340", "rp2040", "rp2350", "mps2-an385",
-    "mps2-an386", "mps2-an500", "mps2-an505", "mps3-an547", "netduinoplus2", "microbit",
+    "mps2-an386", "mps2-an500", "mps2-an505", "mps3-an547", "netduinoplus2", "microbit", "virt", "esp32c3",
 }  # fmt: skip
 
 
@@ -40,7 +40,7 @@ def test_the_emulated_board_keeps_the_lengths_and_sits_inside_the_machine() -> N
 def test_unknown_boards_name_the_closest() -> None:
     with pytest.raises(UsageError, match="unknown board 'stm32h8'; did you mean stm32h7 or"):
         load_board("stm32h8")
-    with pytest.raises(UsageError, match="boards are microbit, mps2-an385"):
+    with pytest.raises(UsageError, match="boards are esp32c3, microbit, mps2-an385"):
         load_board("???")
 
 
@@ -65,6 +65,7 @@ def faulty(tmp_path: Path, old: str, new: str) -> str:
         ('mode = "same-lengths"', 'mode = "same"', "emulation.mode: Input should be 'native', 'real-addresses'"),
         ("origin = 0x20000000", "origin = 0x23fff000", "region DTCM ends at 0x2401f000, inside AXI_SRAM at 0x24000000"),
         ('name = "stm32h7"', 'name = "other"', "name is 'other', but must be the file's name 'stm32h7'"),
+        ('core = "cortex-m7"', 'core = "rv64gc"', "core: String should match pattern"),
         ("clock_hz", "clock_mhz = 1\nclock_hz", "clock_mhz: Extra inputs are not permitted"),
         ("[placement]", "[placement", "is not TOML"),
     ],

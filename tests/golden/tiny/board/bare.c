@@ -19,7 +19,7 @@ _Noreturn void mcuq_port_run(void)
     sleep_forever();
 }
 
-/* The exception number stays in r0 for the debugger. */
+/* The exception number stays in the first argument's register for the debugger. */
 _Noreturn void mcuq_port_fault(uint32_t exception)
 {
     (void)exception;
