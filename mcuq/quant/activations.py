@@ -85,6 +85,8 @@ class ActivationQuantizer(nn.Module):
         """Lowest and highest code relative to the zero point under ``clamp``."""
         zero = self.zero_point()
         low, high = float(self.qmin - zero), float(self.qmax - zero)
+        if not math.isfinite(step):  # the loss will be NaN, and training stops with the layer's name
+            return low, high
         if clamp[0] is not None:
             low = min(max(low, math.floor(clamp[0] / step + 0.5)), high)
         if clamp[1] is not None:
@@ -182,7 +184,10 @@ class PactActivation(ActivationQuantizer):
         return torch.where(span > 0, span, torch.ones_like(span)) / (self.qmax - self.qmin)
 
     def zero_point(self) -> int:
-        offset = math.floor(-min(float(self.low.detach()), 0.0) / float(self.scale()) + 0.5)
+        low, step = float(self.low.detach()), float(self.scale())
+        if not (math.isfinite(low) and math.isfinite(step)):
+            return self.qmin
+        offset = math.floor(-min(low, 0.0) / step + 0.5)
         return min(max(self.qmin + offset, self.qmin), self.qmax)
 
     def _store(self, scale: float, zero_point: int) -> None:

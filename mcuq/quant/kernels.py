@@ -191,3 +191,52 @@ def _gradient(
     outside = g - dx
     above = torch.ops.aten.threshold_backward(outside, x, bottom).sum()
     return dx, torch.stack([inside, outside.sum() - above, above]).double()
+
+
+# -- batch norm and grid ------------------------------------------------------------------------------------
+
+
+def layout_of(x: Tensor) -> str | None:
+    """``rows`` (channels_last), ``planes`` (NCHW) or None (neither) of x [N, C, H, W]."""
+    if x.dim() != 4:
+        return None
+    if x.is_contiguous(memory_format=torch.channels_last):
+        return "rows"
+    return "planes" if x.is_contiguous() else None
+
+
+def norm_quantize(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, grid: Grid) -> tuple[Tensor, Tensor, Tensor]:
+    """Batch norm by the statistics of ``x`` [N, C, H, W] (``layout_of`` knows it), then ``grid``; native only.
+
+    Returns:
+        (result like ``x``, what the backward pass needs [4, C], mean and biased variance [2, C]).
+    """
+    layout = layout_of(x)
+    assert layout is not None
+    y, saved = torch.empty_like(x), torch.empty(4, x.shape[1])
+    statistics = torch.empty(2, x.shape[1])
+    pointers = map(_pointer, (x, y, gamma, beta, saved, statistics))
+    _check(_library().norm[layout](*pointers, _shape(x, epsilon), grid))
+    return y, saved, statistics
+
+
+def norm_quantize_gradient(x: Tensor, g: Tensor, saved: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of ``x``, gamma and beta, and the sums of :func:`quantize_gradient`; native only."""
+    layout = layout_of(x)
+    assert layout is not None
+    g = like(g, x)
+    dx, dgamma, dbeta = torch.empty_like(x), torch.empty(x.shape[1]), torch.empty(x.shape[1])
+    sums = torch.empty(3, dtype=torch.float64)
+    pointers = map(_pointer, (x, g, dx, saved, dgamma, dbeta, sums))
+    _check(_library().norm_gradient[layout](*pointers, _shape(x, 0.0), grid))
+    return dx, dgamma, dbeta, sums
+
+
+def _shape(x: Tensor, epsilon: float) -> Shape:
+    images, channels, height, width = x.shape
+    return Shape(images, channels, height * width, epsilon, torch.get_num_threads())
+
+
+def _check(status: int) -> None:
+    if status != 0:
+        raise MemoryError("can't allocate memory for the sums of a batch norm")

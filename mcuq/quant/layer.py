@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mcuq.errors import UsageError
 from mcuq.ir import graph as ir
 from mcuq.ir.quantized import WeightQuant
+from mcuq.quant.fake_quant import Rule, fake_quantize, fuses_norm, norm_quantize
 from mcuq.quant.network import conv2d
 from mcuq.quant.rounding import round_half_up
 from mcuq.quant.weights import PactWeights, WeightQuantizer
@@ -80,6 +81,21 @@ class BatchNormTensors:
         """Normalize by the batch's statistics and update the running ones, as the module would."""
         momentum = self._momentum()
         return F.batch_norm(x, self.mean, self.variance, self.gamma, self.beta, True, momentum, self.epsilon)
+
+    def quantized_train_step(self, x: Tensor, rule: Rule) -> Tensor:
+        """``train_step`` and ``rule`` after it, in one operator where this machine has it."""
+        if not fuses_norm(x):
+            return fake_quantize(self.train_step(x), rule)
+        gamma, beta = self.gamma, self.beta
+        gamma = torch.ones_like(self.mean) if gamma is None else gamma
+        beta = torch.zeros_like(self.mean) if beta is None else beta
+        momentum = self._momentum()
+        y, statistics = norm_quantize(x, gamma, beta, self.epsilon, rule)
+        with torch.no_grad():
+            count = x.numel() // x.shape[1]
+            self.mean.lerp_(statistics[0], momentum)
+            self.variance.lerp_(statistics[1] * (count / (count - 1)), momentum)
+        return y
 
     def _momentum(self) -> float:
         if self._averaged is not None:
@@ -220,17 +236,27 @@ class QuantLayer:
 
     # -- forward ------------------------------------------------------------------------------------------
 
-    def forward(self, x: Tensor, input_scale: Tensor | None, *, training: bool) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        input_scale: Tensor | None,
+        *,
+        training: bool,
+        rule: Rule | None = None,
+    ) -> Tensor:
         """Convolution and batch norm of x [N, C, H, W].
 
         Args:
             input_scale: scale of ``x``; the bias is then rounded to the accumulator's grid as on the device.
             training: a batch norm that is not frozen uses and updates batch statistics.
+            rule: quantization of the result, done together with a batch norm that uses batch statistics
+                (:meth:`trains_norm`); without such a batch norm it is the caller's.
         """
         self._follow()
         weight = self.weight.view(self.shape)
-        if self.norm is not None and training and not self.frozen:
-            return self.norm.train_step(conv2d(x, weight, self.bias, self.op.window, self.op.groups))
+        if self.norm is not None and self.trains_norm(training):
+            y = conv2d(x, weight, self.bias, self.op.window, self.op.groups)
+            return self.norm.train_step(y) if rule is None else self.norm.quantized_train_step(y, rule)
         bias = self.bias
         if self.norm is not None:
             gain = self.norm.gain()
@@ -242,6 +268,10 @@ class QuantLayer:
         if bias is not None and input_scale is not None and self.saved is not None:
             bias = self._on_grid(bias, input_scale)
         return conv2d(x, weight, bias, self.op.window, self.op.groups)
+
+    def trains_norm(self, training: bool) -> bool:
+        """The batch norm uses the batch's statistics."""
+        return training and not self.frozen and self.norm is not None
 
     def _on_grid(self, bias: Tensor, input_scale: Tensor) -> Tensor:
         """Bias rounded to multiples of gain * Sx * Sw; channels without gain are constants and keep theirs."""

@@ -14,6 +14,7 @@ or, with a context manager, ``with op.quantized(): criterion(op(images), labels)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -30,6 +31,7 @@ from mcuq.ir.plans import BitPlan
 from mcuq.ir.quantized import ActivationQuant, QuantizedGraph, QuantParams
 from mcuq.quant import activations, build
 from mcuq.quant.activations import ActivationQuantizer
+from mcuq.quant.fake_quant import Rule
 from mcuq.quant.layer import LayerConfig, QuantLayer
 from mcuq.quant.network import clamp_of, evaluate, run_float
 from mcuq.quant.ranges import sample_values
@@ -200,9 +202,20 @@ class QuantOp(nn.Module):
         values: dict[str, Tensor] = {}
         for op in self.graph:
             inputs = tuple(values[name] for name in op.inputs)
+            rule = self._rule_of_norm(op)
+            if rule is not None:
+                values[op.name] = self.layers[op.name].forward(inputs[0], None, training=self.training, rule=rule)
+                continue
             y = x if isinstance(op, ir.Input) else evaluate(op, inputs, self._conv)
             values[op.name] = self._quantize(op, y)
         return values
+
+    def _rule_of_norm(self, op: ir.FloatOp) -> Rule | None:
+        """The rule of a convolution whose batch norm trains and is one operator with the quantization after it."""
+        layer, quantizer = self.layers.get(op.name), self._quantizer.get(op.name)
+        if layer is None or quantizer is None or not self.quantize_activations or not layer.trains_norm(self.training):
+            return None
+        return quantizer.rule(clamp_of(op), math.prod(op.shape))
 
     def _conv(self, op: ir.Conv2d, x: Tensor) -> Tensor:
         scale = self.activation_quantizer(op.inputs[0]).scale() if self.quantize_activations else None

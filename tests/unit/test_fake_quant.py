@@ -15,7 +15,7 @@ from mcuq.build.host_library import host_library, loaded_openmp  # noqa: E402
 from mcuq.build.toolchain import WARNINGS, host_clang, host_gcc, run_tool  # noqa: E402
 from mcuq.errors import ToolchainError, UsageError  # noqa: E402
 from mcuq.quant import kernels  # noqa: E402
-from mcuq.quant.fake_quant import Learned, Rule, fake_quantize  # noqa: E402
+from mcuq.quant.fake_quant import Learned, Rule, fake_quantize, norm_quantize  # noqa: E402
 
 GRIDS = {
     "unsigned 2": (0.7, 0.0, 3.0),
@@ -171,3 +171,78 @@ def test_sources_compile_without_warnings(compiler: object, source: Path, tmp_pa
         str(tmp_path / "o"),
     ]
     run_tool(command, f"{tool.name}: {source.name}")
+
+
+# -- batch norm, clip and quantization in one ---------------------------------------------------------------
+
+NORMED = [(64, 16, 9, 9), (3, 5, 7, 11), (8, 1, 6, 6), (16, 24, 1, 1), (2, 130, 3, 3), (40, 8, 24, 24)]
+
+
+def batch_norm(x: Tensor, gamma: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Batch norm in float64 by its definition: (result, mean, biased variance)."""
+    mean, variance = x.mean((0, 2, 3)), x.var((0, 2, 3), unbiased=False)
+    column = (1, -1, 1, 1)
+    scaled = (x - mean.view(column)) / (variance + 1e-5).sqrt().view(column)
+    return scaled * gamma.view(column) + beta.view(column), mean.detach(), variance.detach()
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("shape", NORMED, ids=str)
+@pytest.mark.parametrize("name", ["unsigned 2", "signed 4", "unsigned 8"])
+def test_norm_and_quantization_equal_the_definition(
+    name: str, shape: tuple[int, ...], layout: torch.memory_format
+) -> None:
+    channels = shape[1]
+    spread = torch.linspace(0.1, 4.0, channels).view(1, -1, 1, 1)
+    x = (normal(*shape) * spread + 3 * spread).to(memory_format=layout).requires_grad_()
+    gamma = normal(channels, seed=3).requires_grad_()
+    beta = normal(channels, seed=4).requires_grad_()
+    step = torch.tensor(1.0, requires_grad=True)
+    rule = rule_of(name, step)
+    wide = [t.detach().double().requires_grad_() for t in (x, gamma, beta)]
+    v, mean, variance = batch_norm(*wide)
+    ratio = v.detach() / rule.step
+    # Close to the boundary of two codes, or of the range, float32 may take either: no gradient comes from there.
+    sure = ((ratio + 0.5) - (ratio + 0.5).round()).abs() > 1e-3
+    sure &= torch.minimum((ratio - rule.low).abs(), (ratio - rule.high).abs()) > 1e-3
+    g = normal(*shape, seed=5) * sure
+    y, statistics = norm_quantize(x, gamma, beta, 1e-5, rule)
+    y.backward(g)
+    codes = (ratio + 0.5).floor().clamp(rule.low, rule.high)
+    assert y.stride() == x.stride()
+    assert torch.equal(y.detach()[sure], (codes.float() * np.float32(rule.step))[sure])
+    assert float((y.detach() - codes * rule.step).abs().max()) <= rule.step * 1.001
+    inside = (ratio > rule.low) & (ratio < rule.high)
+    v.backward(g.double() * inside)
+    for got, want in zip((x, gamma, beta), wide, strict=True):
+        assert got.grad is not None and want.grad is not None
+        torch.testing.assert_close(got.grad.double(), want.grad, rtol=1e-4, atol=2e-5 * float(want.grad.abs().max()))
+    terms = torch.where(inside, codes * rule.step - v.detach(), torch.where(ratio <= rule.low, 0.5, -2.0)) * g
+    assert step.grad is not None
+    assert float(step.grad) == pytest.approx(float(terms.sum()), rel=1e-4, abs=1e-5 * float(terms.abs().sum()))
+    torch.testing.assert_close(statistics[0].double(), mean, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(statistics[1].double(), variance, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_norm_and_quantization_do_not_depend_on_the_number_of_threads(layout: torch.memory_format) -> None:
+    x, g = normal(16, 10, 30, 30).to(memory_format=layout), normal(16, 10, 30, 30, seed=1).to(memory_format=layout)
+    gamma, beta, grid = normal(10, seed=2), normal(10, seed=3), rule_of("signed 4").grid
+    before, results = torch.get_num_threads(), list[tuple[Tensor, ...]]()
+    try:
+        for threads in (1, 2, 3, 7):
+            torch.set_num_threads(threads)
+            forward = kernels.norm_quantize(x, gamma, beta, 1e-5, grid)
+            results.append((*forward, *kernels.norm_quantize_gradient(x, g, forward[1], grid)))
+    finally:
+        torch.set_num_threads(before)
+    for result in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(result, results[0], strict=True))
+
+
+def test_large_means_do_not_cancel() -> None:
+    """Sums are of differences from the first value of a channel."""
+    for layout in (torch.contiguous_format, torch.channels_last):
+        x = (normal(16, 4, 20, 20) * 1e-2 + 1000.0).to(memory_format=layout)
+        statistics = kernels.norm_quantize(x, torch.ones(4), torch.zeros(4), 1e-5, rule_of("signed 8").grid)[2]
+        torch.testing.assert_close(statistics[1].double(), x.double().var((0, 2, 3), unbiased=False), rtol=1e-3, atol=0)
