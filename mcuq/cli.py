@@ -61,7 +61,13 @@ def _emit(document: dict[str, Any], as_json: bool, show: Callable[[], None]) -> 
 
 @app.command()
 def train(
-    model: Model = "resnet_tiny",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="A name from 'mcuq models', or your own: package.module:build (any torch nn.Module). "
+            "Chosen by the size of the images when left out."
+        ),
+    ] = None,
     width: Width = 1.0,
     resolution: Resolution = None,
     input_shape: InputShape = None,
@@ -94,13 +100,26 @@ def train(
     batch_size: Annotated[int | None, typer.Option(min=1)] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate of quantization-aware training.", min=0)] = None,
     optimizer: Annotated[str | None, typer.Option(help="adamw or sgd.")] = None,
+    images: Annotated[
+        int | None, typer.Option(help="Training images used, the first ones; all of them.", min=1)
+    ] = None,
+    recipe: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="A setting of quantization-aware training, repeatable: ema, distill, temperature, label_smoothing, "
+            "dampening, freezing, progressive, step_lr, warmup ... (docs/QUANTIZATION.md). Presets by bit width hold "
+            "for the rest.",
+        ),
+    ] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write event files into RUN/events.")] = False,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     out: Annotated[Path | None, typer.Option(help="Run folder; runs/<model>-<data>-<n> when left out.")] = None,
     as_json: Json = False,
 ) -> None:
     """Train, choose bits under the limits, retrain with quantization, and save the integer network."""
     settings = pipeline.TrainSettings(
-        model=pipeline.ModelSpec(model, width, resolution, pipeline.parse_shape(input_shape)),
+        model=pipeline.model_spec(model, width, resolution, pipeline.parse_shape(input_shape)),
         data=data,
         data_dir=data_dir,
         epochs=epochs,
@@ -124,6 +143,9 @@ def train(
         lr=lr,
         optimizer=optimizer,
         device=device,
+        images=images,
+        recipe=pipeline.parse_recipe(recipe or []),
+        tensorboard=tensorboard,
     )
     outcome = pipeline.train(settings, out, resume=resume, console=people)
     _emit(outcome.document(), as_json, lambda: outcome.show(people))

@@ -12,7 +12,15 @@ from mcuq.pipeline.bits import pareto, solve
 from mcuq.pipeline.deploy import emit, profile, verify
 from mcuq.pipeline.lists import boards, doctor, models
 from mcuq.pipeline.quantizing import QuantizeSettings, quantize
-from mcuq.pipeline.settings import BitChoice, ModelSpec, TrainSettings, parse_numbers, parse_shape
+from mcuq.pipeline.settings import (
+    BitChoice,
+    ModelSpec,
+    TrainSettings,
+    model_spec,
+    parse_numbers,
+    parse_recipe,
+    parse_shape,
+)
 from mcuq.pipeline.training import demo, train
 
 __all__ = [
@@ -24,9 +32,11 @@ __all__ = [
     "demo",
     "doctor",
     "emit",
+    "model_spec",
     "models",
     "pareto",
     "parse_numbers",
+    "parse_recipe",
     "parse_shape",
     "profile",
     "quantize",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,20 @@ from mcuq.errors import UsageError
 from mcuq.ir.fuse import fuse
 from mcuq.ir.graph import Graph, Normalization
 from mcuq.ir.verify import Level, verify
-from mcuq.pipeline.settings import ModelSpec, TrainSettings
+from mcuq.pipeline.settings import ModelSpec, TrainSettings, default_model
 
 TORCH_NEEDED = "this needs torch: pip install 'mcuq[train]'"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """A module, its data and its fused graph, checked before anything long starts."""
+    """A module, its data and its fused graph, checked before anything long starts.
 
+    ``settings`` are the user's with the model ``spec`` filled in.
+    """
+
+    settings: TrainSettings
+    spec: ModelSpec
     module: Any
     dataset: Dataset
     graph: Graph
@@ -34,15 +39,19 @@ def prepare(settings: TrainSettings) -> Prepared:
     from mcuq import data
 
     settings.choice.check()
-    dataset = data.load(settings.data, settings.data_dir, resolution=settings.model.resolution)
-    if settings.model.is_users_own:
-        module, shape = build_module(settings.model, dataset, settings.seed)
-    else:
-        dataset = _fitted(dataset, settings.model)
-        module, shape = build_module(settings.model, dataset, settings.seed)
+    resolution = None if settings.model is None else settings.model.resolution
+    dataset = data.load(settings.data, settings.data_dir, resolution=resolution)
+    spec = settings.model or default_model(dataset.input_shape)
+    settings = replace(settings, model=spec)
+    if settings.images is not None:
+        kept = settings.images
+        dataset = replace(dataset, x_train=dataset.x_train[:kept], y_train=dataset.y_train[:kept])
+    if not spec.is_users_own:
+        dataset = _fitted(dataset, spec)
+    module, shape = build_module(spec, dataset, settings.seed)
     if settings.weights is not None:
         _load_weights(module, settings.weights)
-    return Prepared(module, dataset, captured(module, shape, dataset.normalization))
+    return Prepared(settings, spec, module, dataset, captured(module, shape, dataset.normalization))
 
 
 def captured(module: Any, shape: tuple[int, ...], normalization: Normalization | None) -> Graph:

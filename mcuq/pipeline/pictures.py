@@ -10,11 +10,11 @@ from mcuq.ir.container import write_atomic
 from mcuq.ir.files import load_integer
 from mcuq.ir.integer import IntegerGraph
 from mcuq.ir.plans import BitPlan
+from mcuq.pipeline import logs
 from mcuq.pipeline.outcomes import DemoOutcome
 from mcuq.pipeline.runs import RunFolder
 from mcuq.plan.memory import plan_memory
 from mcuq.report import (
-    EpochPoint,
     Fact,
     Picture,
     bits_picture,
@@ -24,44 +24,39 @@ from mcuq.report import (
     memory_picture,
 )
 
-STAGES = {"float": "float", "qat": "quantized"}
-
 
 def write(
     run: RunFolder,
     plan: BitPlan,
     graph: IntegerGraph,
     core: str,
-    epochs: Sequence[Any] = (),
     facts: Sequence[Fact] = (),
     instructions: Mapping[str, int] | None = None,
 ) -> tuple[str, ...]:
-    """``bits.png``, ``memory.png``, ``curves.png`` (when there are ``epochs``) and ``report.html``.
+    """All pictures and ``report.html``, from the networks and from what the run's folder holds.
 
     Args:
-        core: whose kernels' scratch the arena holds. epochs: ``EpochResult`` of the training loops.
+        core: whose kernels' scratch the arena holds.
 
     Returns:
         Paths of the pictures; empty without matplotlib.
     """
-    drawn = draw(plan, graph, core, epochs)
+    drawn = draw(run, plan, graph, core)
     for name, picture in drawn.items():
         write_atomic(run.path / f"{name}.png", picture.png)
-    old = run.path / "curves.png"
-    shown = list(drawn.values())
-    if "curves" not in drawn and old.exists():
-        shown.append(Picture("Loss and accuracy by epoch", old.read_bytes()))
     record = run.record()
     settings = record.get("settings", {})
     if "quantized" in record:
         settings = {"model": {"name": record["quantized"]["model"]}, "data": record["quantized"]["calibrate"]}
     title = f"{settings.get('model', {}).get('name', 'network')} on {settings.get('data', 'data')}"
-    page = html_report(title, run.path.name, command(settings), facts, shown, layer_rows(graph, instructions))
+    page = html_report(
+        title, run.path.name, command(settings), facts, list(drawn.values()), layer_rows(graph, instructions)
+    )
     write_atomic(run.path / "report.html", page.encode())
     return tuple(str(run.path / f"{name}.png") for name in drawn)
 
 
-def draw(plan: BitPlan, graph: IntegerGraph, core: str, epochs: Sequence[Any] = ()) -> dict[str, Picture]:
+def draw(run: RunFolder, plan: BitPlan, graph: IntegerGraph, core: str) -> dict[str, Picture]:
     """The pictures by name; none without matplotlib."""
     try:
         import matplotlib  # noqa: F401  # pyright: ignore[reportUnusedImport]
@@ -73,8 +68,8 @@ def draw(plan: BitPlan, graph: IntegerGraph, core: str, epochs: Sequence[Any] = 
         "bits": Picture("Bits of every tensor", bits_picture(plan)),
         "memory": Picture("The arena over time", memory_picture(memory, bits, plan.limits.ram or None)),
     }
-    if epochs:
-        points = [EpochPoint(STAGES[e.phase], e.loss, e.train_accuracy, e.accuracy) for e in epochs]
+    points = logs.epochs(run.path)
+    if points:
         drawn["curves"] = Picture("Loss and accuracy by epoch", curves_picture(points))
     return drawn
 
@@ -100,11 +95,14 @@ def command(settings: Mapping[str, Any]) -> str:
                 "batch_size",
                 "lr",
                 "optimizer",
+                "images",
+                "weights",
             )
         },
         "seed": settings.get("seed") or None,
     }
     words += [f"--{key} {value}" for key, value in flat.items() if value is not None]
+    words += [f"--recipe {name}={value}" for name, value in settings.get("recipe", ())]
     return " ".join(words)
 
 

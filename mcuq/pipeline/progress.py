@@ -8,15 +8,17 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+NAMES = {"float": "float training"}
+
 
 class TrainingBar:
-    """Shows ``on_step`` as a bar with the remaining time and ``on_epoch`` as a line; keeps all epochs.
+    """Shows ``on_step`` as a bar with the remaining time and ``on_epoch`` as a line; tells ``listeners`` both.
 
     Implements the callbacks of ``mcuq.quant.train`` without importing it (and torch).
     """
 
     def __init__(self, console: Console | None) -> None:
-        self.epochs: list[Any] = []
+        self.listeners: tuple[Any, ...] = ()
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -26,6 +28,7 @@ class TrainingBar:
             transient=True,
         )
         self._tasks: dict[str, Any] = {}
+        self._epochs = 0
 
     def __enter__(self) -> TrainingBar:
         self._bar.start()
@@ -41,16 +44,32 @@ class TrainingBar:
         self._bar.console.print(text, markup=False, highlight=False)
 
     def on_step(self, step: Any) -> None:
-        name = {"float": "float training", "qat": "quantization-aware training"}[step.phase]
+        self._epochs = step.epochs
+        name = NAMES.get(step.phase, "quantization-aware training")
         if step.phase not in self._tasks:
             self._tasks[step.phase] = self._bar.add_task(name, total=step.epochs * step.steps)
         text = f"{name}, epoch {step.epoch + 1}/{step.epochs}, loss {step.loss:.3f}"
         self._bar.update(self._tasks[step.phase], completed=step.epoch * step.steps + step.step + 1, description=text)
+        for listener in self.listeners:
+            listener.on_step(step)
 
     def on_epoch(self, result: Any) -> None:
-        self.epochs.append(result)
         held_out = "" if result.accuracy is None else f", held out {100 * result.accuracy:.2f} %"
+        left = (self._epochs - result.epoch - 1) * result.seconds
         self.stage(
-            f"  {result.phase} epoch {result.epoch + 1}: loss {result.loss:.4f}, "
+            f"  {result.phase} epoch {result.epoch + 1}/{self._epochs}: loss {result.loss:.4f}, "
             f"train {100 * result.train_accuracy:.2f} %{held_out}, {result.seconds:.1f} s"
+            + (f", {duration(left)} left" if left > 0 else "")
         )
+        for listener in self.listeners:
+            listener.on_epoch(result)
+
+
+def duration(seconds: float) -> str:
+    """In the two largest units: 42 s, 3 min 20 s, 2 h 5 min."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -6,7 +6,9 @@ bits.json         bits of every tensor, hand-editable
 checkpoint/       state to resume quantization-aware training from
 model.mcuq        the integer network
 test.npz          held-out samples: x uint8 [N, H, W, C], y int64 [N]
-log.csv, *.png, report.html
+log.csv, scales.csv one line an epoch (and tensor)
+events/           event files for TensorBoard, when asked for
+*.png, report.html
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,6 @@ from mcuq.ir.container import write_atomic
 
 RUNS = Path("runs")
 LATEST = "latest"
-LOG_COLUMNS = ("phase", "epoch", "loss", "train_accuracy", "accuracy", "lr", "seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +95,6 @@ class RunFolder:
             ) from None
         except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise DataError(f"{self.test} is damaged: {error}; train again or restore it") from error
-
-    def append_log(self, epochs: Sequence[Any]) -> None:
-        """Add ``EpochResult`` of the training loops to ``log.csv``, one line an epoch."""
-        path = self.path / "log.csv"
-        old = path.read_text(encoding="utf-8") if path.exists() else ",".join(LOG_COLUMNS) + "\n"
-        rows = [",".join(str(getattr(epoch, name)) for name in LOG_COLUMNS) for epoch in epochs]
-        write_atomic(path, (old + "".join(f"{row}\n" for row in rows)).encode())
 
     @contextlib.contextmanager
     def locked(self) -> Generator[None]:

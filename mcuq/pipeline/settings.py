@@ -84,9 +84,16 @@ class BitChoice:
 
 @dataclass(frozen=True, slots=True)
 class TrainSettings:
-    """Everything that determines a training run; None leaves a value to the recipe for the bits at hand."""
+    """Everything that determines a training run; None leaves a value to the recipe for the bits at hand.
 
-    model: ModelSpec
+    Attributes:
+        model: None is the one for the data's image size, see ``default_model``.
+        images: training images used, the first ones.
+        recipe: (name, value) of ``mcuq.quant.TrainConfig`` for quantization-aware training.
+        tensorboard: write event files.
+    """
+
+    model: ModelSpec | None
     data: str
     choice: BitChoice
     data_dir: Path | None = None
@@ -102,6 +109,39 @@ class TrainSettings:
     lr: float | None = None
     optimizer: str | None = None
     device: str = "cpu"
+    images: int | None = None
+    recipe: tuple[tuple[str, str], ...] = ()
+    tensorboard: bool = False
+
+
+def default_model(shape: tuple[int, ...]) -> ModelSpec:
+    """The model for images [H, W, C] when the user names none: small enough for a microcontroller at that size."""
+    side = min(shape[0], shape[1])
+    if side < 16:
+        return ModelSpec("resnet_tiny")
+    if side < 64:
+        return ModelSpec("resnet8")
+    return ModelSpec("mobilenet_v1", width=0.25)
+
+
+def model_spec(
+    name: str | None, width: float = 1.0, resolution: int | None = None, input_shape: tuple[int, ...] | None = None
+) -> ModelSpec | None:
+    """The model a user names, None for the data's. Raises UsageError for options of a model that is not named."""
+    if name is not None:
+        return ModelSpec(name, width, resolution, input_shape)
+    if width != 1.0 or resolution is not None or input_shape is not None:
+        raise UsageError("--width, --resolution and --input-shape are options of a model; name it with --model")
+    return None
+
+
+def parse_recipe(entries: list[str]) -> tuple[tuple[str, str], ...]:
+    """``name=value`` texts as pairs. Raises UsageError."""
+    pairs = [entry.partition("=") for entry in entries]
+    for name, equals, value in pairs:
+        if not (name and equals and value):
+            raise UsageError(f"--recipe takes name=value, for example ema=0.99; got {name + equals + value!r}")
+    return tuple((name.strip().replace("-", "_"), value.strip()) for name, _, value in pairs)
 
 
 def parse_shape(text: str | None) -> tuple[int, ...] | None:

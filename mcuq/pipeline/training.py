@@ -20,6 +20,7 @@ from mcuq.ir.plans import BitPlan
 from mcuq.ir.verify import Level, verify
 from mcuq.pipeline import deploy, pictures
 from mcuq.pipeline.bits import CALIBRATION, decide, layer_types, promise, refuse_infeasible, solved
+from mcuq.pipeline.logs import STAGES, RunLog
 from mcuq.pipeline.models import Prepared, captured, prepare
 from mcuq.pipeline.outcomes import DemoOutcome, TrainOutcome
 from mcuq.pipeline.progress import TrainingBar
@@ -29,6 +30,7 @@ from mcuq.reference.integer import run_outputs
 
 if TYPE_CHECKING:
     from mcuq.quant import QuantOp
+    from mcuq.quant.progressive import Stage
 
 DEMO_BOARD = "stm32f4"
 DEMO_LIMITS = "56000,5600"
@@ -55,25 +57,38 @@ def train(
     """
     began = time.monotonic()
     prepared = prepare(settings)
+    settings = prepared.settings
     limits = settings.choice.limits()
     if limits is not None and settings.choice.bits is None:
         refuse_infeasible(prepared.graph, settings.choice, limits)
-    path = out or new_run_path(settings.model.name, settings.data)
-    run = claim_run(path, resume=resume, overwrite=overwrite)
+    run = claim_run(out or new_run_path(prepared.spec.name, settings.data), resume=resume, overwrite=overwrite)
     with run.locked(), TrainingBar(console) as bar:
         if not resume:
             _clear(run)
+        bar.listeners = (RunLog(run.path), *_events(settings, run, bar))
         run.write_record({"settings": _plain(settings), "finished": False})
         remember(run)
-        float_accuracy = _train_float(prepared, settings, run, bar, resume)
+        float_accuracy = _train_float(prepared, run, bar, resume)
         graph = captured(prepared.module, prepared.dataset.input_shape, prepared.dataset.normalization)
-        plan = _plan(graph, prepared, settings, run, bar, resume)
-        op, qat_accuracy = _train_qat(prepared, settings, plan, run, bar, resume)
+        plan = _plan(graph, prepared, run, bar, resume)
+        op, qat_accuracy = _train_qat(prepared, plan, run, bar, resume)
         integer = _lowered(op, settings)
-        outcome = _finish(prepared, settings, run, plan, integer, (float_accuracy, qat_accuracy), began)
-        run.append_log(bar.epochs)
-        pictures.write(run, plan, integer, settings.choice.core, bar.epochs)
+        outcome = _finish(prepared, run, plan, integer, (float_accuracy, qat_accuracy), began)
+        pictures.write(run, plan, integer, settings.choice.core)
     return outcome
+
+
+def _events(settings: TrainSettings, run: RunFolder, bar: TrainingBar) -> tuple[Any, ...]:
+    """The writer of event files, where they are asked for and TensorBoard is installed."""
+    if not settings.tensorboard:
+        return ()
+    from mcuq.quant.events import Events
+
+    try:
+        return (Events(run.path / "events"),)
+    except ImportError:
+        bar.stage("no event files: TensorBoard is not installed (pip install tensorboard); log.csv has the numbers")
+        return ()
 
 
 def _clear(run: RunFolder) -> None:
@@ -85,13 +100,13 @@ def _clear(run: RunFolder) -> None:
             entry.unlink()
 
 
-def _train_float(prepared: Prepared, settings: TrainSettings, run: RunFolder, bar: TrainingBar, resume: bool) -> float:
+def _train_float(prepared: Prepared, run: RunFolder, bar: TrainingBar, resume: bool) -> float:
     """Train the module unless its trained weights are there; returns its accuracy on the held-out split."""
     from mcuq.quant import train as loops
     from mcuq.quant.evaluate import correct
     from mcuq.quant.weights_file import load_weights, save_weights
 
-    module, dataset = prepared.module, prepared.dataset
+    module, dataset, settings = prepared.module, prepared.dataset, prepared.settings
     if resume and run.float_weights.exists():
         load_weights(module, run.float_weights)
     elif settings.weights is None:
@@ -136,13 +151,17 @@ def _configured(config: Any, settings: TrainSettings, *, qat: bool = False) -> A
         changes["batch_size"] = settings.batch_size
     if settings.optimizer is not None:
         changes["optimizer"] = settings.optimizer
-    if qat and settings.lr is not None:
-        changes["lr"] = settings.lr
+    if qat:
+        from mcuq.quant.settings import recipe_values
+
+        changes |= recipe_values(settings.recipe)
+        if settings.lr is not None:
+            changes["lr"] = settings.lr
     return replace(config, **changes)
 
 
-def _network(module: Any, dataset: Dataset, settings: TrainSettings, plan: BitPlan) -> QuantOp:
-    """``module`` with the quantizers of ``plan``."""
+def _network(module: Any, dataset: Dataset, settings: TrainSettings, plan: BitPlan, epochs: int) -> QuantOp:
+    """``module`` with the quantizers of ``plan``, to be trained for ``epochs``."""
     from mcuq.quant import QuantOp
     from mcuq.quant import train as loops
 
@@ -152,7 +171,7 @@ def _network(module: Any, dataset: Dataset, settings: TrainSettings, plan: BitPl
         module,
         input_shape=dataset.input_shape,
         fold_type=settings.fold_type or "ICN",
-        fold_delay=loops.default_fold_delay(_qat_epochs(settings, dataset)) if delay is None else delay,
+        fold_delay=loops.default_fold_delay(epochs) if delay is None else delay,
         bits=plan,
         layer_config=layer_types(plan),
         normalization=dataset.normalization,
@@ -160,18 +179,16 @@ def _network(module: Any, dataset: Dataset, settings: TrainSettings, plan: BitPl
     )
 
 
-def _plan(
-    graph: Graph, prepared: Prepared, settings: TrainSettings, run: RunFolder, bar: TrainingBar, resume: bool
-) -> BitPlan:
+def _plan(graph: Graph, prepared: Prepared, run: RunFolder, bar: TrainingBar, resume: bool) -> BitPlan:
     """The bits: those of the resumed run, or decided now and saved."""
-    dataset = prepared.dataset
+    dataset, settings = prepared.dataset, prepared.settings
     if resume and run.bits.exists():
         return load_bits(run.bits, graph)
 
     def calibrated(plan: BitPlan) -> IntegerGraph:
         from mcuq.quant.batches import Batches
 
-        op = _network(copy.deepcopy(prepared.module), dataset, settings, plan)
+        op = _network(copy.deepcopy(prepared.module), dataset, settings, plan, _qat_epochs(settings, dataset))
         op.calibrate(Batches(dataset.x_train[:CALIBRATION], None, 64).images())
         return _lowered(op, settings)
 
@@ -181,20 +198,34 @@ def _plan(
 
 
 def _train_qat(
-    prepared: Prepared, settings: TrainSettings, plan: BitPlan, run: RunFolder, bar: TrainingBar, resume: bool
+    prepared: Prepared, plan: BitPlan, run: RunFolder, bar: TrainingBar, resume: bool
 ) -> tuple[QuantOp, float]:
     """Quantization-aware training under ``plan``; returns the network and its fake-quantized accuracy."""
     from mcuq.quant import train as loops
+    from mcuq.quant.progressive import stages
 
-    dataset = prepared.dataset
-    epochs = _qat_epochs(settings, dataset)
-    op = _network(prepared.module, dataset, settings, plan)
+    dataset, settings = prepared.dataset, prepared.settings
     narrowest = min((t.bits for t in plan.tensors), default=8)
-    config = _configured(loops.qat_preset(epochs, narrowest), settings, qat=True)
-    bar.stage(f"quantization-aware training for {config.epochs} epochs")
-    folder = run.checkpoint / "qat"
-    going_on = resume and (folder / "state.json").exists()
-    loops.train_qat(op, dataset, config, progress=bar, checkpoint=folder, resume=going_on)
+    config = _configured(loops.qat_preset(_qat_epochs(settings, dataset), narrowest), settings, qat=True)
+    teacher = copy.deepcopy(prepared.module) if config.distill > 0 else None
+
+    def trained(stage: Stage) -> QuantOp:
+        op = _network(prepared.module, dataset, settings, stage.plan, stage.config.epochs)
+        bar.stage(f"quantization-aware training for {stage.config.epochs} epochs ({STAGES[stage.phase]})")
+        folder = run.checkpoint / stage.phase
+        loops.train_qat(
+            op,
+            dataset,
+            stage.config,
+            progress=bar,
+            checkpoint=folder,
+            resume=resume and (folder / "state.json").exists(),
+            teacher=teacher,
+            phase=stage.phase,
+        )
+        return op
+
+    op = [trained(stage) for stage in stages(plan, config)][-1]
     return op, loops.accuracy(op, dataset.x_test, dataset.y_test, device=settings.device)
 
 
@@ -208,7 +239,6 @@ def _lowered(op: QuantOp, settings: TrainSettings) -> IntegerGraph:
 
 def _finish(
     prepared: Prepared,
-    settings: TrainSettings,
     run: RunFolder,
     plan: BitPlan,
     integer: IntegerGraph,
@@ -216,6 +246,7 @@ def _finish(
     began: float,
 ) -> TrainOutcome:
     """Save the integer network and the held-out samples, measure the oracle, complete the record."""
+    settings = prepared.settings
     x, y = prepared.dataset.x_test, prepared.dataset.y_test
     output = run_outputs(integer, x)[integer.outputs[0]]
     accuracy: dict[str, float | None] = {
@@ -223,7 +254,7 @@ def _finish(
         "qat": accuracies[1],
         "oracle": deploy.accuracy(output, y),
     }
-    save_integer(integer, run.model, {"model": settings.model.name, "data": prepared.dataset.name})
+    save_integer(integer, run.model, {"model": prepared.spec.name, "data": prepared.dataset.name})
     seconds = time.monotonic() - began
     run.write_record(
         {"settings": _plain(settings), "finished": True, "accuracy": accuracy, "seconds": round(seconds, 1)}

@@ -85,7 +85,9 @@ class Loop:
             total, right, seen = total + loss * len(images), right + hits, seen + len(images)
             self.progress.on_step(Step(self.phase, epoch, self.config.epochs, number, len(source), loss, lr))
         held_out = self._validate() if validate else None
-        result = EpochResult(self.phase, epoch, total / seen, right / seen, held_out, lr, time.monotonic() - began)
+        scales = {} if self.op is None else self.op.scales()
+        seconds = time.monotonic() - began
+        result = EpochResult(self.phase, epoch, total / seen, right / seen, held_out, lr, seconds, scales)
         self.history.append(result)
         self.progress.on_epoch(result)
 

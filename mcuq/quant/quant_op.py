@@ -276,6 +276,14 @@ class QuantOp(nn.Module):
         """The quantizer of ``tensor``'s codes, which other tensors may share. Raises KeyError."""
         return self._quantizer[self.owner[tensor]]
 
+    def scales(self) -> dict[str, float]:
+        """Step size by tensor; weights are ``<layer>.weight``, the geometric mean over output channels."""
+        found = {name: float(q.scale()) for name, q in self._quantizer.items()}
+        for name, layer in self.layers.items():
+            steps = layer.quantizer.quantize(layer.effective(layer.real_weight()))[1]
+            found[f"{name}.weight"] = float(steps.log().mean().exp())
+        return found
+
     @property
     def ready(self) -> bool:
         """Every activation has a range."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from collections.abc import Iterable
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, Literal, Protocol
 
 from mcuq.errors import UsageError
 
-Phase = Literal["float", "qat"]
+Phase = Literal["float", "qat", "qat-8", "qat-4"]
+"""Float training, training with the bits to deploy, and before that with no tensor below 8 or 4 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +20,7 @@ class TrainConfig:
     Attributes:
         step_lr: rate of thresholds and steps (QAT only). warmup: share of all steps.
         weight_decay: of weights; not of biases, norms, steps.
+        progressive: share of the epochs at wider bits first, see ``mcuq.quant.progressive``.
         reestimate: batches from which batch norm statistics are averaged anew before they freeze; 0 is never.
         calibration: images on which activation ranges start.
         ema: decay of the averaged weights that are validated and handed over; 0 is none.
@@ -40,6 +43,7 @@ class TrainConfig:
     temperature: float = 2.0
     dampening: float = 0.0
     freezing: float = 0.0
+    progressive: float = 0.0
     reestimate: int = 40
     calibration: int = 512
     augment: bool = True
@@ -53,9 +57,9 @@ class TrainConfig:
             raise UsageError(
                 f"epochs >= 0, batch_size >= 1 and lr > 0 are needed, got {self.epochs}, {self.batch_size}, {self.lr}"
             )
-        for name in ("label_smoothing", "ema", "distill", "freezing"):
+        for name in ("label_smoothing", "ema", "distill", "freezing", "progressive"):
             share = getattr(self, name)
-            if not 0 <= share <= 1 or (name == "ema" and share == 1):
+            if not 0 <= share <= 1 or (name in ("ema", "progressive") and share == 1):
                 raise UsageError(f"{name} is a share between 0 and 1, got {share}")
         if not (self.temperature > 0 and self.dampening >= 0):
             raise UsageError(f"temperature > 0 and dampening >= 0 are needed, got {self.temperature}, {self.dampening}")
@@ -71,6 +75,30 @@ def qat_preset(epochs: int, bits: int) -> TrainConfig:
     lr = {8: 3e-4, 4: 1e-3, 2: 3e-3}[bits]
     step_lr = {8: 1e-3, 4: 1e-2, 2: 1e-2}[bits]
     return TrainConfig(epochs, lr=lr, step_lr=step_lr, weight_decay=1e-3)
+
+
+def recipe_values(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """Values for :class:`TrainConfig` from ``name=value`` texts. Raises UsageError for unknown names and values."""
+    kinds = {f.name: type(f.default) for f in fields(TrainConfig) if f.default is not MISSING and f.name not in _OTHERS}
+    values: dict[str, Any] = {}
+    for name, text in pairs:
+        if name not in kinds:
+            raise UsageError(f"--recipe knows {', '.join(sorted(kinds))}; got {name!r}")
+        try:
+            values[name] = _truth(text) if kinds[name] is bool else kinds[name](text)
+        except ValueError:
+            raise UsageError(f"--recipe {name}={text}: {kinds[name].__name__} is needed") from None
+    return values
+
+
+_OTHERS = ("lr", "optimizer", "seed", "device", "batch_size")
+"""Fields with an option of their own."""
+
+
+def _truth(text: str) -> bool:
+    if text.lower() not in ("true", "false", "1", "0"):
+        raise ValueError(text)
+    return text.lower() in ("true", "1")
 
 
 def default_fold_delay(epochs: int) -> int:
@@ -93,7 +121,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class EpochResult:
-    """One epoch was done; ``loss`` and ``train_accuracy`` are means over it, ``accuracy`` is on held-out data."""
+    """One epoch was done; ``loss`` and ``train_accuracy`` are means over it, ``accuracy`` is on held-out data.
+
+    ``scales``: step sizes at its end by tensor, weights (``<layer>.weight``) as geometric mean over channels.
+    """
 
     phase: Phase
     epoch: int
@@ -102,6 +133,7 @@ class EpochResult:
     accuracy: float | None
     lr: float
     seconds: float
+    scales: dict[str, float] = field(default_factory=dict[str, float])
 
 
 class Progress(Protocol):

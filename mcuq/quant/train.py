@@ -23,6 +23,7 @@ from mcuq.quant.loop import Loop
 from mcuq.quant.quant_op import QuantOp
 from mcuq.quant.settings import (
     EpochResult,
+    Phase,
     Progress,
     Silent,
     Step,
@@ -104,6 +105,7 @@ def train_qat(
     resume: bool = False,
     validate: bool = True,
     teacher: nn.Module | None = None,
+    phase: Phase = "qat",
 ) -> list[EpochResult]:
     """Train ``op`` (and so the user's model) with quantization in the loop; it ends in eval mode.
 
@@ -114,6 +116,7 @@ def train_qat(
 
     Args:
         teacher: a trained float network, which ``config.distill`` needs; not ``op``'s own module, a copy of it.
+        phase: what progress and checkpoints call this training.
     """
     if config.distill > 0 and teacher is None:
         raise UsageError("distill needs a teacher: train_qat(..., teacher=copy.deepcopy(float_network))")
@@ -130,7 +133,7 @@ def train_qat(
         op.start_epoch(epoch)
 
     loop = Loop(
-        phase="qat",
+        phase=phase,
         module=op,
         forward=lambda x: cast(Tensor, op(x)),
         optimizer=optimizer,

@@ -1,0 +1,120 @@
+"""What a user leaves out and sets: default models, recipes, wider bits first, logs, live progress."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from mcuq.errors import UsageError
+from mcuq.ir.plans import BitPlan, Limits, TensorBits
+from mcuq.pipeline import ModelSpec, logs, model_spec, parse_recipe
+from mcuq.pipeline.progress import TrainingBar, duration
+from mcuq.pipeline.settings import default_model
+
+pytest.importorskip("torch")
+from mcuq.quant.progressive import stages
+from mcuq.quant.settings import EpochResult, Step, TrainConfig, recipe_values
+
+
+@pytest.mark.parametrize(
+    ("shape", "name"),
+    [((8, 8, 1), "resnet_tiny"), ((28, 28, 1), "resnet8"), ((32, 48, 3), "resnet8"), ((96, 96, 3), "mobilenet_v1")],
+)
+def test_the_default_model_follows_the_images(shape: tuple[int, ...], name: str) -> None:
+    assert default_model(shape).name == name
+
+
+def test_options_of_no_model_are_refused() -> None:
+    assert model_spec(None) is None
+    assert model_spec("resnet8", 0.5) == ModelSpec("resnet8", 0.5)
+    with pytest.raises(UsageError, match="name it with --model"):
+        model_spec(None, 0.5)
+
+
+def test_recipe_texts_become_values() -> None:
+    pairs = parse_recipe(["ema=0.9", "label-smoothing=0.1", "reestimate=5", "augment=false"])
+    assert recipe_values(pairs) == {"ema": 0.9, "label_smoothing": 0.1, "reestimate": 5, "augment": False}
+    with pytest.raises(UsageError, match="takes name=value"):
+        parse_recipe(["ema"])
+    with pytest.raises(UsageError, match=r"knows augment, .*got 'lr'"):
+        recipe_values([("lr", "1")])
+    with pytest.raises(UsageError, match="reestimate=x: int is needed"):
+        recipe_values([("reestimate", "x")])
+
+
+def plan_of(*bits: int) -> BitPlan:
+    tensors = tuple(TensorBits(f"t{i}", f"t{i}", "activation", b, 1) for i, b in enumerate(bits))
+    return BitPlan(tensors, "FEASIBLE", 0.0, 0.0, 1, 1, Limits(1, 1), "uniform")
+
+
+@pytest.mark.parametrize(
+    ("bits", "epochs", "share", "expected"),
+    [
+        ((8, 4, 2), 10, 0.5, [("qat-8", (8, 8, 8), 3), ("qat-4", (8, 4, 4), 2), ("qat", (8, 4, 2), 5)]),
+        ((8, 4), 10, 0.3, [("qat-8", (8, 8), 3), ("qat", (8, 4), 7)]),
+        ((8, 8), 10, 0.5, [("qat", (8, 8), 10)]),
+        ((4, 2), 3, 0.9, [("qat-8", (8, 8), 1), ("qat-4", (4, 4), 1), ("qat", (4, 2), 1)]),
+        ((4, 2), 2, 0.5, [("qat", (4, 2), 2)]),
+        ((4, 2), 10, 0.0, [("qat", (4, 2), 10)]),
+    ],
+)
+def test_wider_bits_come_first(
+    bits: tuple[int, ...], epochs: int, share: float, expected: list[tuple[str, tuple[int, ...], int]]
+) -> None:
+    found = stages(plan_of(*bits), TrainConfig(epochs, progressive=share))
+    assert [(s.phase, tuple(t.bits for t in s.plan.tensors), s.config.epochs) for s in found] == expected
+
+
+def result(epoch: int, loss: float, accuracy: float | None = 0.5, phase: str = "qat") -> EpochResult:
+    return EpochResult(phase, epoch, loss, 0.25, accuracy, 1e-3, 2.0, {"a": 0.5 * loss, "a.weight": loss})  # type: ignore[arg-type]
+
+
+def test_logs_are_written_as_epochs_end_and_survive_a_crash(tmp_path: Path) -> None:
+    log = logs.RunLog(tmp_path)
+    log.on_epoch(replace(result(0, 9.0, None, "float"), scales={}))
+    for epoch, loss in ((0, 4.0), (1, 3.0)):
+        log.on_epoch(result(epoch, loss))
+    logs.RunLog(tmp_path).on_epoch(result(1, 3.5))  # resumed before the state of epoch 1 was saved
+    rows = (tmp_path / "log.csv").read_text().splitlines()
+    assert rows[0] == "phase,epoch,loss,train_accuracy,accuracy,lr,seconds"
+    assert rows[1:] == ["float,0,9.0,0.25,,0.001,2.0", "qat,0,4.0,0.25,0.5,0.001,2.0", "qat,1,3.5,0.25,0.5,0.001,2.0"]
+    points = logs.epochs(tmp_path)
+    assert [(p.stage, p.loss, p.test_accuracy) for p in points] == [
+        ("float", 9.0, None),
+        ("quantized", 4.0, 0.5),
+        ("quantized", 3.5, 0.5),
+    ]
+    assert logs.scales(tmp_path) == {"a": [2.0, 1.75], "a.weight": [4.0, 3.5]}
+    assert logs.epochs(tmp_path / "none") == [] and logs.scales(tmp_path / "none") == {}
+
+
+def test_progress_says_how_long_it_will_take() -> None:
+    text = io.StringIO()
+    bar = TrainingBar(Console(file=text, width=200))
+    seen: list[object] = []
+    bar.listeners = (type("Listener", (), {"on_step": seen.append, "on_epoch": seen.append}),)
+    with bar:
+        bar.on_step(Step("qat", 0, 40, 0, 10, 1.0, 1e-3))
+        bar.on_epoch(result(0, 1.0))
+        bar.on_epoch(result(39, 1.0))
+    assert "qat epoch 1/40: loss 1.0000, train 25.00 %, held out 50.00 %, 2.0 s, 1 min 18 s left" in text.getvalue()
+    assert "qat epoch 40/40: loss 1.0000, train 25.00 %, held out 50.00 %, 2.0 s\n" in text.getvalue()
+    assert len(seen) == 3
+    assert [duration(s) for s in (0.4, 59, 7500)] == ["0 s", "59 s", "2 h 5 min"]
+
+
+def test_event_files_hold_the_curves(tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    from mcuq.quant.events import Events
+
+    events = Events(tmp_path)
+    for number in range(41):
+        events.on_step(Step("qat", 0, 1, number, 41, 1.0 / (1 + number), 1e-3))
+    events.on_epoch(result(0, 1.0))
+    read = accumulator.EventAccumulator(str(tmp_path)).Reload()
+    assert [(p.step, round(p.value, 4)) for p in read.Scalars("qat/loss")] == [(0, 1.0), (20, 0.0476), (40, 0.0244)]
+    assert read.Scalars("scales/a")[0].value == 0.5 and read.Scalars("qat/accuracy")[0].value == 0.5
