@@ -49,6 +49,11 @@ class Constant:
     coded: Coded | None = None
 
 
+def safe_name(wanted: str) -> str:
+    """``wanted`` in letters, digits, ``_``, ``.`` and ``-``, at most 100 characters; a path's ``/`` becomes ``.``."""
+    return _ODD.sub("_", wanted[:100].replace("/", ".")).strip(".-") or "op"
+
+
 class Builder:
     """Collects the operators of a graph; every method that emits returns a whole-map view of the new output."""
 
@@ -68,7 +73,7 @@ class Builder:
 
         At most 100 characters, so that later stages can append to it. A path's ``/`` becomes ``.``.
         """
-        base = _ODD.sub("_", wanted[:100].replace("/", ".")).strip(".-") or "op"
+        base = safe_name(wanted)
         name = base
         while name in self.ops:
             self._numbers[base] += 1

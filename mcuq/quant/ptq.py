@@ -18,19 +18,20 @@ from torch import Tensor
 
 from mcuq.errors import DataError, UsageError
 from mcuq.ir import graph as ir
+from mcuq.ir.fuse import fuse
 from mcuq.ir.graph import Conv2d, FloatOp, Graph
 from mcuq.ir.plans import BitPlan
 from mcuq.ir.quantized import ActivationQuant, QuantizedGraph, QuantParams, WeightQuant
-from mcuq.numerics import weight_range
-from mcuq.quant import weight_rounding
+from mcuq.ir.scaling import check_scaling
 from mcuq.quant.activations import clip
 from mcuq.quant.equalize import equalize
+from mcuq.quant.fixed_norm import fixed_gain_bias
 from mcuq.quant.float_model import FloatModel
 from mcuq.quant.network import clamp_of, conv2d, evaluate, fixed_at_eight, non_negative, shares_codes
-from mcuq.quant.precision import Precision
+from mcuq.quant.precision import Precision, with_input_grid
 from mcuq.quant.ptq_ranges import GRIDS, RANGE_METHODS, Grid, RangeMethod, activation_params, fake_quantize, sample
-from mcuq.quant.ranges import symmetric_mse_steps
-from mcuq.quant.rounding import round_half_up
+from mcuq.quant.ptq_weights import WeightRule, quantize_weights
+from mcuq.quant.widths import WIDTHS, stored_bits, used_codes, width_of
 
 Rounding = Literal["nearest", "feedback"]
 SAMPLES = 1 << 17
@@ -49,6 +50,10 @@ class PtqOptions:
         grid: ``affine``; ``threshold``: symmetric activations; ``fixed``: powers of two everywhere, one weight
             scale per layer.
         bias_correction, equalize: on or off.
+        norms: batch norms ``folded`` into weights, or kept as ``fixed`` point behind them (``fixed_norm``).
+        scaling: form of the requantization factors (``mcuq.ir.scaling``); ``fixed<25,3>`` is CHaiDNN's word, 24 bits
+            above zero of which 22 are fractional.
+        bias_grid: biases on the ``accumulator``'s grid, or rounded to the ``output``'s before.
         images: how many calibration images are used, the first ones; seed: of the sampling inside rounding.
         precision: ranges and bits given per layer; they go before everything else, and set the grid.
     """
@@ -60,6 +65,9 @@ class PtqOptions:
     grid: Grid = "affine"
     bias_correction: bool = True
     equalize: bool = False
+    norms: Literal["folded", "fixed"] = "folded"
+    scaling: str = "exact"
+    bias_grid: Literal["accumulator", "output"] = "accumulator"
     images: int = 512
     seed: int = 0
     precision: Precision | None = None
@@ -84,27 +92,38 @@ def ptq(
     if len(x_calib) == 0:
         raise DataError("calibration needs at least one image, got none")
     with torch.no_grad():
+        if options.precision is not None:
+            graph, precision = with_input_grid(fuse(graph), options.precision)
+            options = replace(options, precision=precision)
         model = FloatModel(graph)
         if options.equalize:
             equalize(model)
         walk = _Walk(model, bits, options, torch.Generator().manual_seed(options.seed))
         walk.run(model.inputs(x_calib[: options.images]))
-    folded = tuple(_folded(op, model) if isinstance(op, Conv2d) else op for op in model.graph)
-    return QuantizedGraph(
+    folded = tuple(_folded(op, model, options) if isinstance(op, Conv2d) else op for op in model.graph)
+    quantized = QuantizedGraph(
         Graph(folded, model.graph.outputs),
         tuple(walk.weights),
         tuple(ActivationQuant(name, params) for name, params in walk.params.items()),
     )
+    return biases_on_output_grid(quantized) if options.bias_grid == "output" else quantized
 
 
 def _check(bits: BitPlan | tuple[int, int], options: PtqOptions) -> None:
-    if not isinstance(bits, BitPlan) and (len(bits) != 2 or any(b not in (8, 4, 2) for b in bits)):
-        raise UsageError(f"bits must be 8, 4 or 2 for weights and for activations, got {bits}")
+    widths = (8, 4, 2) if options.grid == "affine" else WIDTHS
+    if not isinstance(bits, BitPlan) and (len(bits) != 2 or any(b not in widths for b in bits)):
+        more = "" if options.grid == "affine" else " (6 on this grid, too)"
+        raise UsageError(f"bits must be 8, 4 or 2{more} for weights and for activations, got {bits}")
+    check_scaling(options.scaling)
+    if options.norms == "fixed" and options.equalize:
+        raise UsageError("equalize folds batch norms; it does not go with norms kept as fixed point")
     known = {
         "activations": (options.activations, RANGE_METHODS),
         "weights": (options.weights, ("mse", "absmax")),
         "rounding": (options.rounding, ("nearest", "feedback")),
         "grid": (options.grid, GRIDS),
+        "norms": (options.norms, ("folded", "fixed")),
+        "bias_grid": (options.bias_grid, ("accumulator", "output")),
     }
     for name, (value, allowed) in known.items():
         if value not in allowed:
@@ -113,8 +132,10 @@ def _check(bits: BitPlan | tuple[int, int], options: PtqOptions) -> None:
         raise UsageError(f"images must be at least 1 and percentile in (0.5, 1], got {options}")
 
 
-def _folded(op: Conv2d, model: FloatModel) -> Conv2d:
-    """The layer with the weights that were quantized: batch norm folded in, equalized."""
+def _folded(op: Conv2d, model: FloatModel, options: PtqOptions) -> Conv2d:
+    """The layer with the weights that were quantized: batch norm folded in (unless kept), equalized."""
+    if options.norms == "fixed":
+        return op
     weight = model.weights[op.name].permute(0, 2, 3, 1).double().numpy()
     return replace(op, weight=np.ascontiguousarray(weight), bias=model.biases[op.name].double().numpy(), norm=None)
 
@@ -138,7 +159,9 @@ class _Walk:
         positive, fixed = non_negative(graph), fixed_at_eight(graph)
         for op in graph:
             real, computed = (x, x) if isinstance(op, ir.Input) else self._evaluate(op)
-            wanted = 8 if op.name in fixed else self._activation_bits(op)
+            wanted = self._activation_bits(op)
+            if op.name in fixed and wanted != 6:
+                wanted = 8
             self.params[op.name] = params = self._choose(op, real, wanted, signed=op.name not in positive)
             self.exact[op.name] = real
             final = isinstance(op, ir.Softmax | ir.Argmax)
@@ -155,7 +178,7 @@ class _Walk:
             given = self.options.precision.block(op.name).bw_layer_out
             if given is not None:
                 return given
-        inherited = self.params[op.inputs[0]].bits if shares_codes(op) else None
+        inherited = width_of(self.params[op.inputs[0]]) if shares_codes(op) else None
         if not isinstance(self.bits, BitPlan):
             return self.bits[1] if inherited is None else inherited
         planned = [t.bits for t in self.bits.tensors if t.kind == "activation" and t.layer == op.name]
@@ -175,7 +198,7 @@ class _Walk:
         given = None if self.options.precision is None else self.options.precision.activation(op.name, bits)
         if given is not None and not isinstance(op, ir.Reshape):
             return given
-        if op.inputs and (shares_codes(op) or is_selection(op)) and self.params[op.inputs[0]].bits == bits:
+        if op.inputs and (shares_codes(op) or is_selection(op)) and width_of(self.params[op.inputs[0]]) == bits:
             return self.params[op.inputs[0]]
         options = self.options
         return activation_params(
@@ -194,16 +217,28 @@ class _Walk:
         stored_inputs = tuple(self.stored[name] for name in op.inputs)
         if not isinstance(op, Conv2d):
             return clip(evaluate(op, real_inputs, _no_conv), clamp), clip(evaluate(op, stored_inputs, _no_conv), clamp)
-        weight, bias = self.model.weights[op.name], self.model.biases[op.name]
-        real = conv2d(real_inputs[0], weight, bias, op.window, op.groups)
-        quantized, codes, scale = self._quantize_weights(op, weight, real_inputs[0], stored_inputs[0])
-        computed = conv2d(stored_inputs[0], quantized, bias, op.window, op.groups)
+        real = conv2d(real_inputs[0], self.model.weights[op.name], self.model.biases[op.name], op.window, op.groups)
+        weight, gain, bias = self._parameters(op)
+        codes, scale = self._quantize_weights(op, weight, real_inputs[0], stored_inputs[0])
+        quantized = (codes * (scale * gain)[:, None, None, None]).float()
+        computed = conv2d(stored_inputs[0], quantized, bias.float(), op.window, op.groups)
         if self.options.bias_correction and not is_selection(op):
             shift = (real.double() - computed.double()).mean(dim=(0, 2, 3))
             bias = bias + shift.float()
             computed = computed + shift.float()[None, :, None, None]
-        self.weights.append(_weight_quant(op, codes, self._weight_bits(op), scale, bias))
+        self.weights.append(_weight_quant(op, codes, self._weight_bits(op), scale, gain, bias, self.options.scaling))
         return clip(real, clamp), clip(computed, clamp)
+
+    def _parameters(self, op: Conv2d) -> tuple[Tensor, Tensor, Tensor]:
+        """(weight to quantize, gain [O] behind it, bias [O]): batch norm folded, or kept as fixed point."""
+        if op.norm is None or self.options.norms == "folded":
+            weight, bias = self.model.weights[op.name], self.model.biases[op.name]
+            return weight, torch.ones(len(weight), dtype=torch.float64), bias
+        precision = self.options.precision
+        fields = {} if precision is None else dict(precision.block(op.name).norm)
+        gain, bias = fixed_gain_bias(op, fields)
+        weight = torch.from_numpy(np.ascontiguousarray(op.weight.transpose(0, 3, 1, 2))).float()
+        return weight, torch.from_numpy(gain), torch.from_numpy(bias)
 
     def _weight_bits(self, op: Conv2d) -> int:
         given = None if self.options.precision is None else self.options.precision.block(op.name).bw_params
@@ -211,72 +246,49 @@ class _Walk:
             return given
         return self.bits.weight_bits(op.name) if isinstance(self.bits, BitPlan) else self.bits[0]
 
-    def _quantize_weights(
-        self, op: Conv2d, weight: Tensor, meant: Tensor, seen: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """(fake-quantized weights, codes, scale [O]), weights [O, I/groups, kh, kw]."""
-        bits, outputs = self._weight_bits(op), len(weight)
+    def _quantize_weights(self, op: Conv2d, weight: Tensor, meant: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """(codes, scale [O]), weights [O, I/groups, kh, kw]."""
+        bits, options = self._weight_bits(op), self.options
         if is_selection(op):
-            return weight, weight, torch.ones(outputs, dtype=torch.float64)
-        rows = weight.reshape(outputs, -1).double()
-        grouped = rows.reshape(op.groups, outputs // op.groups, -1)
-        feedback = self.options.rounding == "feedback" and bits < 8
-        patches = torch.empty(0)
-        if feedback:
-            state = self.generator.get_state()
-            patches = weight_rounding.patches(op, seen, self.generator)
-            self.generator.set_state(state)  # the same rows of both
-            grouped = weight_rounding.compensate(grouped, patches, weight_rounding.patches(op, meant, self.generator))
-            rows = grouped.reshape(outputs, -1)
-        scale = self._steps(op.name, rows, bits, patches, op.groups)
-        if feedback:
-            steps = scale.reshape(op.groups, -1)
-            codes = weight_rounding.round_with_feedback(grouped, steps, patches, bits).reshape(outputs, -1)
-        else:
-            codes = round_half_up(rows / scale[:, None]).clamp_(*weight_range(bits))
-        return (codes * scale[:, None]).reshape(weight.shape).float(), codes.reshape(weight.shape), scale
-
-    def _steps(self, layer: str, rows: Tensor, bits: int, patches: Tensor, groups: int) -> Tensor:
-        """Scale per output channel [O]."""
-        high = weight_range(bits)[1]
-        if self.options.precision is not None:
-            given = self.options.precision.weight_scales(layer, len(rows), bits)
-            if given is not None:
-                return torch.from_numpy(given)
-        if self.options.grid == "fixed":
-            return _power_of_two_step(rows, bits)
-        if self.options.weights == "absmax" or self.options.precision is not None:
-            largest = rows.abs().amax(1)
-            return torch.where(largest > 0, largest, torch.ones_like(largest)) / high
-        if patches.numel():
-            power = patches.square().mean(1).repeat_interleave(len(rows) // groups, 0)
-            return weight_rounding.weighted_steps(rows, power, bits)
-        return symmetric_mse_steps(rows, bits)
+            return weight, torch.ones(len(weight), dtype=torch.float64)
+        given = None if options.precision is None else options.precision.weight_scales(op.name, len(weight), bits)
+        rule = WeightRule(
+            bits,
+            None if given is None else torch.from_numpy(given),
+            power_of_two=options.grid == "fixed",
+            least_error=options.weights == "mse" and options.precision is None,
+            feedback=options.rounding == "feedback" and bits < 8,
+        )
+        return quantize_weights(op, weight, rule, meant, seen, self.generator)
 
 
-def _power_of_two_step(rows: Tensor, bits: int) -> Tensor:
-    """One power of two for the layer, with the least squared error of all its weights."""
-    low, high = weight_range(bits)
-    largest = max(float(rows.abs().max()), 1e-12)
-    up = 2.0 ** np.ceil(np.log2(largest / high) - 1e-9)
-
-    def error(step: float) -> float:
-        return float((round_half_up(rows / step).clamp_(low, high) * step - rows).square().sum())
-
-    return torch.full((len(rows),), min((up, up / 2, up / 4), key=error), dtype=torch.float64)
-
-
-def _weight_quant(op: Conv2d, codes: Tensor, bits: int, scale: Tensor, bias: Tensor) -> WeightQuant:
-    channels = len(codes)
+def _weight_quant(
+    op: Conv2d, codes: Tensor, bits: int, scale: Tensor, gain: Tensor, bias: Tensor, scaling: str
+) -> WeightQuant:
     return WeightQuant(
         op.name,
         np.ascontiguousarray(codes.permute(0, 2, 3, 1).numpy().astype(np.int8)),
-        bits,
+        stored_bits(bits),
         scale.numpy().astype(np.float64),
-        np.zeros(channels, dtype=np.int64),
-        np.ones(channels),
+        np.zeros(len(codes), dtype=np.int64),
+        gain.double().numpy(),
         bias.double().numpy(),
+        scaling,
     )
+
+
+def biases_on_output_grid(q: QuantizedGraph) -> QuantizedGraph:
+    """``q`` with every bias a whole number of output codes, as CHaiDNN's threshold mode stores them.
+
+    mcuq rounds biases to the much finer grid of the accumulator; this is for comparison and import.
+    """
+    weights: list[WeightQuant] = []
+    for weight in q.weights:
+        params = q.params(weight.layer)
+        low, high = (code - params.zero_point for code in used_codes(params))
+        codes = np.clip(np.floor(weight.bias / params.scale + 0.5), low, high)
+        weights.append(replace(weight, bias=codes * params.scale))
+    return replace(q, weights=tuple(weights))
 
 
 def is_selection(op: FloatOp) -> bool:

@@ -18,6 +18,7 @@ from mcuq.ir.quantized import QuantParams
 from mcuq.numerics import code_range
 from mcuq.quant.ranges import mse_activation_range
 from mcuq.quant.rounding import round_half_up
+from mcuq.quant.widths import activation_codes, symmetric_params, used_codes
 
 RangeMethod = Literal["absmax", "percentile", "mse", "kl"]
 Grid = Literal["affine", "threshold", "fixed"]
@@ -33,7 +34,8 @@ def activation_params(
     """Scale and zero point for a tensor with samples ``values`` (a vector).
 
     Args:
-        signed: the tensor can be negative. percentile: central share that is kept, of the ``percentile`` method.
+        bits: 8, 4, 2; on the grids ``threshold`` and ``fixed`` also 6. signed: the tensor can be negative.
+        percentile: central share that is kept, of the ``percentile`` method.
     """
     x = values.double()
     if grid == "affine":
@@ -50,7 +52,7 @@ def activation_params(
         scale = max(high, -low, SMALLEST) / top
     if grid == "fixed":
         scale = power_of_two(x, scale, zero, bits, exact=method == "mse")
-    return QuantParams(bits, scale, zero)
+    return symmetric_params(bits, scale, zero)
 
 
 def limits(x: Tensor, bits: int, method: RangeMethod, percentile: float) -> tuple[float, float]:
@@ -79,10 +81,10 @@ def affine_params(low: float, high: float, bits: int) -> QuantParams:
 def symmetric_codes(bits: int, *, signed: bool) -> tuple[int, int]:
     """(codes from zero to the threshold, zero point) of a symmetric grid in the codes that the device stores.
 
-    8 bits: +-127 around code 0. Below, codes are unsigned: signed tensors have zero in the middle.
+    8 and 6 bits: +-127 and +-31 around code 0. Below, codes are unsigned: signed tensors have zero in the middle.
     """
-    if bits == 8:
-        return 127, 0
+    if bits in (8, 6):
+        return (1 << (bits - 1)) - 1, 0
     return ((1 << (bits - 1)) - 1, 1 << (bits - 1)) if signed else ((1 << bits) - 1, 0)
 
 
@@ -95,7 +97,7 @@ def symmetric_scale(x: Tensor, top: int, zero: int, bits: int) -> float:
 
 def grid_error(x: Tensor, scale: float, zero: int, bits: int) -> float:
     """Squared error of ``x`` on a grid."""
-    first, last = code_range(bits)
+    first, last = activation_codes(bits)
     q = round_half_up(x / scale).clamp_(first - zero, last - zero)
     return float((q.mul_(scale) - x).square_().sum())
 
@@ -140,7 +142,7 @@ def _divergence(counts: NDArray[np.float64], size: int, levels: int) -> float:
 
 def fake_quantize(x: Tensor, params: QuantParams) -> Tensor:
     """``x`` rounded to the grid of ``params``."""
-    first, last = code_range(params.bits)
+    first, last = used_codes(params)
     q = round_half_up(x / params.scale).clamp_(first - params.zero_point, last - params.zero_point)
     return q.mul_(params.scale)
 

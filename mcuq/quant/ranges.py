@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from mcuq.errors import UsageError
-from mcuq.numerics import code_range, weight_range
+from mcuq.numerics import code_range
 from mcuq.quant.rounding import round_half_up
+from mcuq.quant.widths import weight_codes
 
 SEARCH_SAMPLES = 1 << 14
 """Values per tensor on which activation ranges are searched; the extremes are always kept."""
@@ -21,7 +22,7 @@ def symmetric_mse_steps(rows: Tensor, bits: int) -> Tensor:
     Args:
         rows: [R, K]. Rows of zeros get the median step of the others (1 / top when all are zero).
     """
-    low, high = weight_range(bits)
+    low, high = weight_codes(bits)
     largest = rows.abs().amax(dim=1)
     top = largest / high
     best = torch.full_like(top, torch.inf)

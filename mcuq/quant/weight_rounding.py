@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mcuq.ir.graph import Conv2d
-from mcuq.numerics import weight_range
 from mcuq.quant.ranges import fill_empty
 from mcuq.quant.rounding import round_half_up
+from mcuq.quant.widths import weight_codes
 
 MAX_ROWS = 1 << 14
 """Output pixels, spread over all images, from which correlations are taken."""
@@ -53,7 +53,7 @@ def _damping(correlation: Tensor, share: float) -> Tensor:
 
 def weighted_steps(weight: Tensor, importance: Tensor, bits: int) -> Tensor:
     """Step per row of ``weight`` [R, K] with the least squared error, weighted by ``importance`` [R, K]."""
-    low, high = weight_range(bits)
+    low, high = weight_codes(bits)
     largest = weight.abs().amax(1)
     best = torch.full_like(largest, torch.inf)
     factors = torch.ones_like(largest)
@@ -68,7 +68,7 @@ def weighted_steps(weight: Tensor, importance: Tensor, bits: int) -> Tensor:
 
 def round_with_feedback(weight: Tensor, steps: Tensor, seen: Tensor, bits: int) -> Tensor:
     """Codes [G, O, K] of ``weight`` on the grids ``steps`` [G, O], for inputs ``seen`` [G, R, K]."""
-    low, high = weight_range(bits)
+    low, high = weight_codes(bits)
     correlation = seen.transpose(1, 2) @ seen / seen.shape[1]
     correlation = correlation + _damping(correlation, DAMPING)
     order = correlation.diagonal(dim1=1, dim2=2).argsort(dim=1, descending=True)

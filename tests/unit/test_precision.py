@@ -13,15 +13,8 @@ torch = pytest.importorskip("torch")
 from mcuq.errors import ModelError, UsageError  # noqa: E402
 from mcuq.ir.integer import QConv2d  # noqa: E402
 from mcuq.lower.lower import lower  # noqa: E402
-from mcuq.quant.precision import (  # noqa: E402
-    LayerPrecision,
-    Precision,
-    load_precision,
-    precision_of,
-    precision_text,
-    save_precision,
-    uniform_fixed,
-)
+from mcuq.quant.precision import LayerPrecision, Precision, precision_of, uniform_fixed  # noqa: E402
+from mcuq.quant.precision_file import load_precision, precision_text, save_precision  # noqa: E402
 from mcuq.quant.ptq import PtqOptions, ptq  # noqa: E402
 from tests.unit.test_ptq import images, network  # noqa: E402
 
@@ -114,7 +107,7 @@ def test_contradictions_and_idle_blocks_are_warned_about() -> None:
         ('{"version": 1, "mode": "fixed", "layers": [{"layer": "a", "fl_params": 1e99}]}', "whole number"),
         ('{"version": 1, "mode": "threshold", "layers": [{"layer": "a", "th_layer_out": 0}]}', "above 0"),
         ('{"version": 1, "mode": "threshold", "layers": [{"layer": "a", "th_params": [1, "x"]}]}', "above 0"),
-        ('{"version": 1, "mode": "threshold", "layers": [{"layer": "a", "bw_params": 6}]}', "8, 4 and 2 bits"),
+        ('{"version": 1, "mode": "threshold", "layers": [{"layer": "a", "bw_params": 5}]}', "8, 6, 4 and 2 bits"),
         ('{"version": 1, "mode": "fixed", "layers": [{"layer": "a"}, {"layer": "a"}]}', "two blocks for a"),
     ],
 )
