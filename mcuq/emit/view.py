@@ -184,7 +184,7 @@ def _step(
     return StepView(
         index=index,
         ident=idents[op.name],
-        comment=_comment(op, graph, arrays, title, at.aliased),
+        comment=_comment(op, graph, arrays, title, at.aliased, plan.buffer(op.name).alias_of),
         params_type=text.params_type,
         fields=text.fields,
         tables=text.tables,
@@ -205,7 +205,7 @@ def _title(op: IntegerOp) -> str:
 
 
 def _comment(
-    op: IntegerOp, graph: IntegerGraph, arrays: tuple[ConstArray, ...], title: str, aliased: bool
+    op: IntegerOp, graph: IntegerGraph, arrays: tuple[ConstArray, ...], title: str, aliased: bool, overwritten: str
 ) -> tuple[str, ...]:
     inputs = " + ".join(tensor_text(graph.tensor(name)) for name in op.inputs)
     flow = f"{inputs} -> {tensor_text(op.output)}" if inputs else tensor_text(op.output)
@@ -215,6 +215,8 @@ def _comment(
         lines.append(f"weights {op.weight_bits} bits, {stored} bytes; {_macs(op)} multiply-accumulates")
     if aliased:
         lines.append("the same bytes under another shape: nothing to compute")
+    elif overwritten and not isinstance(op, QReshape):
+        lines.append(f"in place: the output takes the bytes of {comment_name(overwritten)}")
     return tuple(lines)
 
 

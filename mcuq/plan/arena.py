@@ -3,7 +3,7 @@
 A *storage* is a run of arena bytes that one or more tensors name: a reshape that keeps every byte in place
 writes into its input's storage. A storage lives from the step that writes it first to the last step that reads
 it; one that holds a graph output lives to the end. An operator marked ``in_place`` may write its output over
-an input that dies there: same address, rows no longer than the input's (runtime_c/include/mcuq/mcuq.h).
+an input that dies there: same address, no more bytes (runtime_c/include/mcuq/mcuq.h; ``Kernel.in_place``).
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def arena_problem(graph: IntegerGraph, core: str) -> ArenaProblem:
             tuple(dict.fromkeys(owner[name] for name in op.inputs)),
             owner[op.name],
             _scratch(graph, op, core),
-            tuple(dict.fromkeys(owner[name] for name in _overwritable(graph, op))),
+            tuple(dict.fromkeys(owner[name] for name in _overwritable(graph, op, core))),
         )
         for op in graph
     )
@@ -107,12 +107,14 @@ def _scratch(graph: IntegerGraph, op: IntegerOp, core: str) -> int:
     return select(conv_case(graph, op), core).scratch_bytes if isinstance(op, QConv2d) else 0
 
 
-def _overwritable(graph: IntegerGraph, op: IntegerOp) -> tuple[str, ...]:
-    """Inputs that ``op`` may overwrite row by row: its rows are no longer than theirs."""
+def _overwritable(graph: IntegerGraph, op: IntegerOp, core: str) -> tuple[str, ...]:
+    """Inputs that ``op`` may overwrite: row by row where its rows are no longer, or as its kernel says."""
     match op:
         case QAdd() | QRescale():
             _, _, channels = op.output.shape
             longest = row_bytes(channels, op.output.bits)
             return tuple(n for n in op.inputs if longest <= row_bytes(channels, graph.tensor(n).bits))
-        case QInput() | QConv2d() | QConcat() | QMaxPool() | QAvgPool() | QPad() | QReshape() | QSoftmax() | QArgmax():
+        case QConv2d():
+            return op.inputs if select(conv_case(graph, op), core).in_place else ()
+        case QInput() | QConcat() | QMaxPool() | QAvgPool() | QPad() | QReshape() | QSoftmax() | QArgmax():
             return ()

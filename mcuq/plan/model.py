@@ -242,7 +242,12 @@ class _Builder:
         return PlanOp(op.name, reads, storage[op.name], scratch, self._takes(op, storage))
 
     def _takes(self, op: FloatOp, storage: Mapping[str, str]) -> tuple[Take, ...]:
-        """Inputs that may be overwritten: by additions and clips whose rows are no longer, by reshapes that alias."""
+        """Inputs that may be overwritten: by additions and clips whose rows are no longer, by reshapes that alias, by
+        convolutions whose kernel allows it."""
+        if isinstance(op, Conv2d):
+            names, kernels = self._kernels(op)
+            allowed = reduced(Term(names, tuple((key, int(kernel.in_place)) for key, kernel, _ in kernels)))
+            return (Take(storage[op.inputs[0]], allowed),) if allowed.most else ()
         if not isinstance(op, Add | Clip | Reshape) or storage[op.name] != op.name:
             return ()
         takes: dict[str, Take] = {}

@@ -26,7 +26,7 @@ def check_memory(graph: IntegerGraph, core: str, plan: MemoryPlan, ram: int | No
     """
     _check_order(graph, plan)
     _check_spans(graph, core, plan)
-    _check_pairs(graph, plan)
+    _check_pairs(graph, core, plan)
     _play(graph, plan)
     if not 0 <= plan.lower_bound <= plan.arena_bytes:
         raise CheckError(f"arena of {plan.arena_bytes} bytes is below its own lower bound {plan.lower_bound}")
@@ -71,17 +71,17 @@ def _check_spans(graph: IntegerGraph, core: str, plan: MemoryPlan) -> None:
             raise CheckError(f"buffer {b.name} at {b.offset} size {b.size}: outside the arena or not on 4 bytes")
 
 
-def _check_pairs(graph: IntegerGraph, plan: MemoryPlan) -> None:
+def _check_pairs(graph: IntegerGraph, core: str, plan: MemoryPlan) -> None:
     """Every pair in use at one step must be disjoint, unless it is a view or a hand-over in place."""
     for i, a in enumerate(plan.buffers):
         for b in plan.buffers[:i]:
             in_time = a.first <= b.last and b.first <= a.last
             in_space = a.offset < b.offset + b.size and b.offset < a.offset + a.size
-            if in_time and in_space and not (_may_share(graph, a, b) or _may_share(graph, b, a)):
+            if in_time and in_space and not (_may_share(graph, core, a, b) or _may_share(graph, core, b, a)):
                 raise CheckError(f"{a.kind} {a.name} and {b.kind} {b.name} overlap in steps and addresses")
 
 
-def _may_share(graph: IntegerGraph, later: Buffer, earlier: Buffer) -> bool:
+def _may_share(graph: IntegerGraph, core: str, later: Buffer, earlier: Buffer) -> bool:
     """Both name the bytes of one view, or ``later`` overwrites (a view of) ``earlier`` in the step it dies."""
     if later.kind != "activation" or earlier.kind != "activation" or later.offset != earlier.offset:
         return False
@@ -90,11 +90,13 @@ def _may_share(graph: IntegerGraph, later: Buffer, earlier: Buffer) -> bool:
     op = graph.op(later.name)
     while isinstance(op, QReshape) and _is_view(graph, op):
         op = graph.op(op.inputs[0])
-    if not isinstance(op, QAdd | QRescale) or earlier.last > _writer_step(later, graph, op):
+    if earlier.last > _writer_step(later, graph, op):
         return False
     origin = _origin(graph, earlier.name)
-    sources = [i for i in op.inputs if _origin(graph, i) == origin]
-    return any(graph.tensor(i).bytes >= op.output.bytes and _row(graph, i) >= _row(graph, op.name) for i in sources)
+    sources = [i for i in op.inputs if _origin(graph, i) == origin and graph.tensor(i).bytes >= op.output.bytes]
+    if isinstance(op, QConv2d):
+        return bool(sources) and select(conv_case(graph, op), core).in_place
+    return isinstance(op, QAdd | QRescale) and any(_row(graph, i) >= _row(graph, op.name) for i in sources)
 
 
 def _writer_step(later: Buffer, graph: IntegerGraph, op: IntegerOp) -> int:

@@ -49,7 +49,8 @@ class Kernel:
     """A runtime function: C symbol, source files under ``runtime_c/src``, weight layout, scratch bytes.
 
     ``weight_bytes`` are those of ``layouts.pack_weights``. With ``packs_parameters`` they hold bias, multiplier,
-    shift and weight zero point too, and the parameter struct's pointers to those are NULL.
+    shift and weight zero point too, and the parameter struct's pointers to those are NULL. With ``in_place`` the output
+    may be the input's own buffer, written from its first byte on; it is then no longer than the input.
     """
 
     function: str
@@ -58,6 +59,7 @@ class Kernel:
     scratch_bytes: int
     weight_bytes: int
     packs_parameters: bool = False
+    in_place: bool = False
 
 
 def is_depthwise_case(case: ConvCase) -> bool:

@@ -16,6 +16,7 @@ from mcuq.target.kernels_dsp import CORES, select_dsp
 from mcuq.target.kernels_mve import MVE_CORES, select_mve
 from mcuq.target.layouts import largest_accumulator
 from mcuq.target.layouts_dsp import normalized_scales
+from mcuq.target.overlap import may_overwrite
 
 __all__ = ["ConvCase", "Facts", "Kernel", "WeightLayout", "is_fully_connected", "layer_facts", "select"]
 
@@ -69,14 +70,17 @@ def _portable(case: ConvCase) -> Kernel:
     depthwise.c        int32 offsets[kh * kw]
     fully_connected.c  int8 column[H * W * C]; none at 8 bits
     conv2d.c           int32 pairs[kh * kw * C / groups] for 4- and 2-bit weights, then
-                       int8 columns[min(2, output pixels)][kh * kw * C / groups] unless read in place
+                       int8 columns[min(2, output pixels)][kh * kw * C / groups] unless they are read where they
+                       lie and the output cannot take their place
     """
     bits = case.weight_bits
     channels = case.output_shape[2]
     taps = case.weight_shape[1] * case.weight_shape[2]
     if is_depthwise_case(case):
-        weights = taps * row_bytes(channels, bits)
-        return Kernel(f"mcuq_depthwise_w{bits}", ("depthwise.c", "epilogue.c", "pack.c"), "taps", 4 * taps, weights)
+        weights, sources = taps * row_bytes(channels, bits), ("depthwise.c", "epilogue.c", "pack.c")
+        # A run of channels writes the bytes of those channels alone: no other run of the pixel reads them.
+        over = case.input_bits == case.output_bits and may_overwrite(case, 1)
+        return Kernel(f"mcuq_depthwise_w{bits}", sources, "taps", 4 * taps, weights, in_place=over)
     column = taps * case.weight_shape[3]
     weights = channels * row_bytes(column, bits)
     if is_fully_connected(case):
@@ -89,9 +93,10 @@ def _portable(case: ConvCase) -> Kernel:
             weights,
         )
     pairs = 0 if bits == 8 else 4 * column
-    columns = 0 if reads_in_place(case) else min(2, case.output_shape[0] * case.output_shape[1])
-    sources = ("conv2d.c", "dot.c", "epilogue.c", "pack.c")
-    return Kernel(f"mcuq_conv2d_w{bits}", sources, "rows", pairs + _round4(columns * column), weights)
+    over = case.groups == 1 and may_overwrite(case, 2)
+    columns = 0 if reads_in_place(case) and not over else min(2, case.output_shape[0] * case.output_shape[1])
+    sources, scratch = ("conv2d.c", "dot.c", "epilogue.c", "pack.c"), pairs + _round4(columns * column)
+    return Kernel(f"mcuq_conv2d_w{bits}", sources, "rows", scratch, weights, in_place=over)
 
 
 def _round4(size: int) -> int:

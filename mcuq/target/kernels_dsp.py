@@ -9,6 +9,7 @@ from __future__ import annotations
 from mcuq.numerics import SHIFT_MAX, row_bytes
 from mcuq.target.kernel_types import ConvCase, Kernel, is_depthwise_case
 from mcuq.target.layouts_dsp import HIGH_WORD_SHIFT, PANELS, padded_depth, panel_words, raised_bits
+from mcuq.target.overlap import may_overwrite
 
 CORES = frozenset({"cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55"})
 """Cores whose instructions the family uses."""
@@ -65,6 +66,7 @@ def _matrix(case: ConvCase) -> Kernel | None:
         _matrix_scratch(case, depth, channels, pixels=4 if bits == 8 else 2),
         4 * panels * panel_words(layout, depth),
         packs_parameters=True,
+        in_place=may_overwrite(case, 4 if bits == 8 else 2),
     )
 
 
@@ -86,6 +88,7 @@ def _lanes(case: ConvCase, depth: int) -> Kernel | None:
         _matrix_scratch(case, depth, 2, pixels=4) - 4 * depth,
         4 * panels * panel_words("lanes", depth),
         packs_parameters=True,
+        in_place=may_overwrite(case, 4),
     )
 
 
@@ -99,6 +102,7 @@ def _one_pixel(case: ConvCase, layout: str, depth: int) -> Kernel:
         _matrix_scratch(case, depth, 8, pixels=1),
         4 * panels * panel_words(layout, depth),
         packs_parameters=True,
+        in_place=may_overwrite(case, 1),
     )
 
 
@@ -130,7 +134,16 @@ def _depthwise3x3(case: ConvCase) -> Kernel | None:
         "nines",
         2 * plane + merged,
         channels * row_bytes(9, case.weight_bits),
+        in_place=_strips_in_place(case, strip),
     )
+
+
+def _strips_in_place(case: ConvCase, strip: int) -> bool:
+    """A channel pair of a strip is written over its own bytes, once the strip's inputs of that pair are gathered; what
+    later strips read must lie behind. A byte holds channels of one pair only at 8 and 4 bits."""
+    if case.input_bits != case.output_bits or case.input_bits == 2:
+        return False
+    return may_overwrite(case, strip * case.output_shape[1])
 
 
 def _depthwise_admitted(case: ConvCase) -> bool:

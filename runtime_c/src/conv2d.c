@@ -8,6 +8,8 @@
  * pairs, so that one multiplication serves two pixels (dot.c).
  *
  * Every partial sum stays within int32: |bias| + max|x| * sum (|w| + |zw|) < 2^31 is proved by the compiler.
+ * In place: where outputs never reach what a later pair of pixels reads (mcuq/target/overlap.py), the output may be the
+ * input; columns are then copied even where they lie ready.
  * Scratch (mcuq/target/kernels.py): int32 pairs[kernel_height * kernel_width * C/groups] for 4- and 2-bit weights,
  * then int8 columns[min(2, output pixels)][kernel_height * kernel_width * C/groups] unless they are read in place.
  */
@@ -27,7 +29,7 @@ typedef struct {
     int direct;         /* columns are pixels of the input */
 } geometry;
 
-static geometry describe(const mcuq_conv2d_params *p, const void *input, uint32_t group_channels)
+static geometry describe(const mcuq_conv2d_params *p, const void *input, const void *output, uint32_t group_channels)
 {
     const mcuq_window *w = &p->window;
     geometry g;
@@ -40,7 +42,7 @@ static geometry describe(const mcuq_conv2d_params *p, const void *input, uint32_
     if (p->groups == 1u && w->dilation_width == 1u && g.row_bytes * 8u == (uint32_t)p->input.channels * p->input.bits) {
         g.run = w->kernel_width;
     }
-    g.direct = p->input.bits == 8u && w->kernel_height == 1u && w->kernel_width == 1u && w->pad_top == 0u &&
+    g.direct = input != output && p->input.bits == 8u && w->kernel_height == 1u && w->kernel_width == 1u && w->pad_top == 0u &&
                w->pad_left == 0u && (p->output.height - 1u) * w->stride_height < p->input.height &&
                (p->output.width - 1u) * w->stride_width < p->input.width;
     return g;
@@ -130,7 +132,7 @@ MCUQ_TEMPLATE void channels(const mcuq_conv2d_params *p, const int8_t *const x[2
 MCUQ_TEMPLATE void conv2d(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch,
                           uint32_t group_inputs, uint32_t group_outputs, uint32_t bits)
 {
-    const geometry g = describe(p, input, group_inputs);
+    const geometry g = describe(p, input, output, group_inputs);
     const uint32_t output_bytes = mcuq_row_bytes(p->output.channels, p->output.bits);
     const uint32_t count = (uint32_t)p->output.height * p->output.width;
     int32_t *pairs = scratch;

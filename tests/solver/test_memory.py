@@ -9,12 +9,14 @@ import arena_networks as networks
 import pytest
 
 from mcuq.errors import CheckError
-from mcuq.ir.integer import IntegerGraph
+from mcuq.ir.integer import IntegerGraph, QConv2d
 from mcuq.ir.plans import MemoryPlan
 from mcuq.plan.addresses import solve_addresses
 from mcuq.plan.arena import arena_problem, words
 from mcuq.plan.memory import pack, plan_memory
 from mcuq.plan.validate import check_memory
+from mcuq.target.cost import conv_case
+from mcuq.target.kernels import select
 
 CORE = "cortex-m3"
 
@@ -89,7 +91,7 @@ def test_addition_overwrites_an_input_that_dies() -> None:
     right = b.conv(left, 8, bits=8, kernel=1)
     total = b.add(right, left, bits=8)
     plan = plan_memory(b.graph(), CORE)
-    assert plan.arena_bytes == 2 * 4 * 4 * 8
+    assert plan.arena_bytes == 2 * 4 * 4 * 8 + 2 * 8  # two columns of the convolution that overwrites the input
     assert plan.buffer(total).alias_of in (left, right)
 
 
@@ -132,12 +134,24 @@ def _planned(seed: int = 1) -> tuple[IntegerGraph, MemoryPlan]:
 
 def test_validator_refuses_overlap() -> None:
     graph, plan = _planned()
-    by_name = {b.name: b for b in plan.buffers if b.kind == "activation"}
-    victim = by_name["x"]
-    reader = next(b for b in plan.buffers if b.kind == "activation" and b.first == 1)
+    convs = [op for op in graph if isinstance(op, QConv2d)]
+    op = next(op for op in convs if not select(conv_case(graph, op), CORE).in_place)
+    victim, reader = plan.buffer(op.inputs[0]), plan.buffer(op.name)
     moved = tuple(replace(b, offset=victim.offset) if b is reader else b for b in plan.buffers)
     with pytest.raises(CheckError, match="overlap"):
         check_memory(graph, CORE, replace(plan, buffers=moved))
+
+
+def test_convolution_overwrites_its_input_as_its_kernel_says() -> None:
+    b = networks.Builder(0, (6, 6, 16))
+    narrow = b.conv("x", 8, bits=8, kernel=1)
+    wide = b.conv(narrow, 8, bits=8, kernel=3)
+    plan = plan_memory(b.graph(), CORE)
+    assert plan.buffer(narrow).alias_of == "x" and plan.buffer(narrow).offset == plan.buffer("x").offset
+    assert plan.buffer(wide).alias_of == ""
+    assert plan.arena_bytes == plan.lower_bound == 2 * 6 * 6 * 8 + 2 * 9 * 8  # the second convolution and its columns
+    kept = b.graph("x", wide)
+    assert plan_memory(kept, CORE).buffer(narrow).alias_of == ""
 
 
 def test_validator_refuses_a_wrong_order_size_alignment_or_limit() -> None:

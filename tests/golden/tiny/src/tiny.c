@@ -83,7 +83,8 @@ static const mcuq_conv2d_params tiny_l2_params = {
 };
 
 /* sum: add
- * 4x4x3, 4 bits + 4x4x3, 4 bits -> 4x4x3, 4 bits (32 bytes) */
+ * 4x4x3, 4 bits + 4x4x3, 4 bits -> 4x4x3, 4 bits (32 bytes)
+ * in place: the output takes the bytes of point */
 static const mcuq_add_params tiny_l3_params = {
     .shape = {.height = 4, .width = 4, .channels = 3, .bits = 4},
     .bits_a = 4,
