@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from mcuq.quant.activations import ActivationQuantizer
 from mcuq.quant.layer import BatchNormTensors, LayerConfig, QuantLayer
 from mcuq.quant.network import fixed_at_eight, non_negative, shares_codes
 
-KEYS = ("layer", "w_bits", "a_bits", "quant_type", "fold_type")
+KEYS = tuple(f.name for f in fields(LayerConfig))
 
 
 def layer_configs(
@@ -39,6 +40,8 @@ def layer_configs(
                 config,
                 w_bits=_planned(bits, name, "weight", config.w_bits),
                 a_bits=_planned(bits, name, "activation", config.a_bits),
+                w_range=None,
+                a_range=None,
                 quant_type=quant_types.get(name, config.quant_type),
                 fold_type=fold_types.get(name, config.fold_type),
             )
@@ -48,6 +51,9 @@ def layer_configs(
             raise UsageError(f"a layer_config entry needs 'layer' and allows {', '.join(KEYS[1:])}; got {override}")
         name = _layer_name(names, override["layer"])
         changes = {key: value for key, value in override.items() if key != "layer"}
+        for part in ("w", "a"):  # bits given for a layer win over a range given for all
+            if f"{part}_bits" in changes:
+                changes.setdefault(f"{part}_range", None)
         configs[name] = replace(configs[name], **changes)
     return configs
 
@@ -93,7 +99,15 @@ def layers(model: nn.Module, captured: Capture, graph: Graph, configs: dict[str,
         if op.norm is not None:
             norm = BatchNormTensors(model, captured.parameters[norms[id(op.norm)]], op.norm.epsilon)
         config = configs[op.name]
-        quantizer = weights.make(config.quant_type, config.w_bits, len(op.weight))
+        quantizer = weights.make(
+            config.quant_type,
+            config.w_bits,
+            len(op.weight),
+            steps=config.w_range,
+            taps=math.prod(weight.shape[2:]),
+            normed=norm is not None,
+        )
+        config = configs[op.name] = replace(config, w_bits=quantizer.bits)
         bias = tensors[names["bias"]] if "bias" in names else None
         result[op.name] = QuantLayer(op, config, weight, bias, norm, quantizer)
     return result
@@ -104,45 +118,90 @@ def _constant(op: ir.Conv2d) -> Tensor:
     return torch.from_numpy(op.weight.transpose(0, 3, 1, 2).copy()).float()
 
 
+@dataclass(frozen=True, slots=True)
+class Activations:
+    """How tensors are quantized where no layer and no plan says otherwise.
+
+    Attributes:
+        bits, steps: of every tensor (``steps``: levels less one, decides the bits when given); kind: "LSQ" and so on;
+        branches: tensors that only an addition reads have these bits too, else 8.
+    """
+
+    bits: int
+    kind: str
+    steps: int | None = None
+    branches: bool = True
+
+
 def activation_quantizers(
-    graph: Graph, configs: dict[str, LayerConfig], act_bits: int, bits: BitPlan | None, act_type: str
+    graph: Graph, configs: dict[str, LayerConfig], default: Activations, bits: BitPlan | None
 ) -> tuple[dict[str, str], dict[str, ActivationQuantizer]]:
     """(tensor -> tensor whose quantizer it shares, quantizer per owning tensor).
 
     Max pools, pads and reshapes share their input's codes when the bits agree. Softmax and argmax have none.
+
+    Raises:
+        UsageError: unknown types, bits or ranges; thresholds for an output of 8 bits.
     """
-    positive, fixed = non_negative(graph), fixed_at_eight(graph)
-    width: dict[str, int] = {}
+    positive = non_negative(graph)
+    wanted = {op.name: _wanted(graph, op, configs, default, bits) for op in graph}
+    ends = fixed_at_eight(graph)
+    if not default.branches:
+        ends |= _branches(graph)
+    chosen: dict[str, Activations] = {}
+    made: dict[str, ActivationQuantizer] = {}
     owner: dict[str, str] = {}
-    quantizers: dict[str, ActivationQuantizer] = {}
     for op in graph:
         if isinstance(op, ir.Softmax | ir.Argmax):
             continue
-        wanted = 8 if op.name in fixed else _activation_bits(graph, op, configs, act_bits, bits, width)
-        width[op.name] = wanted
-        if shares_codes(op) and wanted == width[op.inputs[0]]:
-            owner[op.name] = owner[op.inputs[0]]
-            continue
-        owner[op.name] = op.name
-        quantizers[op.name] = _quantizer(graph, op, wanted, act_type, positive)
-    return owner, quantizers
+        choice = wanted[op.name] or chosen[op.inputs[0]]
+        if op.name in ends:
+            choice = replace(choice, bits=8, steps=None)
+        chosen[op.name] = choice
+        quantizer = _quantizer(graph, op, choice, positive)
+        if shares_codes(op):
+            source = made[owner[op.inputs[0]]]
+            if (source.bits, source.steps) == (quantizer.bits, quantizer.steps):
+                owner[op.name] = owner[op.inputs[0]]
+                continue
+        owner[op.name], made[op.name] = op.name, quantizer
+    _check_thresholds(configs, {name: made[owner[name]].bits for name in configs}, ends)
+    return owner, made
 
 
-def _activation_bits(
-    graph: Graph,
-    op: ir.FloatOp,
-    configs: dict[str, LayerConfig],
-    act_bits: int,
-    bits: BitPlan | None,
-    width: dict[str, int],
-) -> int:
+def _wanted(
+    graph: Graph, op: ir.FloatOp, configs: dict[str, LayerConfig], default: Activations, bits: BitPlan | None
+) -> Activations | None:
+    """The choice for the tensor of ``op``; None where it follows its input."""
     if op.name in configs:
-        return configs[op.name].a_bits
-    inherited = width[op.inputs[0]] if shares_codes(op) else act_bits
-    return inherited if bits is None else _planned(bits, op.name, "activation", inherited)
+        config = configs[op.name]
+        return replace(default, bits=config.a_bits, kind=config.act_type, steps=config.a_range)
+    planned = None if bits is None else _planned(bits, op.name, "activation", 0)
+    if planned:
+        return replace(default, bits=planned, steps=None)
+    return None if shares_codes(op) else default
 
 
-def _quantizer(graph: Graph, op: ir.FloatOp, bits: int, act_type: str, positive: frozenset[str]) -> ActivationQuantizer:
+def _branches(graph: Graph) -> frozenset[str]:
+    """Convolutions that nothing but additions read: the outputs of branches."""
+    readers = {op.name: graph.consumers(op.name) for op in graph.convs}
+    return frozenset(n for n, found in readers.items() if found and all(isinstance(r, ir.Add) for r in found))
+
+
+def _check_thresholds(configs: dict[str, LayerConfig], width: dict[str, int], ends: frozenset[str]) -> None:
+    """Thresholds need outputs of 2 or 4 bits; layers whose output always has 8 take ICN."""
+    for name, config in configs.items():
+        if config.fold_type != "folding_thresholds" or width[name] != 8:
+            continue
+        if name not in ends:
+            raise UsageError(
+                f"{name}: folding_thresholds is for outputs of 2 and 4 bits (2^bits thresholds per channel), this one "
+                "has 8; give it fewer bits, or fold_type ICN or folding_weights"
+            )
+        configs[name] = replace(config, fold_type="ICN")
+
+
+def _quantizer(graph: Graph, op: ir.FloatOp, choice: Activations, positive: frozenset[str]) -> ActivationQuantizer:
     signed = op.name not in positive
     if isinstance(op, ir.Input):
         quantizer = ActivationQuantizer(8, signed=True)
@@ -152,5 +211,5 @@ def _quantizer(graph: Graph, op: ir.FloatOp, bits: int, act_type: str, positive:
     ends = set(graph.outputs)
     ends.update(name for r in graph if isinstance(r, ir.Softmax | ir.Argmax) for name in r.inputs)
     if op.name in ends or any(shares_codes(r) and r.name in ends for r in graph.consumers(op.name)):
-        return activations.Observed(bits, signed=signed)
-    return activations.make(act_type, bits, signed=signed)
+        return activations.Observed(choice.bits, signed=signed)
+    return activations.make(choice.kind, choice.bits, signed=signed, steps=choice.steps)

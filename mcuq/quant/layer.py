@@ -13,23 +13,34 @@ from torch import Tensor, nn
 from mcuq.errors import UsageError
 from mcuq.ir import graph as ir
 from mcuq.ir.quantized import WeightQuant
+from mcuq.ir.scaling import check_scaling
 from mcuq.quant.fake_quant import Rule, fake_quantize, fuses_norm, norm_quantize
 from mcuq.quant.network import conv2d
 from mcuq.quant.rounding import round_half_up
 from mcuq.quant.weights import PactWeights, WeightQuantizer
 
-FOLD_TYPES = ("folding_weights", "ICN")
+FOLD_TYPES = ("folding_weights", "ICN", "folding_thresholds")
+"""How batch norm reaches the integers: in the weights, in a multiplier per channel, or (outputs of 2 and 4 bits only,
+with the same results) in thresholds of the accumulator."""
 
 
 @dataclass(frozen=True, slots=True)
 class LayerConfig:
-    """Choices of one layer: weight bits, bits of its output, quantizer and batch norm treatment."""
+    """Choices of one layer: weight bits, bits of its output, quantizers and batch norm treatment.
+
+    ``w_range`` and ``a_range`` are levels less one (1 to 255) and then decide the bits, which are those of storage.
+    ``scaling`` is the form of the requantization factors, see ``mcuq.ir.scaling``.
+    """
 
     layer: str
     w_bits: int
     a_bits: int
     quant_type: str
     fold_type: str
+    act_type: str = "LSQ"
+    w_range: int | None = None
+    a_range: int | None = None
+    scaling: str = "exact"
 
 
 class BatchNormTensors:
@@ -139,6 +150,12 @@ class QuantLayer:
     ) -> None:
         if config.fold_type not in FOLD_TYPES:
             raise UsageError(f"fold_type must be one of {', '.join(FOLD_TYPES)}, got {config.fold_type!r}")
+        if quantizer.rescales and norm is not None and config.fold_type == "folding_weights":
+            raise UsageError(
+                f"{op.name}: {config.quant_type} gives the weights another scale, which a folded batch norm cannot "
+                "follow; fold_type ICN or folding_thresholds is allowed"
+            )
+        check_scaling(config.scaling)
         self.op = op
         self.name = op.name
         self.config = config
@@ -151,11 +168,12 @@ class QuantLayer:
         self.frozen = norm is None
         self.folded = False
         self.step = torch.ones(1)
+        self.rounded = True
         self.saved: Tensor | None = None
         self.earlier_grad: Tensor | None = None
         self.version = -1
         if isinstance(quantizer, PactWeights):
-            quantizer.projection = config.fold_type == "ICN"
+            quantizer.projection = config.fold_type != "folding_weights"
         self.reset()
 
     # -- real weights -------------------------------------------------------------------------------------
@@ -200,14 +218,18 @@ class QuantLayer:
 
     # -- the two states of the weights --------------------------------------------------------------------
 
-    def store(self) -> None:
-        """Save the real weights and put fake-quantized ones into the parameter."""
+    def store(self, *, rounded: bool = True) -> None:
+        """Save the real weights and put fake-quantized ones into the parameter; unrounded if not ``rounded``."""
         self._follow()
         with torch.no_grad():
             self.saved = self.weight.detach().clone()
             # Gradients of earlier batches are done; only this batch's may be transformed by backprop.
             self.earlier_grad, self.weight.grad = self.weight.grad, None
-            quantized, self.step = self.quantizer.quantize(self.effective(self.saved))
+            self.rounded = rounded
+            if rounded:
+                quantized, self.step = self.quantizer.quantize(self.effective(self.saved))
+            else:
+                quantized = self.quantizer.real(self.effective(self.saved))
             self.weight.copy_(self.unfolded(quantized))
             self.version = self.weight._version
 
@@ -265,7 +287,7 @@ class QuantLayer:
             if not self.frozen and self.norm.beta is not None:
                 offset = offset + (self.norm.beta - self.norm.beta.detach())
             bias = offset if bias is None else bias * gain + offset
-        if bias is not None and input_scale is not None and self.saved is not None:
+        if bias is not None and input_scale is not None and self.saved is not None and self.rounded:
             bias = self._on_grid(bias, input_scale)
         return conv2d(x, weight, bias, self.op.window, self.op.groups)
 
@@ -274,8 +296,9 @@ class QuantLayer:
         return training and not self.frozen and self.norm is not None
 
     def _on_grid(self, bias: Tensor, input_scale: Tensor) -> Tensor:
-        """Bias rounded to multiples of gain * Sx * Sw; channels without gain are constants and keep theirs."""
-        grid = self.step * input_scale
+        """Bias rounded to multiples of gain * Sx * Sw; channels without gain or weights, constants, keep theirs."""
+        used = self.weight.detach().reshape(self.shape[0], -1).any(1)
+        grid = self.step * input_scale * used
         if self.norm is not None and not self.folded:
             grid = grid * self.norm.gain()
         rounded = round_half_up(bias / grid) * grid
@@ -299,6 +322,7 @@ class QuantLayer:
             zero_point=zero.cpu().numpy(),
             gain=(torch.ones_like(gain) if self.folded else gain).cpu().numpy(),
             bias=bias.cpu().numpy(),
+            scaling=self.config.scaling,
         )
 
     def current_op(self, op: ir.Conv2d) -> ir.Conv2d:

@@ -44,14 +44,19 @@ class QuantOp(nn.Module):
         model: any module :func:`mcuq.frontend.torch.capture` takes, with full-precision activations.
         quant_type: weight quantizer of every layer, see ``mcuq.quant.weights.QUANT_TYPES``.
         weight_bits, act_bits: 8, 4 or 2 for all layers; input and outputs always have 8.
+        weight_range, act_range: levels less one (1 is binary, 2 ternary .. 255) instead of bits.
         input_shape: (H, W, C), (L, C) or (L,).
-        fold_type: "folding_weights" or "ICN" (batch norm kept, one multiplier per channel).
+        fold_type: "folding_weights", "ICN" (batch norm kept, one multiplier per channel) or "folding_thresholds" (the
+            same integers, by thresholds on the accumulator; outputs of 2 and 4 bits only).
         fold_delay: epoch from which batch norms are frozen (and folded); 0 is at once.
-        layer_config: overrides, dicts with "layer" (index or name) and any of "w_bits", "a_bits",
-            "quant_type", "fold_type".
-        bits: a plan; overrides ``weight_bits`` and ``act_bits``, then ``layer_config`` overrides it.
+        layer_config: overrides, dicts with "layer" (index or name) and any other field of ``LayerConfig``.
+        bits: a plan; overrides bits and ranges, then ``layer_config`` overrides it.
         normalization: how uint8 pixels become the module's input; with it the device takes raw pixels.
-        act_type: "LSQ", "PACT" or "Clipped"; default PACT for PerLayerAsymPACT, else LSQ.
+        act_type: one of ``mcuq.quant.activations.ACT_TYPES``; default PACT for PACT weights, CG-PACT for SAT, else LSQ.
+            "none" leaves activations real in training (8 bits on the device).
+        branch_quant: outputs of branches that an addition joins take the bits of the others; False gives them 8.
+        scaling: form of the requantization factors, see ``mcuq.ir.scaling``.
+        clamp_epochs: epochs before quantization starts, with activations real and weights only mapped (SAT's clamp).
 
     Raises:
         UnsupportedError: operators without counterpart, or layers that share weights.
@@ -68,10 +73,15 @@ class QuantOp(nn.Module):
         fold_type: str = "folding_weights",
         fold_delay: int = 0,
         act_bits: int = 8,
+        weight_range: int | None = None,
+        act_range: int | None = None,
         layer_config: Iterable[dict[str, Any]] = (),
         bits: BitPlan | None = None,
         normalization: Normalization | None = None,
         act_type: str | None = None,
+        branch_quant: bool = True,
+        scaling: str = "exact",
+        clamp_epochs: int = 0,
     ) -> None:
         super().__init__()
         self.model = model
@@ -81,26 +91,29 @@ class QuantOp(nn.Module):
         self.fold_delay = fold_delay
         self.frozen_flag: Tensor
         self.register_buffer("frozen_flag", torch.tensor(False))
-        self.quantize_activations = True
-        default = LayerConfig("", weight_bits, act_bits, quant_type, fold_type)
+        self.quantize_activations = self.quantize_weights = True
+        self.clamp_epochs = clamp_epochs
+        kind = act_type or _default_act(quant_type)
+        default = LayerConfig("", weight_bits, act_bits, quant_type, fold_type, kind, weight_range, act_range, scaling)
         self.configs = build.layer_configs(self.graph, default, layer_config, bits)
         self.layers: dict[str, QuantLayer] = build.layers(model, captured, self.graph, self.configs)
         self.weight_quantizers = nn.ModuleList([layer.quantizer for layer in self.layers.values()])
-        default_act = "PACT" if quant_type == "PerLayerAsymPACT" else "LSQ"
-        chosen = build.activation_quantizers(self.graph, self.configs, act_bits, bits, act_type or default_act)
-        self.owner, quantizers = chosen
+        tensors = build.Activations(act_bits, kind, act_range, branch_quant)
+        self.owner, quantizers = build.activation_quantizers(self.graph, self.configs, tensors, bits)
         self.activation_quantizers = nn.ModuleList(quantizers.values())
         self._quantizer: dict[str, ActivationQuantizer] = quantizers
         self.stored = False
-        if fold_delay == 0:
+        if fold_delay == 0 and clamp_epochs == 0:
             self.start_epoch(0)
 
     # -- epochs and batches -------------------------------------------------------------------------------
 
     def start_epoch(self, epoch: int) -> None:
-        """Freeze (and fold, if asked) batch norms once ``epoch`` reaches ``fold_delay``; thresholds reset once."""
+        """Before ``clamp_epochs`` nothing is rounded; once ``fold_delay`` is reached, batch norms are frozen (and
+        folded, if asked) and thresholds are reset once."""
         self._require(stored=False, action="start_epoch")
-        if epoch >= self.fold_delay and not self.frozen:
+        self.quantize_activations = self.quantize_weights = epoch >= self.clamp_epochs
+        if epoch >= max(self.fold_delay, self.clamp_epochs) and not self.frozen:
             self.frozen_flag.fill_(True)
             for layer in self.layers.values():
                 layer.freeze()
@@ -127,7 +140,7 @@ class QuantOp(nn.Module):
         """
         self._require(stored=False, action="store_and_quantize")
         for layer in self.layers.values():
-            layer.store()
+            layer.store(rounded=self.quantize_weights)
         self.stored = True
 
     def backprop_quant_gradients(self) -> None:
@@ -139,6 +152,9 @@ class QuantOp(nn.Module):
         self._require(stored=True, action="backprop_quant_gradients")
         for layer in self.layers.values():
             layer.backprop()
+        if self.quantize_activations:
+            for quantizer in self._quantizer.values():
+                quantizer.regularize()
 
     def restore_real_value(self) -> None:
         """Put the real weights back, bit for bit.
@@ -218,7 +234,9 @@ class QuantOp(nn.Module):
         return quantizer.rule(clamp_of(op), math.prod(op.shape))
 
     def _conv(self, op: ir.Conv2d, x: Tensor) -> Tensor:
-        scale = self.activation_quantizer(op.inputs[0]).scale() if self.quantize_activations else None
+        source = self.activation_quantizer(op.inputs[0])
+        rounds = self.quantize_activations and not isinstance(source, activations.FloatActivation)
+        scale = source.scale() if rounds else None
         return self.layers[op.name].forward(x, scale, training=self.training)
 
     def _quantize(self, op: ir.FloatOp, y: Tensor) -> Tensor:
@@ -244,10 +262,14 @@ class QuantOp(nn.Module):
     # -- ranges -------------------------------------------------------------------------------------------
 
     def calibrate(self, batches: Iterable[Tensor], method: str = "mse") -> None:
-        """Choose activation ranges on ``batches`` of inputs of the float network; nothing else changes.
+        """Choose activation ranges on ``batches`` of inputs of the float network.
+
+        Where weights of another scale replace the real ones (DoReFa, SAT), ranges are those of the network with mapped,
+        unrounded weights, and unless it was trained (``clamp_epochs``) its batch norm statistics are averaged first.
 
         Args:
-            method: "mse" (least squared error; at 2 bits it decides everything), "percentile" or "minmax".
+            method: "mse" (least squared error; at 2 bits it decides everything), "percentile", "minmax" or "lsq" (2
+                mean|x| / sqrt(Qp)).
 
         Raises:
             UsageError: no batch was given.
@@ -257,7 +279,10 @@ class QuantOp(nn.Module):
         if stored:
             self.restore_real_value()
         samples: dict[str, list[Tensor]] = {}
-        with torch.no_grad():
+        with torch.no_grad(), self._mapped():
+            if self._rescaled() and self.clamp_epochs == 0:
+                batches = list(batches)
+                self._average_norms(batches)
             for batch in batches:
                 values = run_float(self.graph, self._real_input(batch), self._float_conv)
                 for name in self._quantizer:
@@ -271,6 +296,43 @@ class QuantOp(nn.Module):
                 quantizer.calibrate(torch.cat(samples[name]), method)
         if stored:
             self.store_and_quantize()
+
+    def _rescaled(self) -> list[QuantLayer]:
+        return [layer for layer in self.layers.values() if layer.quantizer.rescales]
+
+    @contextmanager
+    def _mapped(self) -> Generator[None]:
+        """Weights of another scale are in place inside, unrounded."""
+        layers = self._rescaled()
+        for layer in layers:
+            layer.store(rounded=False)
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.restore()
+
+    def _average_norms(self, batches: list[Tensor]) -> None:
+        """Average the statistics of batch norms behind rescaled weights over ``batches``, activations real."""
+        chosen = [layer for layer in self._rescaled() if layer.norm is not None]
+        with self._following(chosen):
+            for batch in batches:
+                run_float(self.graph, self._real_input(batch), self._training_conv)
+
+    @contextmanager
+    def _following(self, layers: list[QuantLayer]) -> Generator[None]:
+        """Statistics of the layers' batch norms become the averages over the batches of training seen inside."""
+        frozen = [layer.frozen for layer in layers]
+        with ExitStack() as stack:
+            for layer in layers:
+                layer.frozen = False
+                if layer.norm is not None:
+                    stack.enter_context(layer.norm.averaging())
+            try:
+                yield
+            finally:
+                for layer, flag in zip(layers, frozen, strict=True):
+                    layer.frozen = flag
 
     def activation_quantizer(self, tensor: str) -> ActivationQuantizer:
         """The quantizer of ``tensor``'s codes, which other tensors may share. Raises KeyError."""
@@ -298,25 +360,22 @@ class QuantOp(nn.Module):
         chosen = [layer for layer in self.layers.values() if layer.norm is not None and not layer.folded]
         if not chosen:
             return
-        training, frozen = self.training, [layer.frozen for layer in chosen]
-        with ExitStack() as stack, torch.no_grad():
+        training = self.training
+        with torch.no_grad(), self._following(chosen):
             self.train()
-            for layer in chosen:
-                layer.frozen = False
-                if layer.norm is not None:
-                    stack.enter_context(layer.norm.averaging())
             self.store_and_quantize()
             try:
                 for batch in batches:
                     self.tensors(batch)
             finally:
                 self.restore_real_value()
-                for layer, flag in zip(chosen, frozen, strict=True):
-                    layer.frozen = flag
                 self.train(training)
 
     def _float_conv(self, op: ir.Conv2d, x: Tensor) -> Tensor:
         return self.layers[op.name].forward(x, None, training=False)
+
+    def _training_conv(self, op: ir.Conv2d, x: Tensor) -> Tensor:
+        return self.layers[op.name].forward(x, None, training=True)
 
     def param_groups(self, lr: float, weight_decay: float = 0.0, step_lr: float | None = None) -> list[dict[str, Any]]:
         """Optimizer groups: weights (decayed), biases and norms (not decayed), thresholds and steps (own rate).
@@ -359,3 +418,8 @@ class QuantOp(nn.Module):
                 return QuantParams(32, 1.0, 0)
             case _:
                 return self.activation_quantizer(op.name).params()
+
+
+def _default_act(quant_type: str) -> str:
+    """Activation quantizer that goes with a weight quantizer."""
+    return "PACT" if quant_type.endswith("PACT") else "CG-PACT" if "SAT" in quant_type else "LSQ"

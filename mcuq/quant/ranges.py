@@ -9,8 +9,8 @@ from torch import Tensor
 
 from mcuq.errors import UsageError
 from mcuq.numerics import code_range
+from mcuq.quant.grid import Grid, symmetric_grid
 from mcuq.quant.rounding import round_half_up
-from mcuq.quant.widths import weight_codes
 
 SEARCH_SAMPLES = 1 << 14
 """Values per tensor on which activation ranges are searched; the extremes are always kept."""
@@ -22,24 +22,28 @@ def symmetric_mse_steps(rows: Tensor, bits: int) -> Tensor:
     Args:
         rows: [R, K]. Rows of zeros get the median step of the others (1 / top when all are zero).
     """
-    low, high = weight_codes(bits)
+    return mse_steps(rows, symmetric_grid((1 << bits) - 1))
+
+
+def mse_steps(rows: Tensor, grid: Grid) -> Tensor:
+    """As :func:`symmetric_mse_steps`, for the codes of ``grid``."""
     largest = rows.abs().amax(dim=1)
-    top = largest / high
+    top = largest / grid.high
     best = torch.full_like(top, torch.inf)
     factors = torch.ones_like(top)
     for factor in torch.linspace(0.04, 1.04, 51).tolist():
-        best, factors = _keep_better(rows, top, torch.full_like(top, factor), low, high, best, factors)
+        best, factors = _keep_better(rows, top, torch.full_like(top, factor), grid, best, factors)
     centre = factors.clone()
     for shift in torch.linspace(-0.018, 0.018, 9).tolist():
-        best, factors = _keep_better(rows, top, centre + shift, low, high, best, factors)
-    return fill_empty(top * factors, largest > 0, 1.0 / high)
+        best, factors = _keep_better(rows, top, centre + shift, grid, best, factors)
+    return fill_empty(top * factors, largest > 0, 1.0 / grid.high)
 
 
 def _keep_better(
-    rows: Tensor, top: Tensor, trial: Tensor, low: int, high: int, best: Tensor, factors: Tensor
+    rows: Tensor, top: Tensor, trial: Tensor, grid: Grid, best: Tensor, factors: Tensor
 ) -> tuple[Tensor, Tensor]:
     step = (top * trial).clamp_min(torch.finfo(rows.dtype).tiny).unsqueeze(1)
-    codes = round_half_up(rows / step).clamp_(low, high)
+    codes = grid.nearest(rows / step, grid.low, grid.high)
     error = (codes.mul_(step) - rows).square_().sum(dim=1)
     better = error < best
     return torch.where(better, error, best), torch.where(better, trial, factors)
@@ -51,15 +55,14 @@ def fill_empty(steps: Tensor, used: Tensor, default: float) -> Tensor:
     return torch.where(used, steps, fallback)
 
 
-def progressive_projection(weights: Tensor, bits: int, rounds: int = 10) -> tuple[float, float]:
-    """Thresholds (low, high) by progressive projection quantization; never worse than min/max.
+def progressive_projection(weights: Tensor, levels: int, rounds: int = 10) -> tuple[float, float]:
+    """Thresholds (low, high) of ``levels`` + 1 codes by progressive projection quantization; never worse than min/max.
 
     From the widest step on, codes are fixed and the least-squares step for them is taken,
     g = sum(q w) / sum(q q). The thresholds of the round with the least squared error are returned; min/max
     is one of the candidates.
     """
     w = weights.detach().flatten().double()
-    levels = (1 << bits) - 1
     mean = float(w.mean())
     step = 2.0 / levels * float((w - mean).abs().max())
     candidates = [(min(float(w.min()), 0.0), max(float(w.max()), 0.0))]
@@ -71,12 +74,11 @@ def progressive_projection(weights: Tensor, bits: int, rounds: int = 10) -> tupl
         q = round_half_up(w.clamp(low, high) / step)
         energy = float((q * q).sum())
         step = float((q * w).sum()) / energy if energy > 0 else 0.0
-    return min(candidates, key=lambda c: asymmetric_error(w, c[0], c[1], bits))
+    return min(candidates, key=lambda c: asymmetric_error(w, c[0], c[1], levels))
 
 
-def asymmetric_error(w: Tensor, low: float, high: float, bits: int) -> float:
-    """Sum of squared errors of asymmetric codes between thresholds low <= 0 <= high."""
-    levels = (1 << bits) - 1
+def asymmetric_error(w: Tensor, low: float, high: float, levels: int) -> float:
+    """Sum of squared errors of ``levels`` + 1 asymmetric codes between thresholds low <= 0 <= high."""
     clamped = w.clamp(low, high)
     span = max(float(clamped.max()), 0.0) - min(float(clamped.min()), 0.0)
     step = (span if span > 0 else 1.0) / levels
@@ -92,14 +94,18 @@ def sample_values(x: Tensor, count: int = SEARCH_SAMPLES) -> Tensor:
     return torch.cat([flat[::stride], flat.min().reshape(1), flat.max().reshape(1)])
 
 
-def mse_activation_range(values: Tensor, bits: int, *, signed: bool) -> tuple[float, int]:
+def mse_activation_range(
+    values: Tensor, bits: int, *, signed: bool, steps: int | None = None, fixed_zero: int | None = None
+) -> tuple[float, int]:
     """(scale, zero point) with the least squared error on ``values``; zero is always representable.
 
     Args:
         values: vector of samples. ``signed``: the tensor can be negative, so the zero point is free.
+        steps: codes in use less one, from the lowest on; None is all.
+        fixed_zero: the zero point, counted from the lowest code.
     """
     qmin, qmax = code_range(bits)
-    levels = qmax - qmin
+    levels = qmax - qmin if steps is None else steps
     x = values.double()
     low, high = min(float(x.min()), 0.0), max(float(x.max()), 0.0)
     if not signed:
@@ -108,7 +114,8 @@ def mse_activation_range(values: Tensor, bits: int, *, signed: bool) -> tuple[fl
     if span <= 0.0:
         return 1.0 / levels, qmin
     best = (torch.inf, 1.0 / levels, 0)
-    for zero in _zero_candidates(low, span, levels, bits) if signed else [0]:
+    zeros = [fixed_zero] if fixed_zero is not None else _zero_candidates(low, span, levels, bits) if signed else [0]
+    for zero in zeros:
         room = max(high / (levels - zero) if zero < levels else 0.0, -low / zero if zero else 0.0)
         if zero == 0 and signed:
             room = high / levels
@@ -131,10 +138,11 @@ def _zero_candidates(low: float, span: float, levels: int, bits: int) -> list[in
 
 
 def percentile_activation_range(
-    values: Tensor, bits: int, *, signed: bool, fraction: float = 0.9995
+    values: Tensor, bits: int, *, signed: bool, fraction: float = 0.9995, steps: int | None = None
 ) -> tuple[float, int]:
     """(scale, zero point) that covers the central ``fraction`` of ``values`` and zero."""
     qmin, qmax = code_range(bits)
+    qmax = qmax if steps is None else qmin + steps
     x = values.double()
     high = max(float(torch.quantile(x, fraction)), 0.0)
     low = min(float(torch.quantile(x, 1.0 - fraction)), 0.0) if signed else 0.0
@@ -145,21 +153,37 @@ def percentile_activation_range(
     return step, min(max(qmin + int((-low / step + 0.5) // 1), qmin), qmax)
 
 
-RangeMethod = Literal["mse", "percentile", "minmax"]
+RangeMethod = Literal["mse", "percentile", "minmax", "lsq"]
 
 
-def activation_range(values: Tensor, bits: int, *, signed: bool, method: str = "mse") -> tuple[float, int]:
-    """(scale, zero point) for ``values`` by ``method``: least squared error, central 99.95 %, or all of them.
+def activation_range(
+    values: Tensor, bits: int, *, signed: bool, method: str = "mse", steps: int | None = None
+) -> tuple[float, int]:
+    """(scale, zero point) for ``values`` by ``method``.
+
+    Least squared error, central 99.95 %, all of them, or LSQ's start 2 mean|x| / sqrt(Qp). ``steps``: see
+    :func:`mse_activation_range`.
 
     Raises:
         UsageError: unknown method.
     """
     match method:
         case "mse":
-            return mse_activation_range(values, bits, signed=signed)
+            return mse_activation_range(values, bits, signed=signed, steps=steps)
         case "percentile":
-            return percentile_activation_range(values, bits, signed=signed)
+            return percentile_activation_range(values, bits, signed=signed, steps=steps)
         case "minmax":
-            return percentile_activation_range(values, bits, signed=signed, fraction=1.0)
+            return percentile_activation_range(values, bits, signed=signed, fraction=1.0, steps=steps)
+        case "lsq":
+            return _lsq_start(values, bits, signed=signed, steps=steps)
         case _:
             raise UsageError(f"range method must be {', '.join(get_args(RangeMethod))}, got {method!r}")
+
+
+def _lsq_start(values: Tensor, bits: int, *, signed: bool, steps: int | None) -> tuple[float, int]:
+    """Step 2 mean|x| / sqrt(Qp) (Esser et al., 2020); the zero point of signed values lies in the middle."""
+    qmin, qmax = code_range(bits)
+    levels = qmax - qmin if steps is None else steps
+    below = (levels + 1) // 2 if signed else 0
+    mean = float(values.double().abs().mean())
+    return (2.0 * mean / (levels - below) ** 0.5 if mean > 0 and levels > below else 1.0 / levels), qmin + below

@@ -121,14 +121,21 @@ def train_qat(
     if config.distill > 0 and teacher is None:
         raise UsageError("distill needs a teacher: train_qat(..., teacher=copy.deepcopy(float_network))")
     op.to(config.device)
-    if not op.ready:
-        calibration = Batches(data.x_train[: config.calibration], None, config.batch_size, config.device)
-        op.calibrate(calibration.images())
+
+    def calibrate() -> None:
+        if not op.ready:
+            calibration = Batches(data.x_train[: config.calibration], None, config.batch_size, config.device)
+            op.calibrate(calibration.images())
+
+    if op.clamp_epochs == 0:
+        calibrate()
     optimizer = _optimizer(op.param_groups(config.lr, config.weight_decay, config.step_lr), config)
     op.guard(optimizer)
 
     def start(epoch: int) -> None:
-        if not op.frozen and epoch >= op.fold_delay > 0:
+        if epoch >= op.clamp_epochs:
+            calibrate()
+        if not op.frozen and epoch >= max(op.fold_delay, op.clamp_epochs) > 0:
             reestimate_batch_norm(op, data, config)
         op.start_epoch(epoch)
 

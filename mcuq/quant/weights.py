@@ -2,11 +2,15 @@
 
 All work on rows [R, K]: R = output channels for per-channel types, 1 for per-layer ones. Codes are relative
 to the zero point (q - Z), so that fake-quantized weights are ``scale * codes``; :meth:`WeightQuantizer.export`
-gives stored codes. Codes never take more than 2^bits values, whatever the range.
+gives stored codes. Codes never take more values than the range has levels (2^bits unless one is given).
+
+A type is named by its parts, for example ``PerChannelsSymMSE``: the granularity, whether the zero point is free, and
+the rule for scales. Those of the DoReFa family, which map weights by tanh first, are in ``mcuq.quant.tanh_weights``.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Literal, get_args
 
 import torch
@@ -15,32 +19,43 @@ from torch import Tensor, nn
 from mcuq.errors import UsageError
 from mcuq.numerics import weight_range
 from mcuq.quant import ranges
+from mcuq.quant.grid import Grid, free_grid, symmetric_grid
 from mcuq.quant.rounding import round_half_up
 
-QuantType = Literal[
-    "PerLayerAsymPACT",
-    "PerLayerAsymMinMax",
-    "PerChannelsAsymMinMax",
-    "PerChannelsSymMinMax",
-    "PerChannelsSymMSE",
+Rule = Literal[
+    "AsymPACT",
+    "AsymMinMax",
+    "SymMinMax",
+    "SymMSE",
+    "SymLSQ",
+    "AsymLSQ",
+    "DoReFa",
+    "SATDefault",
+    "SATSymmetric",
+    "SATAsymmetric",
+    "SATFullRange",
 ]
-QUANT_TYPES: tuple[QuantType, ...] = get_args(QuantType)
+RULES: tuple[Rule, ...] = get_args(Rule)
+QUANT_TYPES: tuple[str, ...] = tuple(f"{part}{rule}" for rule in RULES for part in ("PerLayer", "PerChannels"))
 
 
 class WeightQuantizer(nn.Module):
-    """Base: asymmetric min/max over rows (``PerLayerAsymMinMax``, ``PerChannelsAsymMinMax``).
+    """Base: minimum and maximum over rows, zero included (``AsymMinMax``).
 
     Attributes:
-        bits: 8, 4 or 2. per_channel: rows are output channels.
+        grid: the codes. bits: 8, 4 or 2, of storage. per_channel: rows are output channels.
+        rescales: quantized weights have another scale than the real ones; batch norms have to follow.
     """
 
-    def __init__(self, bits: int, channels: int, *, per_channel: bool) -> None:
+    rescales = False
+
+    def __init__(self, grid: Grid, channels: int, *, per_channel: bool) -> None:
         super().__init__()
-        weight_range(bits)
-        self.bits = bits
+        self.grid = grid
+        self.bits = grid.bits
         self.channels = channels
         self.per_channel = per_channel
-        self.levels = (1 << bits) - 1
+        self.levels = grid.steps
 
     def rows(self, weight: Tensor) -> Tensor:
         """Weights [O, ...] as rows [R, K]."""
@@ -48,6 +63,10 @@ class WeightQuantizer(nn.Module):
 
     def reset(self, weight: Tensor) -> None:
         """Choose thresholds or steps anew for ``weight``; nothing to do for min/max types."""
+
+    def real(self, weight: Tensor) -> Tensor:
+        """What ``weight`` would be with infinitely many levels (the clamped weights of SAT's first phase)."""
+        return weight
 
     def limits(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Lower and upper end of the range per row, zero included; both [R, 1]."""
@@ -64,8 +83,7 @@ class WeightQuantizer(nn.Module):
         """(codes - zero point [R, K], scale [R, 1], zero point from the lowest code [R, 1])."""
         rows = self.rows(weight)
         scale, zero = self.scale_zero(rows)
-        codes = torch.minimum(torch.maximum(round_half_up(rows / scale), -zero), self.levels - zero)
-        return codes, scale, zero
+        return self.grid.nearest(rows / scale, -zero, self.grid.stride * self.levels - zero), scale, zero
 
     def quantize(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """(fake-quantized weights of the same shape, scale [R])."""
@@ -75,7 +93,7 @@ class WeightQuantizer(nn.Module):
     def export(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(int8 codes like ``weight``, scale float64 [R], zero point int64 [R]) for deployment."""
         codes, scale, zero = self.codes(weight)
-        offset = zero.long() + weight_range(self.bits)[0]
+        offset = zero.long() + weight_range(self.bits)[0] if self.grid.free else torch.zeros_like(zero.long())
         stored = (codes.long() + offset).reshape(weight.shape)
         return stored.to(torch.int8), scale.reshape(-1).double(), offset.reshape(-1)
 
@@ -86,22 +104,24 @@ class WeightQuantizer(nn.Module):
 
 
 class PactWeights(WeightQuantizer):
-    """``PerLayerAsymPACT``: learned thresholds; the range is that of the weights clamped between them."""
+    """``AsymPACT``: learned thresholds; the range is that of the weights clamped between them."""
 
-    def __init__(self, bits: int, channels: int) -> None:
-        super().__init__(bits, channels, per_channel=False)
-        self.min_threshold = nn.Parameter(torch.tensor(-1.0))
-        self.max_threshold = nn.Parameter(torch.tensor(1.0))
+    def __init__(self, grid: Grid, channels: int, *, per_channel: bool) -> None:
+        super().__init__(grid, channels, per_channel=per_channel)
+        shape = (channels, 1) if per_channel else ()
+        self.min_threshold = nn.Parameter(torch.full(shape, -1.0))
+        self.max_threshold = nn.Parameter(torch.full(shape, 1.0))
         self.projection = False  # PPQ instead of min/max at the next reset
 
     def reset(self, weight: Tensor) -> None:
         with torch.no_grad():
-            w = weight.detach()
-            low, high = float(w.min()), float(w.max())
+            rows = self.rows(weight.detach())
+            ends = [(float(row.min()), float(row.max())) for row in rows]
             if self.projection:
-                low, high = ranges.progressive_projection(w, self.bits)
-            self.min_threshold.fill_(min(low, 0.0))
-            self.max_threshold.fill_(max(high, 0.0))
+                ends = [ranges.progressive_projection(row, self.levels) for row in rows]
+            table = torch.tensor(ends, dtype=weight.dtype)
+            self.min_threshold.copy_(table[:, 0].clamp_max(0.0).reshape(self.min_threshold.shape))
+            self.max_threshold.copy_(table[:, 1].clamp_min(0.0).reshape(self.max_threshold.shape))
 
     def thresholds(self) -> tuple[Tensor, Tensor]:
         """Thresholds forced to low <= 0 <= high."""
@@ -113,77 +133,138 @@ class PactWeights(WeightQuantizer):
 
     def gradients(self, weight: Tensor, grad: Tensor) -> Tensor:
         low, high = self.thresholds()
-        above, below = weight >= high, weight <= low
-        _accumulate(self.max_threshold, (grad * above).sum())
-        _accumulate(self.min_threshold, (grad * below).sum())
-        return grad * ~(above | below)
+        rows, g = self.rows(weight), self.rows(grad)
+        above, below = rows >= high, rows <= low
+        accumulate(self.max_threshold, (g * above).sum(1))
+        accumulate(self.min_threshold, (g * below).sum(1))
+        return (g * ~(above | below)).reshape(grad.shape)
 
 
 class SymmetricMinMax(WeightQuantizer):
-    """``PerChannelsSymMinMax``: largest magnitude per channel on the largest positive code, zero point 0."""
-
-    def __init__(self, bits: int, channels: int) -> None:
-        super().__init__(bits, channels, per_channel=True)
+    """``SymMinMax``: the largest magnitude on the largest positive code, zero point 0."""
 
     def steps(self, rows: Tensor) -> Tensor:
         """Step per row, [R]."""
-        high = weight_range(self.bits)[1]
         largest = rows.abs().amax(1)
-        return ranges.fill_empty(largest / high, largest > 0, 1.0 / high)
+        return ranges.fill_empty(largest / self.grid.high, largest > 0, 1.0 / self.grid.high)
 
     def scale_zero(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         scale = self.steps(rows).unsqueeze(1)
-        return scale, torch.full_like(scale, -weight_range(self.bits)[0])
+        return scale, torch.full_like(scale, -self.grid.low)
 
 
 class LearnedSymmetric(SymmetricMinMax):
-    """``PerChannelsSymMSE``: MSE-best steps, then learned (LSQ) on their logarithm."""
+    """``SymMSE``, ``SymLSQ``: a learned step (LSQ) on its logarithm, which keeps it positive and its rate relative.
 
-    def __init__(self, bits: int, channels: int) -> None:
-        super().__init__(bits, channels)
-        self.log_step = nn.Parameter(torch.zeros(channels))
+    It starts at the least squared error, or (``mean_start``) at LSQ's 2 mean|w| / sqrt(Qp).
+    """
+
+    def __init__(self, grid: Grid, channels: int, *, per_channel: bool, mean_start: bool = False) -> None:
+        super().__init__(grid, channels, per_channel=per_channel)
+        self.mean_start = mean_start
+        self.log_step = nn.Parameter(torch.zeros(channels if per_channel else 1))
 
     def reset(self, weight: Tensor) -> None:
         with torch.no_grad():
-            self.log_step.copy_(ranges.symmetric_mse_steps(self.rows(weight.detach()), self.bits).log())
+            rows = self.rows(weight.detach())
+            steps = self.mean_steps(rows) if self.mean_start else ranges.mse_steps(rows, self.grid)
+            self.log_step.copy_(steps.log())
+
+    def mean_steps(self, rows: Tensor) -> Tensor:
+        """2 mean|w| / sqrt(Qp) per row, mean|w| for binary codes."""
+        mean = rows.abs().mean(1)
+        factor = 1.0 if self.grid.stride == 2 else 2.0 / self.grid.high**0.5
+        return ranges.fill_empty(factor * mean, mean > 0, 1.0 / self.grid.high)
 
     def steps(self, rows: Tensor) -> Tensor:
         return self.log_step.detach().exp()
 
     def gradients(self, weight: Tensor, grad: Tensor) -> Tensor:
         codes, step, _ = self.codes(weight)
-        low, high = weight_range(self.bits)
         rows, g = self.rows(weight), self.rows(grad)
-        inside = (rows > low * step) & (rows < high * step)
+        inside = (rows > self.grid.low * step) & (rows < self.grid.high * step)
         masked = g * inside
-        scale = 1.0 / (rows.shape[1] * high) ** 0.5
-        _accumulate(self.log_step, scale * ((g * codes * step).sum(1) - (masked * rows).sum(1)))
+        scale = 1.0 / (rows.shape[1] * self.grid.high) ** 0.5
+        accumulate(self.log_step, scale * ((g * codes * step).sum(1) - (masked * rows).sum(1)))
         return masked.reshape(grad.shape)
 
 
-def _accumulate(parameter: nn.Parameter, grad: Tensor) -> None:
+class LearnedAsymmetric(LearnedSymmetric):
+    """``AsymLSQ``: LSQ+ (Bhalgat et al., 2020), step and offset learned; the offset is rounded to a zero point.
+
+    Starts at the mean +- 3 standard deviations, but within the extremes. d offset = gain * sum of g outside the range.
+    """
+
+    def __init__(self, grid: Grid, channels: int, *, per_channel: bool) -> None:
+        super().__init__(grid, channels, per_channel=per_channel)
+        self.offset = nn.Parameter(torch.zeros(channels if per_channel else 1))
+
+    def reset(self, weight: Tensor) -> None:
+        with torch.no_grad():
+            rows = self.rows(weight.detach())
+            spread = 3.0 * rows.std(1, correction=0)
+            low = torch.maximum(rows.amin(1), rows.mean(1) - spread).clamp_max(0.0)
+            high = torch.minimum(rows.amax(1), rows.mean(1) + spread).clamp_min(0.0)
+            span = high - low
+            self.log_step.copy_((torch.where(span > 0, span, torch.ones_like(span)) / self.levels).log())
+            self.offset.copy_(low)
+
+    def scale_zero(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        scale = self.steps(rows).unsqueeze(1)
+        return scale, (-round_half_up(self.offset.detach().unsqueeze(1) / scale)).clamp(0, self.levels)
+
+    def gradients(self, weight: Tensor, grad: Tensor) -> Tensor:
+        codes, step, zero = self.codes(weight)
+        rows, g = self.rows(weight), self.rows(grad)
+        inside = (rows > -zero * step) & (rows < (self.levels - zero) * step)
+        masked = g * inside
+        gain = 1.0 / (rows.shape[1] * self.levels) ** 0.5
+        term = torch.where(inside, codes * step - rows, (codes + zero) * step)
+        accumulate(self.log_step, gain * (g * term).sum(1))
+        accumulate(self.offset, gain * (g - masked).sum(1))
+        return masked.reshape(grad.shape)
+
+
+def accumulate(parameter: nn.Parameter, grad: Tensor) -> None:
+    """Add ``grad`` to the parameter's gradient."""
     grad = grad.detach().to(parameter.dtype).reshape(parameter.shape)
     parameter.grad = grad.clone() if parameter.grad is None else parameter.grad + grad
 
 
-def make(quant_type: str, bits: int, channels: int) -> WeightQuantizer:
+def make(
+    quant_type: str, bits: int, channels: int, *, steps: int | None = None, taps: int = 1, normed: bool = True
+) -> WeightQuantizer:
     """The quantizer called ``quant_type`` for ``channels`` output channels.
 
+    Args:
+        bits: 8, 4 or 2: levels fill them, as far as the type stores its codes exactly.
+        steps: levels less one, 1..255, instead of ``bits``; the quantizer's ``bits`` then tell the storage.
+        taps: kernel height * width. normed: a batch norm follows; without one, SAT rescales the weights.
+
     Raises:
-        UsageError: unknown type or bits.
+        UsageError: unknown type, bits or steps, or codes that cannot be stored.
     """
     if bits not in (8, 4, 2):
         raise UsageError(f"weight bits must be 8, 4 or 2, got {bits}")
-    match quant_type:
-        case "PerLayerAsymPACT":
-            return PactWeights(bits, channels)
-        case "PerLayerAsymMinMax":
-            return WeightQuantizer(bits, channels, per_channel=False)
-        case "PerChannelsAsymMinMax":
-            return WeightQuantizer(bits, channels, per_channel=True)
-        case "PerChannelsSymMinMax":
-            return SymmetricMinMax(bits, channels)
-        case "PerChannelsSymMSE":
-            return LearnedSymmetric(bits, channels)
+    parts = re.fullmatch(r"Per(Layer|Channels)(\w+)", quant_type)
+    if quant_type not in QUANT_TYPES or parts is None:
+        raise UsageError(f"quant_type must be one of {', '.join(QUANT_TYPES)}, got {quant_type!r}")
+    per_channel, rule = parts[1] == "Channels", parts[2]
+    full = (1 << bits) - 1 if steps is None else steps
+    match rule:
+        case "AsymPACT":
+            return PactWeights(free_grid(full), channels, per_channel=per_channel)
+        case "AsymMinMax":
+            return WeightQuantizer(free_grid(full), channels, per_channel=per_channel)
+        case "AsymLSQ":
+            return LearnedAsymmetric(free_grid(full), channels, per_channel=per_channel)
+        case "SymMinMax":
+            return SymmetricMinMax(symmetric_grid(full), channels, per_channel=per_channel)
+        case "SymMSE" | "SymLSQ":
+            start = rule == "SymLSQ"
+            return LearnedSymmetric(symmetric_grid(full), channels, per_channel=per_channel, mean_start=start)
         case _:
-            raise UsageError(f"quant_type must be one of {', '.join(QUANT_TYPES)}, got {quant_type!r}")
+            from mcuq.quant.tanh_weights import make_tanh
+
+            fan = 0 if normed or not rule.startswith("SAT") else channels * taps
+            return make_tanh(rule, bits, steps, channels, per_channel=per_channel, fan=fan)
