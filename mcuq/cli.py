@@ -201,7 +201,9 @@ def pareto(
 @app.command()
 def quantize(
     model: Annotated[Path, typer.Option(help="An ONNX or TFLite file, float or quantized.")],
-    calibrate: Annotated[str, typer.Option(help="Images, as --data of train: a name, an .npz, a folder of classes.")],
+    calibrate: Annotated[
+        str, typer.Option(help="Images: as --data of train, or without labels: a folder of pictures, an .npz with x.")
+    ],
     data_dir: DataDir = None,
     mem_constraint: MemConstraint = None,
     board: BoardName = None,
@@ -211,18 +213,54 @@ def quantize(
     bits: Annotated[Path | None, typer.Option(help="A bits.json to use instead of searching.")] = None,
     mean: Annotated[str, typer.Option(help="Mean of pixel / 255 the model expects, one or one per channel.")] = "",
     std: Annotated[str, typer.Option(help="Standard deviation of pixel / 255, likewise.")] = "",
+    dims: Annotated[
+        str, typer.Option(help="Model input without batch, in its order: 3,224,224; images fit to it.")
+    ] = "",
+    transpose: Annotated[str, typer.Option(help="Image axes (rows, columns, channels) that --dims names.")] = "2,0,1",
+    channel_swap: Annotated[str, typer.Option(help="Order of channels the model takes: 2,1,0 for BGR.")] = "",
+    raw_scale: Annotated[float | None, typer.Option(help="Value of the brightest pixel, 255.0 or 1.0.")] = None,
+    mean_value: Annotated[str, typer.Option(help="Subtracted after --raw-scale, one or one per channel.")] = "",
+    input_scale: Annotated[float | None, typer.Option(help="Factor after --mean-value.")] = None,
     ranges: Annotated[str, typer.Option(help="Activation ranges: mse, absmax, percentile or kl.")] = "mse",
+    percentile: Annotated[float, typer.Option(help="Share that --ranges percentile keeps.")] = 0.9999,
     rounding: Annotated[str, typer.Option(help="Weights below 8 bits: feedback or nearest.")] = "feedback",
     grid: Annotated[str, typer.Option(help="affine, threshold (symmetric) or fixed (powers of two).")] = "affine",
+    quant_type: Annotated[
+        str | None, typer.Option(help="Xilinx or DynamicFixed: CHaiDNN's modes, 6,6,6 bits (fl 2,5,2) unless given.")
+    ] = None,
+    bitwidths: Annotated[
+        str, typer.Option(help="8 or 6 bits of network input, params, layer outputs on symmetric grids: 8,8,8.")
+    ] = "",
+    fl_bitwidths: Annotated[str, typer.Option(help="Fractional bits likewise, grid fixed: 2,5,2.")] = "",
+    precision: Annotated[
+        Path | None, typer.Option(help="Precision per layer: a precision.json, or a prototxt with precision_param.")
+    ] = None,
+    scaling: Annotated[
+        str,
+        typer.Option(help="Requantization factors: exact, fixed16, fixed32, single-shift, double-shift, fixed<B,I>."),
+    ] = "exact",
+    norms: Annotated[
+        str, typer.Option(help="Batch norms: folded into weights, or fixed (kept as fixed point).")
+    ] = "folded",
     equalize: Annotated[bool, typer.Option("--equalize", help="Balance ranges across layers first.")] = False,
     sensitivity: Annotated[str, typer.Option(help="Measure for the search: kl, fit, sqnr or data-free.")] = "kl",
-    images: Annotated[int, typer.Option(help="Calibration images used, the first ones.", min=1)] = 512,
+    images: Annotated[
+        int, typer.Option("--images", "--calibration-size", help="Calibration images used, the first ones.", min=1)
+    ] = 512,
     logits: Annotated[int, typer.Option(help="Bits of the network's output: 8 or 32.")] = 8,
     out: Annotated[Path | None, typer.Option(help="Run folder; runs/<model>-<data>-<n> when left out.")] = None,
     as_json: Json = False,
 ) -> None:
     """Quantize a model file without training; emit, verify and profile take the run."""
     choice = pipeline.BitChoice(mem_constraint, board, mixed, weight_bits, act_bits, bits, sensitivity)
+    inputs = pipeline.Preprocessing(
+        pipeline.parse_integers("--dims", dims),
+        pipeline.parse_integers("--transpose", transpose),
+        pipeline.parse_integers("--channel-swap", channel_swap),
+        raw_scale,
+        pipeline.parse_numbers("--mean-value", mean_value),
+        input_scale,
+    )
     settings = pipeline.QuantizeSettings(
         model,
         calibrate,
@@ -230,9 +268,17 @@ def quantize(
         data_dir,
         pipeline.parse_numbers("--mean", mean),
         pipeline.parse_numbers("--std", std),
+        inputs,
         ranges=ranges,
+        percentile=percentile,
         rounding=rounding,
         grid=grid,
+        quant_type=quant_type,
+        bitwidths=pipeline.parse_integers("--bitwidths", bitwidths),
+        fl_bitwidths=pipeline.parse_integers("--fl-bitwidths", fl_bitwidths),
+        precision=precision,
+        scaling=scaling,
+        norms=norms,
         equalize=equalize,
         images=images,
         logits=logits,

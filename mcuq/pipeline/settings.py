@@ -163,3 +163,11 @@ def parse_numbers(option: str, text: str) -> tuple[float, ...]:
     if not all(math.isfinite(v) for v in values):
         raise UsageError(f"{option} {text!r} holds a value that is not finite")
     return values
+
+
+def parse_integers(option: str, text: str) -> tuple[int, ...]:
+    """``3,224,224`` to integers; empty to none. Raises UsageError."""
+    try:
+        return tuple(int(part) for part in text.split(",")) if text.strip() else ()
+    except ValueError:
+        raise UsageError(f"{option} {text!r} is not understood; write whole numbers with commas, 3,224,224") from None
