@@ -8,6 +8,8 @@ checkpoint/       state to resume quantization-aware training from
 model.mcuq        the integer network
 test.npz          held-out samples: x uint8 [N, H, W, C], y int64 [N]
 log.csv, scales.csv one line an epoch (and tensor)
+weights.npz       histograms of the weights before and after training, and of their codes
+confusion.csv     labels by answers of the integer network
 events/           event files for TensorBoard, when asked for
 *.png, report.html
 """

@@ -26,6 +26,7 @@ from mcuq.pipeline.outcomes import DemoOutcome, TrainOutcome
 from mcuq.pipeline.progress import TrainingBar
 from mcuq.pipeline.runs import RunFolder, claim_run, new_run_path, remember
 from mcuq.pipeline.settings import BitChoice, ModelSpec, TrainSettings
+from mcuq.pipeline.statistics import write_confusion, write_weights
 from mcuq.reference.integer import run_outputs
 
 if TYPE_CHECKING:
@@ -202,6 +203,7 @@ def _train_qat(
 ) -> tuple[QuantOp, float]:
     """Quantization-aware training under ``plan``; returns the network and its fake-quantized accuracy."""
     from mcuq.quant import train as loops
+    from mcuq.quant.histograms import real_weights, weight_histograms
     from mcuq.quant.progressive import stages
 
     dataset, settings = prepared.dataset, prepared.settings
@@ -209,8 +211,11 @@ def _train_qat(
     config = _configured(loops.qat_preset(_qat_epochs(settings, dataset), narrowest), settings, qat=True)
     teacher = copy.deepcopy(prepared.module) if config.distill > 0 else None
 
+    before: dict[str, Any] = {}
+
     def trained(stage: Stage) -> QuantOp:
         op = _network(prepared.module, dataset, settings, stage.plan, stage.config.epochs)
+        before.update(before or real_weights(op))
         bar.stage(f"quantization-aware training for {stage.config.epochs} epochs ({STAGES[stage.phase]})")
         folder = run.checkpoint / stage.phase
         loops.train_qat(
@@ -226,6 +231,7 @@ def _train_qat(
         return op
 
     op = [trained(stage) for stage in stages(plan, config)][-1]
+    write_weights(run, weight_histograms(op, before))
     return op, loops.accuracy(op, dataset.x_test, dataset.y_test, device=settings.device)
 
 
@@ -249,6 +255,7 @@ def _finish(
     settings = prepared.settings
     x, y = prepared.dataset.x_test, prepared.dataset.y_test
     output = run_outputs(integer, x)[integer.outputs[0]]
+    write_confusion(run, output, y, prepared.dataset.classes)
     accuracy: dict[str, float | None] = {
         "float": accuracies[0],
         "qat": accuracies[1],

@@ -119,8 +119,8 @@ static void run_avg_pool(const grid_case *c, grid_convolution unused)
         CONVOLUTION(mcuq_depthwise3x3_w##bits##_p64_dsp), CONVOLUTION(mcuq_depthwise3x3_w##bits##_p128_dsp), \
         CONVOLUTION(mcuq_depthwise3x3_w##bits##_p256_dsp)
 #define HELIUM_DEPTHWISE(bits) \
-    CONVOLUTION(mcuq_depthwise3x3_w##bits##_p16_mve), CONVOLUTION(mcuq_depthwise3x3_w##bits##_p32_mve), \
-        CONVOLUTION(mcuq_depthwise3x3_w##bits##_p64_mve), CONVOLUTION(mcuq_depthwise3x3_w##bits##_p112_mve)
+    CONVOLUTION(mcuq_depthwise3x3_w##bits##_s1_mve), CONVOLUTION(mcuq_depthwise3x3_w##bits##z_s1_mve), \
+        CONVOLUTION(mcuq_depthwise3x3_w##bits##_s2_mve), CONVOLUTION(mcuq_depthwise3x3_w##bits##z_s2_mve)
 
 const grid_entry grid_extra[] = {
     CONVOLUTION(mcuq_conv2d_w8_dsp),

@@ -42,13 +42,14 @@ def deep(seed: int) -> list[Case]:
 
 
 def planes(seed: int) -> list[Case]:
-    """Depthwise layers: every pitch, every remainder of rows, strips, channels whose groups overlap."""
+    """Depthwise layers: single output rows and columns, odd ones, tiles and strips that leave one over."""
     rng = np.random.default_rng(seed)
     layers: list[GridLayer] = []
-    for wb, width in itertools.product((8, 4, 2), (4, 5, 7, 13, 14, 15, 30, 31, 61, 62, 63, 110)):
-        for height in (1, 2, 3, 4, 5, int(rng.integers(6, 40))):
-            size, c = (height, width), int(rng.integers(1, 5))
-            layers.append(GridLayer((*size, c), c, (3, 3), (1, 1), (1, 1), c, "same", 8, wb, 8, len(layers)))
+    for wb, stride, width in itertools.product((8, 4, 2), (1, 2), (1, 2, 3, 8, 9, 17, 31, 62, 83)):
+        for height in (1, 2, 3, 5, int(rng.integers(6, 60))):
+            c, padding = int(rng.integers(1, 5)), ("same", "same", "torch")[int(rng.integers(3))]
+            size = (height, width, c)
+            layers.append(GridLayer(size, c, (3, 3), (stride, stride), (1, 1), c, padding, 8, wb, 8, len(layers)))
     return [build(layer) for layer in layers]
 
 
@@ -67,7 +68,8 @@ def test_target_computes_every_byte(seed: int, tmp_path: Path) -> None:
 
 def test_the_grid_reaches_every_kernel() -> None:
     named = set(re.findall(r"CONVOLUTION\((mcuq_\w+_mve)\)", EXTRA.read_text(encoding="ascii")))
-    named |= {f"mcuq_depthwise3x3_w{bits}_p{pitch}_mve" for bits in (8, 4, 2) for pitch in (16, 32, 64, 112)}
+    kinds = itertools.product((8, 4, 2), ("", "z"), (1, 2))
+    named |= {f"mcuq_depthwise3x3_w{bits}{zero}_s{stride}_mve" for bits, zero, stride in kinds}
     named = {name for name in named if "##" not in name}
     reached = {case.kernel for case in mve_grid(1)}
     assert len(named) == 18 and named == reached
