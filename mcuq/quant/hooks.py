@@ -24,6 +24,9 @@ class Hook:
     def after_step(self, progress: float) -> None:
         """The optimizer has changed the real weights."""
 
+    def restart(self) -> None:
+        """Batch norms were frozen and perhaps folded: what was gathered before stands for other values."""
+
     @contextmanager
     def evaluating(self) -> Generator[None]:
         """Inside, the module has the weights that the training would hand over now."""
@@ -60,6 +63,11 @@ class WeightAverage(Hook):
         decay = min(self._decay, (1 + count) / (10 + count))
         for average, parameter in zip(self._average, self._parameters, strict=True):
             average.lerp_(parameter.detach(), 1.0 - decay)
+
+    def restart(self) -> None:
+        self._steps.zero_()
+        for average, parameter in zip(self._average, self._parameters, strict=True):
+            average.copy_(parameter.detach())
 
     @contextmanager
     def evaluating(self) -> Generator[None]:
@@ -131,6 +139,9 @@ class Freezing(Hook):
             self._observe(layer.name, codes, threshold)
             self._hold(layer, scale)
 
+    def restart(self) -> None:
+        self._state = {}
+
     def frozen(self, layer: str) -> Tensor:
         """Which weights of ``layer`` are frozen, bool [R, K]."""
         return self._state[f"{layer}/frozen"]
@@ -194,6 +205,10 @@ class Hooks:
     def after_step(self, progress: float) -> None:
         for hook in self._hooks:
             hook.after_step(progress)
+
+    def restart(self) -> None:
+        for hook in self._hooks:
+            hook.restart()
 
     @contextmanager
     def evaluating(self) -> Generator[None]:
