@@ -84,10 +84,42 @@ def train(
     weight_bits: Annotated[int | None, typer.Option(help="One width for all weights (8, 4, 2): no search.")] = None,
     act_bits: Annotated[int | None, typer.Option(help="One width for all activations (8, 4, 2): no search.")] = None,
     quant_type: Annotated[
-        str | None, typer.Option(help="Weight quantizer; see docs. Default: PerChannelsSymMSE.")
+        str | None,
+        typer.Option(
+            help="Weight quantizer: PerLayer or PerChannels, then AsymPACT, AsymMinMax, SymMinMax, SymMSE, SymLSQ, "
+            "AsymLSQ, DoReFa, SATDefault, SATSymmetric, SATAsymmetric or SATFullRange. Default: PerChannelsSymMSE."
+        ),
     ] = None,
+    act_type: Annotated[
+        str | None,
+        typer.Option(
+            help="Activation quantizer: LSQ, LSQ+, PACT, CG-PACT, mPACT, Clipped, ScaleClip, DoReFa, or none (weights "
+            "only). Default: the one that goes with the weights."
+        ),
+    ] = None,
+    weight_range: Annotated[
+        int | None,
+        typer.Option(help="Levels of weights less one, 1 (binary) to 255, instead of bits; both ends keep 8 bits."),
+    ] = None,
+    act_range: Annotated[int | None, typer.Option(help="Levels of activations less one, 1 to 255.")] = None,
+    branch_quant: Annotated[
+        bool, typer.Option(help="Outputs of branches that an addition joins take --act-bits; without, 8 bits.")
+    ] = True,
     fold_type: Annotated[
-        str | None, typer.Option(help="folding_weights or ICN (arXiv 1905.13082). Default: ICN.")
+        str | None, typer.Option(help="folding_weights, ICN (arXiv 1905.13082) or folding_thresholds. Default: ICN.")
+    ] = None,
+    scaling: Annotated[
+        str | None,
+        typer.Option(
+            help="Form of the factors between layers: exact, fixed16, fixed32, single-shift, double-shift or "
+            "fixed<B,I>. Default: exact."
+        ),
+    ] = None,
+    clamp_epochs: Annotated[
+        int | None, typer.Option(help="First of the epochs, in which SAT and DoReFa weights are mapped only.", min=0)
+    ] = None,
+    layer_config: Annotated[
+        Path | None, typer.Option(help="JSON list of choices per layer: layer, w_bits, a_range, act_type ...")
     ] = None,
     fold_delay: Annotated[
         int | None, typer.Option(help="Epoch from which batch norm is frozen (and folded, if asked).", min=0)
@@ -137,6 +169,13 @@ def train(
         quant_type=quant_type,
         fold_type=fold_type,
         fold_delay=fold_delay,
+        act_type=act_type,
+        weight_range=weight_range,
+        act_range=act_range,
+        branch_quant=branch_quant,
+        scaling=scaling,
+        clamp_epochs=clamp_epochs,
+        layer_config=layer_config,
         logits=logits,
         seed=seed,
         batch_size=batch_size,

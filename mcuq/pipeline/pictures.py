@@ -104,6 +104,12 @@ def command(settings: Mapping[str, Any]) -> str:
                 "quant_type",
                 "fold_type",
                 "fold_delay",
+                "act_type",
+                "weight_range",
+                "act_range",
+                "scaling",
+                "clamp_epochs",
+                "layer_config",
                 "batch_size",
                 "lr",
                 "optimizer",
@@ -114,6 +120,7 @@ def command(settings: Mapping[str, Any]) -> str:
         "seed": settings.get("seed") or None,
     }
     words += [f"--{key} {value}" for key, value in flat.items() if value is not None]
+    words += [] if settings.get("branch_quant", True) else ["--no-branch-quant"]
     words += [f"--recipe {name}={value}" for name, value in settings.get("recipe", ())]
     return " ".join(words)
 

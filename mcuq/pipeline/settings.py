@@ -88,6 +88,7 @@ class TrainSettings:
 
     Attributes:
         model: None is the one for the data's image size, see ``default_model``.
+        quant_type .. layer_config: as the arguments of ``mcuq.QuantOp``; layer_config is a JSON file of its list.
         images: training images used, the first ones.
         recipe: (name, value) of ``mcuq.quant.TrainConfig`` for quantization-aware training.
         tensorboard: write event files.
@@ -103,6 +104,13 @@ class TrainSettings:
     quant_type: str | None = None
     fold_type: str | None = None
     fold_delay: int | None = None
+    act_type: str | None = None
+    weight_range: int | None = None
+    act_range: int | None = None
+    branch_quant: bool = True
+    scaling: str | None = None
+    clamp_epochs: int | None = None
+    layer_config: Path | None = None
     logits: int = 8
     seed: int = 0
     batch_size: int | None = None

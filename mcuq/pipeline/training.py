@@ -19,11 +19,12 @@ from mcuq.ir.integer import IntegerGraph
 from mcuq.ir.plans import BitPlan
 from mcuq.ir.verify import Level, verify
 from mcuq.pipeline import deploy, pictures
-from mcuq.pipeline.bits import CALIBRATION, decide, layer_types, promise, refuse_infeasible, solved
+from mcuq.pipeline.bits import CALIBRATION, decide, promise, refuse_infeasible, solved
 from mcuq.pipeline.logs import STAGES, RunLog
 from mcuq.pipeline.models import Prepared, captured, prepare
 from mcuq.pipeline.outcomes import DemoOutcome, TrainOutcome
 from mcuq.pipeline.progress import TrainingBar
+from mcuq.pipeline.quantizers import checked, network
 from mcuq.pipeline.runs import RunFolder, claim_run, new_run_path, remember
 from mcuq.pipeline.settings import BitChoice, ModelSpec, TrainSettings
 from mcuq.pipeline.statistics import write_confusion, write_weights
@@ -57,7 +58,7 @@ def train(
         UsageError, DataError, ModelError: wrong input; InfeasibleError: the limits; TrainingError: NaN, memory.
     """
     began = time.monotonic()
-    prepared = prepare(settings)
+    prepared = prepare(checked(settings))
     settings = prepared.settings
     limits = settings.choice.limits()
     if limits is not None and settings.choice.bits is None:
@@ -161,25 +162,6 @@ def _configured(config: Any, settings: TrainSettings, *, qat: bool = False) -> A
     return replace(config, **changes)
 
 
-def _network(module: Any, dataset: Dataset, settings: TrainSettings, plan: BitPlan, epochs: int) -> QuantOp:
-    """``module`` with the quantizers of ``plan``, to be trained for ``epochs``."""
-    from mcuq.quant import QuantOp
-    from mcuq.quant import train as loops
-
-    options: dict[str, Any] = {} if settings.quant_type is None else {"quant_type": settings.quant_type}
-    delay = settings.fold_delay
-    return QuantOp(
-        module,
-        input_shape=dataset.input_shape,
-        fold_type=settings.fold_type or "ICN",
-        fold_delay=loops.default_fold_delay(epochs) if delay is None else delay,
-        bits=plan,
-        layer_config=layer_types(plan),
-        normalization=dataset.normalization,
-        **options,
-    )
-
-
 def _plan(graph: Graph, prepared: Prepared, run: RunFolder, bar: TrainingBar, resume: bool) -> BitPlan:
     """The bits: those of the resumed run, or decided now and saved."""
     dataset, settings = prepared.dataset, prepared.settings
@@ -189,7 +171,7 @@ def _plan(graph: Graph, prepared: Prepared, run: RunFolder, bar: TrainingBar, re
     def calibrated(plan: BitPlan) -> IntegerGraph:
         from mcuq.quant.batches import Batches
 
-        op = _network(copy.deepcopy(prepared.module), dataset, settings, plan, _qat_epochs(settings, dataset))
+        op = network(copy.deepcopy(prepared.module), dataset, settings, plan, _qat_epochs(settings, dataset))
         op.calibrate(Batches(dataset.x_train[:CALIBRATION], None, 64).images())
         return _lowered(op, settings)
 
@@ -214,7 +196,7 @@ def _train_qat(
     before: dict[str, Any] = {}
 
     def trained(stage: Stage) -> QuantOp:
-        op = _network(prepared.module, dataset, settings, stage.plan, stage.config.epochs)
+        op = network(prepared.module, dataset, settings, stage.plan, stage.config.epochs)
         before.update(before or real_weights(op))
         bar.stage(f"quantization-aware training for {stage.config.epochs} epochs ({STAGES[stage.phase]})")
         folder = run.checkpoint / stage.phase
