@@ -294,7 +294,8 @@ class QuantOp(nn.Module):
         if not samples:
             raise UsageError("calibrate needs at least one batch")
         for name, quantizer in self._quantizer.items():
-            if name != self.graph.input.name or self.normalization is None:
+            given = name == self.graph.input.name and self.normalization is not None
+            if not given and not isinstance(self.graph.op(name), ir.L2Normalize):
                 quantizer.calibrate(torch.cat(samples[name]), method)
         if stored:
             self.store_and_quantize()
