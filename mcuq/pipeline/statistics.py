@@ -25,11 +25,11 @@ MOST_SAMPLES = 256
 
 
 def write_weights(run: RunFolder, histograms: Mapping[str, Any]) -> None:
-    """``weights.npz`` from ``mcuq.quant.histograms``: five arrays and the bits of each layer."""
+    """``weights.npz`` from ``mcuq.quant.histograms``: five arrays, bits and levels of each layer."""
     arrays: dict[str, Any] = {}
     for layer, histogram in histograms.items():
         arrays |= {f"{layer}|{name}": getattr(histogram, name) for name in FIELDS}
-        arrays[f"{layer}|bits"] = np.int64(histogram.bits)
+        arrays[f"{layer}|grid"] = np.array([histogram.bits, histogram.levels])
     stream = io.BytesIO()
     np.savez_compressed(stream, **arrays)
     write_atomic(run.path / "weights.npz", stream.getvalue())
@@ -44,8 +44,8 @@ def weight_rows(run: RunFolder) -> list[WeightRow]:
         layers = dict.fromkeys(key.rpartition("|")[0] for key in data.files)
         rows: list[WeightRow] = []
         for layer in layers:
-            bits = int(data[f"{layer}|bits"])
-            rows.append(WeightRow(layer, bits, 1 << bits, *(data[f"{layer}|{name}"] for name in FIELDS)))
+            bits, levels = map(int, data[f"{layer}|grid"])
+            rows.append(WeightRow(layer, bits, levels, *(data[f"{layer}|{name}"] for name in FIELDS)))
         return rows
 
 

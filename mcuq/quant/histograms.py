@@ -20,9 +20,13 @@ STEPS_PER_BIN = 8
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Histogram:
-    """One layer: ``before`` and ``after`` count real weights per bin of ``edges``, ``counts`` weights per code."""
+    """One layer: ``before`` and ``after`` count real weights per bin of ``edges``, ``counts`` weights per code.
+
+    ``levels``: codes that the quantizer can tell apart.
+    """
 
     bits: int
+    levels: int
     edges: NDArray[np.float64]
     before: NDArray[np.int64]
     after: NDArray[np.int64]
@@ -41,11 +45,14 @@ def weight_histograms(op: QuantOp, before: dict[str, Tensor]) -> dict[str, Histo
     for name, layer in op.layers.items():
         quantizer = layer.quantizer
         codes, scale, _ = quantizer.codes(layer.effective(layer.real_weight()))
-        steps = [quantizer.rows(layer.effective(w)) / scale for w in (before[name], layer.real_weight())]
+        seen = [quantizer.real(layer.effective(w)) for w in (before[name], layer.real_weight())]
+        steps = [quantizer.rows(w) / scale for w in seen]
         used, counts = np.unique(codes.long().cpu().numpy(), return_counts=True)
         edges = _edges(int(used[0]), int(used[-1]), quantizer.bits)
         first, second = (_counts(values, edges) for values in steps)
-        found[name] = Histogram(quantizer.bits, edges, first, second, used, counts.astype(np.int64))
+        found[name] = Histogram(
+            quantizer.bits, quantizer.levels + 1, edges, first, second, used, counts.astype(np.int64)
+        )
     return found
 
 

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
+from mcuq.errors import UsageError
 from mcuq.quant.layer import QuantLayer
 from mcuq.quant.settings import TrainConfig
 
@@ -234,6 +235,12 @@ def hooks_of(config: TrainConfig, module: nn.Module, layers: Iterable[QuantLayer
     """The hooks that ``config`` asks for; ``layers`` are the quantized ones, none in float training."""
     chosen: list[Hook] = []
     quantized = list(layers)
+    rescaled = [layer for layer in quantized if layer.quantizer.rescales]
+    if rescaled and (config.dampening > 0 or config.freezing > 0):
+        raise UsageError(
+            f"dampening and freezing compare weights with their quantized values, which have another scale in "
+            f"{rescaled[0].name!r} ({rescaled[0].config.quant_type}); leave both out, or choose another quant_type"
+        )
     if config.dampening > 0 and quantized:
         chosen.append(Dampening(quantized, config.dampening))
     if config.freezing > 0 and quantized:
