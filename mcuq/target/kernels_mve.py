@@ -9,9 +9,23 @@ from mcuq.numerics import SHIFT_MAX
 from mcuq.target.kernel_types import ConvCase, Facts, Kernel, is_depthwise_case
 from mcuq.target.layouts_dsp import HIGH_WORD_SHIFT
 from mcuq.target.layouts_mve import POSITIONS, VECTOR_SHIFT, helium_bytes, nines_bytes
+from mcuq.target.overlap import may_overwrite
 
 MVE_CORES = frozenset({"cortex-m55"})
 """Cores whose instructions the family uses."""
+
+MVE_ELEMENTWISE = {
+    "mcuq_add": "mcuq_add_mve",
+    "mcuq_max_pool": "mcuq_max_pool_mve",
+    "mcuq_avg_pool": "mcuq_avg_pool_mve",
+}
+"""Functions of int8 tensors that have a faster twin; pools without dilation."""
+
+MVE_ELEMENTWISE_SOURCES = {
+    "mcuq_add_mve": ("mve/add_mve.c", "armv7em/finish.c"),
+    "mcuq_max_pool_mve": ("mve/max_pool_mve.c", "armv7em/finish.c"),
+    "mcuq_avg_pool_mve": ("mve/avg_pool_mve.c",),
+}
 
 PIXELS = 3
 """Output pixels of a block."""
@@ -56,6 +70,8 @@ def _depthwise3x3(case: ConvCase) -> Kernel | None:
     columns = min(width, _TILE_COLUMNS[stride])
     pitch = max(columns - 1, 1) * stride + 3
     rows = min(height, (_PLANE_BYTES // pitch - 3) // stride + 1 & ~1)
+    # A channel of a tile is written over its own bytes; another tile or a row computed again must find its inputs.
+    in_place = columns == width and (rows == height or height % rows != 1) and may_overwrite(case, rows * width)
     return Kernel(
         f"mcuq_depthwise3x3_w{bits}{zero_point}_s{stride}_mve",
         (f"mve/depthwise3x3_w{bits}.c", "mve/depthwise3x3_patches.S", "armv7em/finish.c"),
@@ -63,6 +79,7 @@ def _depthwise3x3(case: ConvCase) -> Kernel | None:
         _round4(((max(rows, 2) - 1) * stride + 3) * pitch),
         nines_bytes(f"helium_nines{bits}{zero_point}", channels),
         packs_parameters=True,
+        in_place=in_place,
     )
 
 

@@ -32,6 +32,7 @@ from mcuq.target.cost import RESAMPLE, conv_case
 from mcuq.target.files import product_dir, product_file
 from mcuq.target.kernels import Kernel, select
 from mcuq.target.kernels_dsp import CORES, ELEMENTWISE, ELEMENTWISE_SOURCES
+from mcuq.target.kernels_mve import MVE_CORES, MVE_ELEMENTWISE, MVE_ELEMENTWISE_SOURCES
 
 
 def conv_kernel(op: QConv2d, graph: IntegerGraph, core: str) -> Kernel:
@@ -89,7 +90,9 @@ def _elementwise(name: str, op: QAdd | QMaxPool | QAvgPool, graph: IntegerGraph,
 
 def elementwise(name: str, core: str, *, int8: bool, dilated: bool) -> str:
     """``name`` or its faster twin on ``core``, for int8 tensors and windows without dilation."""
-    return ELEMENTWISE[name] if core in CORES and int8 and not dilated else name
+    if not int8 or dilated:
+        return name
+    return MVE_ELEMENTWISE[name] if core in MVE_CORES else ELEMENTWISE[name] if core in CORES else name
 
 
 _SOURCES = {"mcuq_pixels_to_int8": "pixels.c", "mcuq_rescale_copy": "rescale.c"}
@@ -107,7 +110,8 @@ def runtime_files(graph: IntegerGraph, core: str) -> tuple[str, ...]:
         if isinstance(op, QConv2d):
             sources.update(conv_kernel(op, graph, core).sources)
         elif name := function(op, graph, core):
-            sources.update(ELEMENTWISE_SOURCES.get(name) or (_source(name),))
+            own = ELEMENTWISE_SOURCES | MVE_ELEMENTWISE_SOURCES
+            sources.update(own.get(name) or (_source(name),))
     return _closure(f"src/{source}" for source in sources)
 
 

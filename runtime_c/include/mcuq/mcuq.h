@@ -219,5 +219,8 @@ void mcuq_pixels_to_int8(void *data, size_t count);
 #endif
 
 #include "mcuq/dsp.h"
+#if defined(__ARM_FEATURE_MVE)
+#include "mcuq/mve.h"
+#endif
 
 #endif
