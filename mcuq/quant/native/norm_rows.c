@@ -101,7 +101,7 @@ static void widen(float *wide, Index columns, const float *narrow, Index channel
 }
 
 int mcuq_norm_rows(const float *restrict x, float *restrict y, const float *gamma, const float *beta,
-                    float *restrict saved, float *restrict statistics, const Shape *shape, const Grid *shared)
+                    float *restrict saved, float *restrict running_mean, float *restrict running_variance, const Shape *shape, const Grid *shared)
 {
     const Index C = shape->channels;
     const Rows rows = rows_of(shape);
@@ -132,8 +132,7 @@ int mcuq_norm_rows(const float *restrict x, float *restrict y, const float *gamm
     for (Index c = 0; c < C; c++) {
         double mean, variance;
         moments(scratch[c], scratch[W + c], (double)(rows.count / C), x[c], &mean, &variance);
-        const Channel ch = channel(mean, variance, gamma[c], beta[c], shape->epsilon);
-        keep(ch, c, C, saved, statistics, mean, variance);
+        keep(c, shape, mean, variance, gamma[c], beta[c], saved, running_mean, running_variance);
     }
     widen(gain, W, saved + 2 * C, C);
     widen(offset, W, saved + 3 * C, C);
@@ -190,7 +189,7 @@ static void row_gradient_sums(const float *restrict x, const float *restrict g, 
 }
 
 int mcuq_norm_rows_gradient(const float *restrict x, const float *restrict g, float *restrict dx,
-                             const float *saved, float *restrict dgamma, float *restrict dbeta, Sums *total,
+                             const float *saved, float *restrict dnorm, Sums *total,
                              const Shape *shape, const Grid *shared)
 {
     const Index C = shape->channels;
@@ -228,8 +227,8 @@ int mcuq_norm_rows_gradient(const float *restrict x, const float *restrict g, fl
         sum.inside += scratch[2 * W + c];
         sum.below += scratch[3 * W + c];
         sum.above += scratch[4 * W + c];
-        dbeta[c] = (float)plain;
-        dgamma[c] = (float)(product * inverse);
+        dnorm[C + c] = (float)plain;
+        dnorm[c] = (float)(product * inverse);
         for (Index i = c; i < W; i += C) {
             wide[3 * W + i] = (float)(plain / count);
             wide[4 * W + i] = (float)(product / count * inverse * inverse);
