@@ -221,15 +221,15 @@ class QuantLayer:
         """Save the real weights and put fake-quantized ones into the parameter; unrounded if not ``rounded``."""
         self._follow()
         with torch.no_grad():
-            self.saved = self.weight.detach().clone()
+            self.saved = self.weight.data
             # Gradients of earlier batches are done; only this batch's may be transformed by backprop.
             self.earlier_grad, self.weight.grad = self.weight.grad, None
             self.rounded = rounded
             if rounded:
                 quantized, self.step = self.quantizer.quantize(self.effective(self.saved))
             else:
-                quantized = self.quantizer.real(self.effective(self.saved))
-            self.weight.copy_(self.unfolded(quantized))
+                quantized = self.quantizer.real(self.effective(self.saved)).clone()
+            self.weight.data = self.unfolded(quantized)
             self.version = self.weight._version
 
     def restore(self) -> bool:
@@ -237,7 +237,7 @@ class QuantLayer:
         assert self.saved is not None
         untouched = self.weight._version == self.version
         with torch.no_grad():
-            self.weight.copy_(self.saved)
+            self.weight.data = self.saved
             if self.earlier_grad is not None:
                 grad = self.weight.grad
                 self.weight.grad = self.earlier_grad if grad is None else grad.add_(self.earlier_grad)

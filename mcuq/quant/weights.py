@@ -141,7 +141,9 @@ class PactWeights(WeightQuantizer):
         rows, g = self.rows(weight), self.rows(grad)
         shape = (len(rows), 1)
         ends = (low.expand(shape).contiguous(), high.expand(shape).contiguous())
-        masked, sums = kernels.quantize_rows_gradient(rows.contiguous(), g.contiguous(), torch.ones_like(ends[0]), *ends)
+        masked, sums = kernels.quantize_rows_gradient(
+            rows.contiguous(), g.contiguous(), torch.ones_like(ends[0]), *ends
+        )
         accumulate(self.min_threshold, sums[1])
         accumulate(self.max_threshold, sums[2])
         return masked.reshape(grad.shape)

@@ -1,5 +1,20 @@
 /* Fake quantization of a dense tensor, and of weights row by row: one pass forward, one pass backward. */
 #include "grid.h"
+#include <limits.h>
+#ifdef __linux__
+#include <malloc.h>
+#endif
+
+/* Keeps freed memory for the next step instead of giving it back to the system, whose new pages cost more than the
+ * arithmetic on them. Returns 1 where the C library can. */
+int mcuq_keep_memory(void)
+{
+#if defined(__GLIBC__)
+    return mallopt(M_MMAP_THRESHOLD, 1 << 30) && mallopt(M_TRIM_THRESHOLD, INT_MAX) && mallopt(M_TOP_PAD, 1 << 26);
+#else
+    return 0;
+#endif
+}
 
 void mcuq_quantize(const float *restrict x, float *restrict y, Index count, const Grid *shared, int threads)
 {
