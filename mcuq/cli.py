@@ -140,8 +140,8 @@ def train(
         typer.Option(
             metavar="NAME=VALUE",
             help="A setting of quantization-aware training, repeatable: ema, distill, temperature, label_smoothing, "
-            "dampening, freezing, progressive, step_lr, warmup ... (docs/QUANTIZATION.md). Presets by bit width hold "
-            "for the rest.",
+            "flip, shift, dampening, freezing, progressive, step_lr, warmup ... (docs/QUANTIZATION.md). Presets by bit "
+            "width hold for the rest.",
         ),
     ] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write event files into RUN/events.")] = False,

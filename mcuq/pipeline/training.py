@@ -153,12 +153,12 @@ def _configured(config: Any, settings: TrainSettings, *, qat: bool = False) -> A
         changes["batch_size"] = settings.batch_size
     if settings.optimizer is not None:
         changes["optimizer"] = settings.optimizer
-    if qat:
-        from mcuq.quant.settings import recipe_values
+    from mcuq.quant.settings import IN_BOTH, recipe_values
 
-        changes |= recipe_values(settings.recipe)
-        if settings.lr is not None:
-            changes["lr"] = settings.lr
+    recipe = recipe_values(settings.recipe)
+    changes |= recipe if qat else {name: value for name, value in recipe.items() if name in IN_BOTH}
+    if qat and settings.lr is not None:
+        changes["lr"] = settings.lr
     return replace(config, **changes)
 
 
