@@ -48,22 +48,6 @@ Mixed = Annotated[
     str | None,
     typer.Option(help="How bits are chosen: exact (proved optimum, the default), MixPL or MixPC (the paper's rules)."),
 ]
-MaxInstructions = Annotated[
-    int | None, typer.Option(help="Limit of instructions of one inference, predicted: an estimate.", min=1)
-]
-MaxLatency = Annotated[
-    float | None,
-    typer.Option(help="The same as milliseconds at the --board's clock, one instruction per clock: an estimate."),
-]
-Pin = Annotated[
-    list[str] | None,
-    typer.Option(help="Bits of one tensor, repeatable: layer.weight=8, layer=4 (its output).", metavar="NAME=BITS"),
-]
-PinFile = Annotated[Path | None, typer.Option(help='Pins as JSON: {"layer": {"w": 8, "a": 4}}.')]
-Share = Annotated[
-    list[str] | None, typer.Option(help="Tensors that share bits, repeatable: layer1,layer2.", metavar="NAME,NAME")
-]
-FirstLast = Annotated[int, typer.Option(help="Fewest bits of the first and last layers' weights, where that fits.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 
 
@@ -73,24 +57,6 @@ def _emit(document: dict[str, Any], as_json: bool, show: Callable[[], None]) -> 
         sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
     else:
         show()
-
-
-def _wishes(
-    most: int | None,
-    milliseconds: float | None,
-    pin: list[str] | None,
-    pins: Path | None,
-    share: list[str] | None,
-    first_last_bits: int,
-) -> dict[str, Any]:
-    """What a user fixes before the search, as fields of a BitChoice."""
-    return {
-        "max_instructions": most,
-        "max_latency_ms": milliseconds,
-        "pins": pipeline.parse_pins(pin, pins),
-        "groups": pipeline.parse_groups(share),
-        "first_last_bits": first_last_bits,
-    }
 
 
 @app.command()
@@ -115,19 +81,45 @@ def train(
     mem_constraint: MemConstraint = None,
     board: BoardName = None,
     mixed: Mixed = None,
-    max_instructions: MaxInstructions = None,
-    max_latency_ms: MaxLatency = None,
-    pin: Pin = None,
-    pins: PinFile = None,
-    share: Share = None,
-    first_last_bits: FirstLast = 2,
     weight_bits: Annotated[int | None, typer.Option(help="One width for all weights (8, 4, 2): no search.")] = None,
     act_bits: Annotated[int | None, typer.Option(help="One width for all activations (8, 4, 2): no search.")] = None,
     quant_type: Annotated[
-        str | None, typer.Option(help="Weight quantizer; see docs. Default: PerChannelsSymMSE.")
+        str | None,
+        typer.Option(
+            help="Weight quantizer: PerLayer or PerChannels, then AsymPACT, AsymMinMax, SymMinMax, SymMSE, SymLSQ, "
+            "AsymLSQ, DoReFa, SATDefault, SATSymmetric, SATAsymmetric or SATFullRange. Default: PerChannelsSymMSE."
+        ),
     ] = None,
+    act_type: Annotated[
+        str | None,
+        typer.Option(
+            help="Activation quantizer: LSQ, LSQ+, PACT, CG-PACT, mPACT, Clipped, ScaleClip, DoReFa, or none (weights "
+            "only). Default: the one that goes with the weights."
+        ),
+    ] = None,
+    weight_range: Annotated[
+        int | None,
+        typer.Option(help="Levels of weights less one, 1 (binary) to 255, instead of bits; both ends keep 8 bits."),
+    ] = None,
+    act_range: Annotated[int | None, typer.Option(help="Levels of activations less one, 1 to 255.")] = None,
+    branch_quant: Annotated[
+        bool, typer.Option(help="Outputs of branches that an addition joins take --act-bits; without, 8 bits.")
+    ] = True,
     fold_type: Annotated[
-        str | None, typer.Option(help="folding_weights or ICN (arXiv 1905.13082). Default: ICN.")
+        str | None, typer.Option(help="folding_weights, ICN (arXiv 1905.13082) or folding_thresholds. Default: ICN.")
+    ] = None,
+    scaling: Annotated[
+        str | None,
+        typer.Option(
+            help="Form of the factors between layers: exact, fixed16, fixed32, single-shift, double-shift or "
+            "fixed<B,I>. Default: exact."
+        ),
+    ] = None,
+    clamp_epochs: Annotated[
+        int | None, typer.Option(help="First of the epochs, in which SAT and DoReFa weights are mapped only.", min=0)
+    ] = None,
+    layer_config: Annotated[
+        Path | None, typer.Option(help="JSON list of choices per layer: layer, w_bits, a_range, act_type ...")
     ] = None,
     fold_delay: Annotated[
         int | None, typer.Option(help="Epoch from which batch norm is frozen (and folded, if asked).", min=0)
@@ -148,8 +140,8 @@ def train(
         typer.Option(
             metavar="NAME=VALUE",
             help="A setting of quantization-aware training, repeatable: ema, distill, temperature, label_smoothing, "
-            "dampening, freezing, progressive, step_lr, warmup ... (docs/QUANTIZATION.md). Presets by bit width hold "
-            "for the rest.",
+            "flip, shift, dampening, freezing, progressive, step_lr, warmup ... (docs/QUANTIZATION.md). Presets by bit "
+            "width hold for the rest.",
         ),
     ] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write event files into RUN/events.")] = False,
@@ -173,11 +165,17 @@ def train(
             act_bits=act_bits,
             bits=bits,
             sensitivity=sensitivity,
-            **_wishes(max_instructions, max_latency_ms, pin, pins, share, first_last_bits),
         ),
         quant_type=quant_type,
         fold_type=fold_type,
         fold_delay=fold_delay,
+        act_type=act_type,
+        weight_range=weight_range,
+        act_range=act_range,
+        branch_quant=branch_quant,
+        scaling=scaling,
+        clamp_epochs=clamp_epochs,
+        layer_config=layer_config,
         logits=logits,
         seed=seed,
         batch_size=batch_size,
@@ -204,25 +202,13 @@ def solve(
     mem_constraint: MemConstraint = None,
     board: BoardName = None,
     mixed: Mixed = None,
-    max_instructions: MaxInstructions = None,
-    max_latency_ms: MaxLatency = None,
-    pin: Pin = None,
-    pins: PinFile = None,
-    share: Share = None,
-    first_last_bits: FirstLast = 2,
     out: Annotated[Path, typer.Option(help="Where to write the bits.")] = Path("bits.json"),
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Find the bits only, without data: the sensitivity is the data-free measure of docs/solver.md."""
     spec = pipeline.ModelSpec(model, width, resolution, pipeline.parse_shape(input_shape), classes)
-    choice = pipeline.BitChoice(
-        mem_constraint=mem_constraint,
-        board=board,
-        mixed=mixed,
-        sensitivity="data-free",
-        **_wishes(max_instructions, max_latency_ms, pin, pins, share, first_last_bits),
-    )
+    choice = pipeline.BitChoice(mem_constraint=mem_constraint, board=board, mixed=mixed, sensitivity="data-free")
     outcome = pipeline.solve(spec, choice, out, seed=seed)
     _emit(outcome.document(), as_json, lambda: outcome.show(people))
     if outcome.plan.status == "INFEASIBLE":
@@ -238,28 +224,15 @@ def pareto(
     classes: Classes = None,
     mem_constraint: MemConstraint = None,
     board: BoardName = None,
-    max_instructions: MaxInstructions = None,
-    max_latency_ms: MaxLatency = None,
-    pin: Pin = None,
-    pins: PinFile = None,
-    share: Share = None,
-    first_last_bits: FirstLast = 2,
-    over: Annotated[
-        str, typer.Option(help="The limit to sweep: flash, ram or instructions; the others are kept.")
-    ] = "flash",
+    over: Annotated[str, typer.Option(help="The limit to sweep: flash or ram; the other one is kept.")] = "flash",
     points: Annotated[int, typer.Option(help="Limits tried, evenly spaced.", min=2, max=200)] = 12,
     out: Annotated[Path | None, typer.Option(help="Where to draw the frontier (.png).")] = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Expected loss over flash, RAM or instructions: the optimum at every limit, rules and uniform bits beside it."""
+    """Expected loss over flash or RAM: the optimum at every limit, the paper's rules and uniform bits beside it."""
     spec = pipeline.ModelSpec(model, width, resolution, pipeline.parse_shape(input_shape), classes)
-    choice = pipeline.BitChoice(
-        mem_constraint=mem_constraint,
-        board=board,
-        sensitivity="data-free",
-        **_wishes(max_instructions, max_latency_ms, pin, pins, share, first_last_bits),
-    )
+    choice = pipeline.BitChoice(mem_constraint=mem_constraint, board=board, sensitivity="data-free")
     outcome = pipeline.pareto(spec, choice, over, points, out, seed=seed)
     _emit(outcome.document(), as_json, lambda: outcome.show(people))
 
@@ -267,42 +240,65 @@ def pareto(
 @app.command()
 def quantize(
     model: Annotated[Path, typer.Option(help="An ONNX or TFLite file, float or quantized.")],
-    calibrate: Annotated[str, typer.Option(help="Images, as --data of train: a name, an .npz, a folder of classes.")],
+    calibrate: Annotated[
+        str, typer.Option(help="Images: as --data of train, or without labels: a folder of pictures, an .npz with x.")
+    ],
     data_dir: DataDir = None,
     mem_constraint: MemConstraint = None,
     board: BoardName = None,
     mixed: Mixed = None,
-    max_instructions: MaxInstructions = None,
-    max_latency_ms: MaxLatency = None,
-    pin: Pin = None,
-    pins: PinFile = None,
-    share: Share = None,
-    first_last_bits: FirstLast = 2,
     weight_bits: Annotated[int | None, typer.Option(help="One width for all weights (8, 4, 2).")] = None,
     act_bits: Annotated[int | None, typer.Option(help="One width for all activations (8, 4, 2).")] = None,
     bits: Annotated[Path | None, typer.Option(help="A bits.json to use instead of searching.")] = None,
     mean: Annotated[str, typer.Option(help="Mean of pixel / 255 the model expects, one or one per channel.")] = "",
     std: Annotated[str, typer.Option(help="Standard deviation of pixel / 255, likewise.")] = "",
+    dims: Annotated[
+        str, typer.Option(help="Model input without batch, in its order: 3,224,224; images fit to it.")
+    ] = "",
+    transpose: Annotated[str, typer.Option(help="Image axes (rows, columns, channels) that --dims names.")] = "2,0,1",
+    channel_swap: Annotated[str, typer.Option(help="Order of channels the model takes: 2,1,0 for BGR.")] = "",
+    raw_scale: Annotated[float | None, typer.Option(help="Value of the brightest pixel, 255.0 or 1.0.")] = None,
+    mean_value: Annotated[str, typer.Option(help="Subtracted after --raw-scale, one or one per channel.")] = "",
+    input_scale: Annotated[float | None, typer.Option(help="Factor after --mean-value.")] = None,
     ranges: Annotated[str, typer.Option(help="Activation ranges: mse, absmax, percentile or kl.")] = "mse",
+    percentile: Annotated[float, typer.Option(help="Share that --ranges percentile keeps.")] = 0.9999,
     rounding: Annotated[str, typer.Option(help="Weights below 8 bits: feedback or nearest.")] = "feedback",
     grid: Annotated[str, typer.Option(help="affine, threshold (symmetric) or fixed (powers of two).")] = "affine",
+    quant_type: Annotated[
+        str | None, typer.Option(help="Xilinx or DynamicFixed: CHaiDNN's modes, 6,6,6 bits (fl 2,5,2) unless given.")
+    ] = None,
+    bitwidths: Annotated[
+        str, typer.Option(help="8 or 6 bits of network input, params, layer outputs on symmetric grids: 8,8,8.")
+    ] = "",
+    fl_bitwidths: Annotated[str, typer.Option(help="Fractional bits likewise, grid fixed: 2,5,2.")] = "",
+    precision: Annotated[
+        Path | None, typer.Option(help="Precision per layer: a precision.json, or a prototxt with precision_param.")
+    ] = None,
+    scaling: Annotated[
+        str,
+        typer.Option(help="Requantization factors: exact, fixed16, fixed32, single-shift, double-shift, fixed<B,I>."),
+    ] = "exact",
+    norms: Annotated[
+        str, typer.Option(help="Batch norms: folded into weights, or fixed (kept as fixed point).")
+    ] = "folded",
     equalize: Annotated[bool, typer.Option("--equalize", help="Balance ranges across layers first.")] = False,
     sensitivity: Annotated[str, typer.Option(help="Measure for the search: kl, fit, sqnr or data-free.")] = "kl",
-    images: Annotated[int, typer.Option(help="Calibration images used, the first ones.", min=1)] = 512,
+    images: Annotated[
+        int, typer.Option("--images", "--calibration-size", help="Calibration images used, the first ones.", min=1)
+    ] = 512,
     logits: Annotated[int, typer.Option(help="Bits of the network's output: 8 or 32.")] = 8,
     out: Annotated[Path | None, typer.Option(help="Run folder; runs/<model>-<data>-<n> when left out.")] = None,
     as_json: Json = False,
 ) -> None:
     """Quantize a model file without training; emit, verify and profile take the run."""
-    choice = pipeline.BitChoice(
-        mem_constraint,
-        board,
-        mixed,
-        weight_bits,
-        act_bits,
-        bits,
-        sensitivity,
-        **_wishes(max_instructions, max_latency_ms, pin, pins, share, first_last_bits),
+    choice = pipeline.BitChoice(mem_constraint, board, mixed, weight_bits, act_bits, bits, sensitivity)
+    inputs = pipeline.Preprocessing(
+        pipeline.parse_integers("--dims", dims),
+        pipeline.parse_integers("--transpose", transpose),
+        pipeline.parse_integers("--channel-swap", channel_swap),
+        raw_scale,
+        pipeline.parse_numbers("--mean-value", mean_value),
+        input_scale,
     )
     settings = pipeline.QuantizeSettings(
         model,
@@ -311,9 +307,17 @@ def quantize(
         data_dir,
         pipeline.parse_numbers("--mean", mean),
         pipeline.parse_numbers("--std", std),
+        inputs,
         ranges=ranges,
+        percentile=percentile,
         rounding=rounding,
         grid=grid,
+        quant_type=quant_type,
+        bitwidths=pipeline.parse_integers("--bitwidths", bitwidths),
+        fl_bitwidths=pipeline.parse_integers("--fl-bitwidths", fl_bitwidths),
+        precision=precision,
+        scaling=scaling,
+        norms=norms,
         equalize=equalize,
         images=images,
         logits=logits,

@@ -246,3 +246,28 @@ def softmax(codes: NDArray[Any], table: NDArray[Any]) -> IntArray:
     e = np.asarray(table, dtype=np.int64)[x.max(axis=-1, keepdims=True) - x]
     total = e.sum(axis=-1, keepdims=True)
     return np.minimum(127, (256 * e + total // 2) // total - 128)
+
+
+BLEND_BITS = 11
+"""Weights of a blend of two neighbours are multiples of 2^-11: four taps of 8 bits with both weights fit int32."""
+
+
+def blend(first: NDArray[Any], second: NDArray[Any], weight: NDArray[Any]) -> IntArray:
+    """``(2^11 - w) * first + w * second`` of codes less their zero point; weights 0 .. 2^11 - 1."""
+    w = np.asarray(weight, dtype=np.int64)
+    return ((1 << BLEND_BITS) - w) * np.asarray(first, dtype=np.int64) + w * np.asarray(second, dtype=np.int64)
+
+
+def l2_normalize(codes: NDArray[Any], zero_point: int) -> IntArray:
+    """Rows over the last axis divided by their length; int8 codes, scale 1/128, zero point 0.
+
+    With d = x - zero_point and S = sum d^2 the exact half-up rounding of 128 d / sqrt(S), at most 127. In integers: v =
+    floor(sqrt(65536 d^2 div S)) is the floor of 256 |d| / sqrt(S); then (v + 1) div 2 for d >= 0 and -(u div 2) for
+    d < 0, u = v when the root is exact, else v + 1. S = 0 gives zeros.
+    """
+    d = np.asarray(codes, dtype=np.int64) - zero_point
+    total = np.maximum((d * d).sum(axis=-1, keepdims=True), 1)
+    scaled = 65536 * d * d
+    v = np.sqrt((scaled // total).astype(np.float64)).astype(np.int64)  # exact: below 2^53
+    u = v + (v * v * total != scaled)
+    return np.minimum(np.where(d >= 0, (v + 1) >> 1, -(u >> 1)), 127)

@@ -6,21 +6,30 @@ from typing import Any
 
 import numpy as np
 
+from mcuq.ir.functions import Step
 from mcuq.ir.graph import (
+    Activation,
     Add,
     Argmax,
     AvgPool,
     BatchNorm,
+    Blend,
     Clip,
     Concat,
     Conv2d,
+    Copy,
+    Extremum,
     FloatOp,
     Graph,
     Input,
+    L2Normalize,
     MaxPool,
+    Mul,
     Norm,
     Normalization,
     Pad,
+    Prelu,
+    Resample,
     Reshape,
     Shape,
     Softmax,
@@ -93,8 +102,42 @@ class Net:
     def clip(self, name: str, source: str, clamp: Any = RELU) -> str:
         return self.add_op(Clip, name, source, clamp=clamp)
 
-    def add(self, name: str, a: str, b: str, clamp: Any = (None, None)) -> str:
-        return self.add_op(Add, name, a, b, clamp=clamp)
+    def add(self, name: str, a: str, b: str, clamp: Any = (None, None), subtract: bool = False) -> str:
+        return self.add_op(Add, name, a, b, clamp=clamp, subtract=subtract)
+
+    def mul(self, name: str, a: str, b: str, clamp: Any = (None, None)) -> str:
+        return self.add_op(Mul, name, a, b, clamp=clamp)
+
+    def extremum(self, name: str, a: str, b: str, smallest: bool = False) -> str:
+        return self.add_op(Extremum, name, a, b, smallest=smallest)
+
+    def activation(self, name: str, source: str, kind: str, *parameters: float) -> str:
+        return self.add_op(Activation, name, source, function=(Step(kind, parameters),))
+
+    def prelu(self, name: str, source: str) -> str:
+        return self.add_op(Prelu, name, source, slope=self.rng.uniform(-0.3, 0.5, self.shape(source)[2]))
+
+    def transpose(self, name: str, source: str, axes: tuple[int, int, int]) -> str:
+        shape = self.shape(source)
+        strides = (shape[1] * shape[2], shape[2], 1)
+        sizes = tuple(shape[axis] for axis in axes)
+        return self.add_op(Copy, name, source, shape=sizes, sizes=sizes, strides=tuple(strides[a] for a in axes))
+
+    def upsample(self, name: str, source: str, *, linear: bool = False) -> str:
+        """Twice the rows and columns, nearest or bilinear with half-pixel centres."""
+        axes = []
+        for size in self.shape(source)[:2]:
+            if linear:
+                places = [min(max((i + 0.5) / 2 - 0.5, 0), size - 1) for i in range(2 * size)]
+                first = tuple(int(place) for place in places)
+                shares = tuple(int((place % 1) * 2048) for place in places)
+                axes.append(Blend(first, shares))
+            else:
+                axes.append(Blend(tuple(i // 2 for i in range(2 * size))))
+        return self.add_op(Resample, name, source, rows=axes[0], columns=axes[1])
+
+    def l2_normalize(self, name: str, source: str) -> str:
+        return self.add_op(L2Normalize, name, source)
 
     def concat(self, name: str, *sources: str) -> str:
         return self.add_op(Concat, name, *sources)
@@ -106,8 +149,8 @@ class Net:
         window = window or Window(kernel=self.shape(source)[:2])
         return self.add_op(AvgPool, name, source, window=window, count_include_pad=include)
 
-    def pad(self, name: str, source: str, padding: tuple[int, int, int, int]) -> str:
-        return self.add_op(Pad, name, source, padding=padding)
+    def pad(self, name: str, source: str, padding: tuple[int, int, int, int], value: float = 0.0) -> str:
+        return self.add_op(Pad, name, source, padding=padding, value=value)
 
     def reshape(self, name: str, source: str, shape: Shape) -> str:
         return self.add_op(Reshape, name, source, shape=shape)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from builders import RELU, RELU6, Net
 from quantizers import quantize_graph
@@ -39,6 +41,36 @@ def every_operator(seed: int, normalization: Normalization | None = PIXELS, tail
     return fuse(net.graph())
 
 
+def further_operators(seed: int, normalization: Normalization | None = PIXELS, tail: str = "none") -> Graph:
+    """Operators beyond :func:`every_operator`: tables, products, extremes, differences, moves, resizing, norms."""
+    net = Net((8, 9, 3), seed, normalization)
+    net.conv("stem", "x", 6, padding=(1, 1, 1, 1))
+    net.activation("silu", "stem", "silu")
+    net.avg_pool("pool", "silu")
+    net.conv("excite", "pool", 6, (1, 1))
+    net.activation("gate", "excite", "sigmoid")
+    net.mul("scaled", "silu", "gate")
+    net.conv("spot", "scaled", 1, (1, 1))
+    net.activation("attention", "spot", "hard_sigmoid", 1 / 6, 0.5)
+    net.mul("attended", "scaled", "attention", RELU)
+    net.prelu("prelu", "stem")
+    net.extremum("largest", "prelu", "attended")
+    net.add("difference", "largest", "stem", subtract=True)
+    net.extremum("smallest", "difference", "silu", smallest=True)
+    net.transpose("turned", "smallest", (1, 0, 2))
+    net.transpose("mixed", "turned", (2, 0, 1))
+    net.max_pool("small", "turned", Window((3, 2), (3, 2)))
+    net.upsample("linear", "small", linear=True)
+    net.upsample("nearest", "small")
+    net.concat("cat", "linear", "nearest")
+    net.pad("framed", "cat", (1, 0, 0, 2), 0.75)
+    net.conv("narrow", "framed", 5, (3, 3), stride=(2, 2))
+    net.l2_normalize("unit", "narrow")
+    net.conv("last", "unit", 4, (1, 1))
+    net.activation("tanh", "mixed", "tanh")
+    return fuse(net.graph("last", "tanh"))
+
+
 def pixels(seed: int, count: int, shape: tuple[int, int, int] = (12, 12, 3)) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, *shape)).astype(np.uint8)
 
@@ -51,11 +83,12 @@ def integer_net(
     tail: str = "softmax",
     normalization: Normalization | None = PIXELS,
     logits_bits: int = 8,
+    net: Callable[[int, Normalization | None, str], Graph] = every_operator,
     **options: bool,
 ) -> IntegerGraph:
-    """:func:`every_operator`, calibrated on a few images and lowered."""
-    graph = every_operator(seed, normalization, tail)
-    x = pixels(seed + 1, 4)
+    """``net`` (:func:`every_operator`), calibrated on a few images and lowered."""
+    graph = net(seed, normalization, tail)
+    x = pixels(seed + 1, 4, graph.input.shape)
     real = (x.astype(np.float64) - PIXELS.zero_point) * PIXELS.scale
     q = quantize_graph(graph, real, weight_bits=weight_bits, activation_bits=activation_bits, **options)
     return lower(q, logits_bits=logits_bits)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mcuq.ir.graph import Argmax, Conv2d, FloatOp, Graph, Input, Reshape, Softmax
+from mcuq.ir.graph import Argmax, Conv2d, Copy, FloatOp, Graph, Input, L2Normalize, Resample, Reshape, Softmax
 from mcuq.ir.quantized import ActivationQuant, QuantizedGraph, QuantParams, WeightQuant
 from mcuq.numerics import code_range, dequantize, quantize, weight_range
 from mcuq.reference.floating import evaluate, run
@@ -30,8 +30,12 @@ def quantize_graph(
         match op:
             case Input(normalization=pixels) if pixels is not None:
                 activations[op.name] = QuantParams(8, pixels.scale, pixels.zero_point - 128)
-            case Reshape():
+            case Reshape() | Copy():
                 activations[op.name] = activations[op.inputs[0]]
+            case Resample() if op.chooses:
+                activations[op.name] = activations[op.inputs[0]]
+            case L2Normalize():
+                activations[op.name] = QuantParams(8, 1 / 128, 0)
             case Softmax() | Argmax():
                 pass
             case _:

@@ -19,7 +19,8 @@ from mcuq.target.files import product_dir
 
 _KERNEL = re.compile(
     r"mcuq_(?:(?:conv2d|depthwise|fully_connected)\w*_w\w+"
-    r"|(?:add|argmax|avg_pool|concat|max_pool|pad|pixels_to_int8|rescale_copy|reshape|softmax)(?:_\w+)?)"
+    r"|(?:add|argmax|avg_pool|blend|choose|concat|copy|extremum|l2_normalize|max_pool|mul|pad|pixels_to_int8|prelu"
+    r"|rescale_copy|reshape|softmax|table)(?:_\w+)?)"
 )
 
 Emitted = Callable[[int], tuple[SourceFile, ...]]

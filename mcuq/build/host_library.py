@@ -70,13 +70,17 @@ def _compiler() -> str:
 
 
 def loaded_openmp() -> str | None:
-    """Path of the OpenMP library in this process, None when there is none that GCC's code can use."""
+    """Path of the OpenMP library in this process, None when there is none that GCC's code can use.
+
+    Packages bring libraries of their own (scikit-learn does): torch's comes first, whose threads are to be shared.
+    """
     try:
         lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return None
-    files = (line.split(maxsplit=5)[5] for line in lines if line.count("/"))
-    return next((file for file in files if Path(file).name.startswith(OPENMP)), None)
+    files = [Path(line.split(maxsplit=5)[5]) for line in lines if line.count("/")]
+    found = sorted((file for file in files if file.name.startswith(OPENMP)), key=lambda file: "torch" not in file.parts)
+    return str(found[0]) if found else None
 
 
 @cache

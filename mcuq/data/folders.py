@@ -24,7 +24,7 @@ _NORMALIZATION = Normalization(scale=1 / 128, zero_point=128)
 
 def looks_like_images(folder: Path) -> bool:
     """True when ``folder`` has train/ or sub-folders with images."""
-    return (folder / "train").is_dir() or any(_images(sub) for sub in _subfolders(folder))
+    return (folder / "train").is_dir() or any(pictures_in(sub) for sub in _subfolders(folder))
 
 
 def load_folder(folder: Path, resolution: int | None = None, name: str | None = None) -> Dataset:
@@ -58,12 +58,13 @@ def _subfolders(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
-def _images(folder: Path) -> list[Path]:
+def pictures_in(folder: Path) -> list[Path]:
+    """Image files directly in ``folder``, by name."""
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
 
 
 def _classes(folder: Path) -> tuple[str, ...]:
-    classes = tuple(sub.name for sub in _subfolders(folder) if _images(sub))
+    classes = tuple(sub.name for sub in _subfolders(folder) if pictures_in(sub))
     if not classes:
         raise DataError(f"{folder} has no folders with images ({' '.join(SUFFIXES)}); {_ADVICE}")
     return classes
@@ -73,7 +74,7 @@ def _list(folder: Path, classes: tuple[str, ...]) -> tuple[list[Path], Labels]:
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        found = _images(folder / name) if (folder / name).is_dir() else []
+        found = pictures_in(folder / name) if (folder / name).is_dir() else []
         paths += found
         labels += [label] * len(found)
     return paths, np.array(labels, np.int64)
@@ -83,7 +84,7 @@ def _read(paths: list[Path], labels: Labels, resolution: int | None) -> tuple[Pi
     image = pillow()
     if not paths:
         raise DataError(f"no images found; {_ADVICE}")
-    first = _decode(image, paths[0], resolution)
+    first = decode(image, paths[0], resolution)
     total = len(paths) * first.size
     if total > MAX_BYTES:
         raise DataError(
@@ -92,7 +93,7 @@ def _read(paths: list[Path], labels: Labels, resolution: int | None) -> tuple[Pi
         )
     result = np.empty((len(paths), *first.shape), np.uint8)
     for index, path in enumerate(paths):
-        pixels = _decode(image, path, resolution)
+        pixels = decode(image, path, resolution)
         if pixels.shape != first.shape:
             raise DataError(
                 f"{path} is {pixels.shape[0]}x{pixels.shape[1]}, {paths[0]} {first.shape[0]}x{first.shape[1]}; "
@@ -102,7 +103,8 @@ def _read(paths: list[Path], labels: Labels, resolution: int | None) -> tuple[Pi
     return result, labels
 
 
-def _decode(image: Any, path: Path, resolution: int | None) -> Pixels:
+def decode(image: Any, path: Path, resolution: int | None) -> Pixels:
+    """Pixels [H, W, 3] of one file; ``image`` is the module ``PIL.Image``. Raises DataError."""
     try:
         with warnings.catch_warnings():
             # Pillow only warns of pictures that take gigabytes once decoded.

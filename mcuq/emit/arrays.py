@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mcuq.ir.integer import IntegerGraph, IntegerOp, QAvgPool, QConv2d, QSoftmax
+from mcuq.ir.integer import IntegerGraph, IntegerOp, QAvgPool, QConv2d, QPrelu, QResample, QSoftmax, QTable
 from mcuq.target.layouts import ChannelParameters, pack_weights
 from mcuq.target.runtime import conv_kernel
 
@@ -55,6 +55,15 @@ def const_arrays(op: IntegerOp, graph: IntegerGraph, core: str) -> tuple[ConstAr
                 ConstArray("multipliers", "int32_t", op.multiplier, "parameters"),
                 ConstArray("shifts", "uint8_t", op.shift, "parameters"),
             )
+        case QTable():
+            return (ConstArray("entries", "int8_t", op.entries, "parameters"),)
+        case QPrelu():
+            return (ConstArray("slopes", "int32_t", op.multiplier, "parameters"),)
+        case QResample():
+            arrays = [("rows", op.row), ("columns", op.column)]
+            if not op.chooses:
+                arrays += [("row_weights", op.row_weight), ("column_weights", op.column_weight)]
+            return tuple(ConstArray(name, "uint16_t", values, "parameters") for name, values in arrays)
         case QSoftmax():
             return (ConstArray("table", "uint16_t", op.table, "parameters"),)
         case _:

@@ -16,13 +16,21 @@ from mcuq.ir.integer import (
     QAvgPool,
     QConcat,
     QConv2d,
+    QCopy,
+    QExtremum,
     QInput,
+    QL2Normalize,
     QMaxPool,
+    QMul,
     QPad,
+    QPrelu,
+    QResample,
     QRescale,
     QReshape,
     QSoftmax,
+    QTable,
 )
+from mcuq.ir.shapes import MAX_COPY
 from mcuq.target.runtime import function
 
 
@@ -76,17 +84,27 @@ def call(op: IntegerOp, at: Context) -> Call:
         case QAdd():
             text = f"{name}({params}, {inputs[0]}, {inputs[1]}, {out});"
             return Call("mcuq_add_params", _add(op, at), (), (text,))
+        case QMul():
+            text = f"{name}({params}, {inputs[0]}, {inputs[1]}, {out});"
+            return Call("mcuq_mul_params", _mul(op, at), (), (text,))
+        case QExtremum():
+            text = f"{name}({params}, {inputs[0]}, {inputs[1]}, {out});"
+            return Call("mcuq_extremum_params", _extremum(op, at), (), (text,))
         case QConcat():
             pointers = f"const void *const {out}_inputs[] = {{{', '.join(inputs)}}};"
             text = f"{name}({params}, {out}_inputs, {out});"
             return Call("mcuq_concat_params", _concat(op, at), _concat_tables(op, at), (pointers, text))
-        case QMaxPool() | QAvgPool() | QPad() | QRescale():
+        case QMaxPool() | QAvgPool() | QPad() | QRescale() | QTable() | QPrelu() | QCopy() | QResample():
             kind, fields = _one_input(op, at)
             return Call(f"mcuq_{kind}_params", fields, (), (f"{name}({params}, {inputs[0]}, {out});",))
         case QReshape():
             return Call("", [], (), () if at.aliased else (_reshape(op, at, name),))
         case QSoftmax():
             text = f"{name}({at.symbol(op, 'table')}, {_literal(op, at)}, {inputs[0]}, (int8_t *){out});"
+            return Call("", [], (), (text,))
+        case QL2Normalize():
+            zero = at.graph.tensor(op.inputs[0]).zero_point
+            text = f"{name}({_literal(op, at)}, {zero}, {inputs[0]}, (int8_t *){out});"
             return Call("", [], (), (text,))
         case QArgmax():
             return Call("", [], (), (f"{name}({_literal(op, at)}, {inputs[0]}, {out});",))
@@ -141,6 +159,34 @@ def _add(op: QAdd, at: Context) -> Fields:
     ]
 
 
+def _mul(op: QMul, at: Context) -> Fields:
+    a, b = (at.graph.tensor(name) for name in op.inputs)
+    return [
+        ("a", literals.shape(a, op.inputs[0])),
+        ("b", literals.shape(b, op.inputs[1])),
+        ("multiplier", literals.int32(int(op.multiplier[0]))),
+        *literals.clamp(op.clamp),
+        ("zero_point_a", str(a.zero_point)),
+        ("zero_point_b", str(b.zero_point)),
+        ("output_zero_point", str(op.output.zero_point)),
+        ("shift", str(int(op.shift[0]))),
+        ("output_bits", str(op.output.bits)),
+    ]
+
+
+def _extremum(op: QExtremum, at: Context) -> Fields:
+    a, b = (at.graph.tensor(name) for name in op.inputs)
+    return [
+        ("shape", literals.shape(op.output, op.name)),
+        ("bits_a", str(a.bits)),
+        ("bits_b", str(b.bits)),
+        ("smallest", str(int(op.smallest))),
+        ("a", literals.affine(op.affines[0])),
+        ("b", literals.affine(op.affines[1])),
+        *literals.clamp(op.clamp),
+    ]
+
+
 def _concat(op: QConcat, at: Context) -> Fields:
     return [
         ("inputs", at.symbol(op, "shapes")),
@@ -160,13 +206,47 @@ def _concat_tables(op: QConcat, at: Context) -> tuple[Table, ...]:
     )
 
 
-def _one_input(op: QMaxPool | QAvgPool | QPad | QRescale, at: Context) -> tuple[str, Fields]:
+def _moving(op: QTable | QCopy | QResample, at: Context) -> tuple[str, Fields]:
+    """The same of operators without a clamp."""
+    fields: Fields = [(array.field, at.symbol(op, array.field)) for array in const_arrays(op, at.graph, at.core)]
+    fields += _in_out(op, at)
+    match op:
+        case QTable():
+            return "table", fields
+        case QCopy():
+            ones = MAX_COPY - len(op.sizes)
+            sizes, strides = (1,) * ones + op.sizes, (0,) * ones + op.strides
+            lists = [("sizes", sizes), ("strides", strides)]
+            fields += [(name, "{" + ", ".join(map(literals.int32, values)) + "}") for name, values in lists]
+            return "copy", [*fields, ("offset", literals.int32(op.offset))]
+        case QResample():
+            if op.chooses:
+                return "choose", fields
+            fields += [
+                ("multiplier", literals.int32(int(op.multiplier[0]))),
+                ("input_zero_point", str(at.graph.tensor(op.inputs[0]).zero_point)),
+                ("output_zero_point", str(op.output.zero_point)),
+                ("shift", str(int(op.shift[0]))),
+                *literals.clamp(op.clamp),
+            ]
+            return "blend", fields
+
+
+def _one_input(
+    op: QMaxPool | QAvgPool | QPad | QRescale | QTable | QPrelu | QCopy | QResample, at: Context
+) -> tuple[str, Fields]:
     """Name of the parameter struct (without ``mcuq_`` and ``_params``) and its members."""
+    if isinstance(op, QTable | QCopy | QResample):
+        return _moving(op, at)
     tail = literals.clamp(op.clamp)
     match op:
         case QMaxPool():
             window = ("window", literals.window(op.window, op.name))
             return "max_pool", [*_in_out(op, at), window, ("affine", literals.affine(op.affine)), *tail]
+        case QPrelu():
+            affine = ("affine", literals.affine(op.affine))
+            zero = ("input_zero_point", str(at.graph.tensor(op.inputs[0]).zero_point))
+            return "prelu", [("slopes", at.symbol(op, "slopes")), *_in_out(op, at), affine, *tail, zero]
         case QAvgPool():
             fields = [
                 ("multipliers", at.symbol(op, "multipliers")),
@@ -183,7 +263,7 @@ def _one_input(op: QMaxPool | QAvgPool | QPad | QRescale, at: Context) -> tuple[
                 *_in_out(op, at),
                 ("pad_top", literals.number(op.padding[0], "uint8_t", f"padding of layer {op.name}")),
                 ("pad_left", literals.number(op.padding[1], "uint8_t", f"padding of layer {op.name}")),
-                ("output_zero_point", str(op.output.zero_point)),
+                ("border", str(op.border)),
                 ("affine", literals.affine(op.affine)),
             ]
             return "pad", fields + tail

@@ -1,4 +1,4 @@
-"""Fusion: batch norms and clips move into the convolution or addition before them, paddings into windows.
+"""Fusion: batch norms and clips move into the convolution, sum or product before them, paddings into windows.
 
 Every rule keeps the network's function exactly (up to the order of two float operations) and applies only
 when nobody else reads the intermediate tensor. A fused operator keeps the name of its convolution or
@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from mcuq.ir.graph import Add, AvgPool, BatchNorm, Clamp, Clip, Conv2d, FloatOp, Graph, Pad, Window
+from mcuq.ir.graph import Add, AvgPool, BatchNorm, Clamp, Clip, Conv2d, FloatOp, Graph, Mul, Pad, Window
 
 MAX_PADDING = 255
 """Paddings of a window are stored in one byte on the device."""
@@ -22,9 +22,9 @@ MAX_PADDING = 255
 def fuse(graph: Graph) -> Graph:
     """Fuse ``graph`` (any float graph; a fused one comes back unchanged).
 
-    Rules: Conv2d -> BatchNorm becomes ``Conv2d.norm``; Conv2d or Add -> Clip becomes ``clamp``; a BatchNorm left
-    over becomes a depthwise 1x1 Conv2d of weight one; a Pad that only convolutions (or average pools that
-    count padding) read goes into their windows. A Clip after any other operator stays an operator.
+    Rules: Conv2d -> BatchNorm becomes ``Conv2d.norm``; Conv2d, Add or Mul -> Clip becomes ``clamp``; a BatchNorm
+    left over becomes a depthwise 1x1 Conv2d of weight one; a Pad with zeros that only convolutions (or average pools
+    that count padding) read goes into their windows. A Clip after any other operator stays an operator.
     """
     return _fold_pads(_absorb(graph))
 
@@ -53,7 +53,7 @@ def _merge(producer: FloatOp, op: FloatOp) -> FloatOp | None:
     match producer, op:
         case Conv2d(norm=None, clamp=(None, None)), BatchNorm():
             return replace(producer, norm=op.norm)
-        case ((Conv2d() | Add()), Clip()):
+        case ((Conv2d() | Add() | Mul()), Clip()):
             clamp = intersect(producer.clamp, op.clamp)
             return None if clamp is None else replace(producer, clamp=clamp)
         case _:
@@ -85,7 +85,7 @@ def _fold_pads(graph: Graph) -> Graph:
     """Fold paddings from the last one to the first, so that a pad of a pad folds, too."""
     ops = {op.name: op for op in graph}
     for pad in reversed(graph.ops):
-        if not isinstance(pad, Pad) or pad.name in graph.outputs:
+        if not isinstance(pad, Pad) or pad.value != 0.0 or pad.name in graph.outputs:
             continue
         readers = [op for op in ops.values() if pad.name in op.inputs]
         folded = [_with_padding(op, pad) for op in readers]

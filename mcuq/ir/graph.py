@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mcuq.ir.functions import Function
+
 FloatArray = NDArray[np.float64]
 Shape = tuple[int, int, int]
 Clamp = tuple[float | None, float | None]
@@ -118,9 +120,38 @@ class Clip(Op):
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Add(Op):
-    """Elementwise sum of two tensors of one shape, then clamp."""
+    """Elementwise sum, or first less second, of two tensors of one shape, then clamp."""
 
     clamp: Clamp = NO_CLAMP
+    subtract: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Mul(Op):
+    """Elementwise product, then clamp. Sizes of the second tensor may be 1 where the first's are larger."""
+
+    clamp: Clamp = NO_CLAMP
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Extremum(Op):
+    """Elementwise maximum (or minimum) of two tensors of one shape."""
+
+    smallest: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Activation(Op):
+    """A function of every element (see ``ir.functions``)."""
+
+    function: Function
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Prelu(Op):
+    """``x`` where it is not negative, else ``slope * x``; slope [C]."""
+
+    slope: FloatArray
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -143,9 +174,54 @@ class AvgPool(Op):
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Pad(Op):
-    """Zero padding (top, left, bottom, right)."""
+    """Padding (top, left, bottom, right) with one value."""
 
     padding: tuple[int, int, int, int]
+    value: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Copy(Op):
+    """Moved elements: flat (H, W, C) input index ``offset + sum counter_i * strides_i``, row-major over ``sizes``.
+
+    Transposes, slices with any step, interleaving, repetition. ``sizes`` multiply to the output's elements.
+    """
+
+    sizes: tuple[int, ...]
+    strides: tuple[int, ...]
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Blend:
+    """Where one axis of a resampled map comes from: ``((UNIT - w) * x[first] + w * x[first + 1]) / UNIT``.
+
+    One entry per output position; without ``weights`` they are all zero and positions are only chosen.
+    """
+
+    first: tuple[int, ...]
+    weights: tuple[int, ...] = ()
+
+
+BLEND_UNIT = 1 << 11
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Resample(Op):
+    """Rows and columns chosen, repeated or blended: resizing (nearest, bilinear), reflecting and repeating borders."""
+
+    rows: Blend
+    columns: Blend
+
+    @property
+    def chooses(self) -> bool:
+        """Values are only moved."""
+        return not (self.rows.weights or self.columns.weights)
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class L2Normalize(Op):
+    """Every pixel's channels divided by their Euclidean length; zeros stay zeros."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -163,7 +239,27 @@ class Argmax(Op):
     """Index of the largest channel (lowest index on ties); shape (1, 1, 1)."""
 
 
-FloatOp = Input | Conv2d | BatchNorm | Clip | Add | Concat | MaxPool | AvgPool | Pad | Reshape | Softmax | Argmax
+FloatOp = (
+    Input
+    | Conv2d
+    | BatchNorm
+    | Clip
+    | Add
+    | Mul
+    | Extremum
+    | Activation
+    | Prelu
+    | Concat
+    | MaxPool
+    | AvgPool
+    | Pad
+    | Copy
+    | Resample
+    | Reshape
+    | L2Normalize
+    | Softmax
+    | Argmax
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -80,6 +80,40 @@ class QAdd(IntegerBase):
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class QMul(IntegerBase):
+    """``requantize((a - za) * (b - zb))``; multiplier and shift have one entry. Sizes of b may be 1 (repeated)."""
+
+    multiplier: NDArray[np.int32]
+    shift: NDArray[np.uint8]
+    clamp: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class QExtremum(IntegerBase):
+    """The larger (``smallest``: smaller) of both inputs, each rescaled by its own affine."""
+
+    affines: tuple[Affine, ...]
+    smallest: bool
+    clamp: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class QTable(IntegerBase):
+    """``entries[x - lowest code]``: int8 [256], [16] or [4] for inputs of 8, 4 or 2 bits."""
+
+    entries: NDArray[np.int8]
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class QPrelu(IntegerBase):
+    """``affine`` of ``x - zx`` where that is not negative, else with ``multiplier[c]`` (int32 [C]) as its factor."""
+
+    affine: Affine
+    multiplier: NDArray[np.int32]
+    clamp: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class QConcat(IntegerBase):
     """Concatenation along channels; input i is rescaled by ``affines[i]`` (each with one multiplier)."""
 
@@ -111,9 +145,10 @@ class QAvgPool(IntegerBase):
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class QPad(IntegerBase):
-    """Border of the output's zero point around ``affine(x)``. Padding (top, left, bottom, right)."""
+    """Border of the code ``border`` around ``affine(x)``. Padding (top, left, bottom, right)."""
 
     padding: tuple[int, int, int, int]
+    border: int
     affine: Affine
     clamp: tuple[int, int]
 
@@ -124,6 +159,44 @@ class QRescale(IntegerBase):
 
     affine: Affine
     clamp: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class QCopy(IntegerBase):
+    """Moved codes: flat input index ``offset + sum counter_i * strides_i``, row-major over ``sizes``."""
+
+    sizes: tuple[int, ...]
+    strides: tuple[int, ...]
+    offset: int
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class QResample(IntegerBase):
+    """Rows and columns chosen (codes kept), or blended: ``requantize`` of the four neighbours' weighted ``x - zx``.
+
+    Attributes:
+        row, column: uint16 [output height], [output width]: the first of two neighbouring rows and columns;
+        row_weight, column_weight: shares of the second ones in 1 / 2048, uint16 of the same sizes; all zero: choose;
+        multiplier, shift: one entry.
+    """
+
+    row: NDArray[np.uint16]
+    column: NDArray[np.uint16]
+    row_weight: NDArray[np.uint16]
+    column_weight: NDArray[np.uint16]
+    multiplier: NDArray[np.int32]
+    shift: NDArray[np.uint8]
+    clamp: tuple[int, int]
+
+    @property
+    def chooses(self) -> bool:
+        """Codes are only moved."""
+        return not (self.row_weight.any() or self.column_weight.any())
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class QL2Normalize(IntegerBase):
+    """``numerics.l2_normalize`` over the channels; output int8, scale 1/128, zero point 0."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -143,7 +216,26 @@ class QArgmax(IntegerBase):
     """Lowest index of the largest channel; output 32 bits, shape (1, 1, 1)."""
 
 
-IntegerOp = QInput | QConv2d | QAdd | QConcat | QMaxPool | QAvgPool | QPad | QRescale | QReshape | QSoftmax | QArgmax
+IntegerOp = (
+    QInput
+    | QConv2d
+    | QAdd
+    | QMul
+    | QExtremum
+    | QTable
+    | QPrelu
+    | QConcat
+    | QMaxPool
+    | QAvgPool
+    | QPad
+    | QRescale
+    | QCopy
+    | QResample
+    | QReshape
+    | QL2Normalize
+    | QSoftmax
+    | QArgmax
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -186,5 +278,17 @@ def reshape_is_alias(source: QTensor, target: QTensor) -> bool:
 
 def arrays(op: Any) -> dict[str, NDArray[Any]]:
     """Names and values of the numpy arrays an operator holds (for files, hashes and diffs)."""
-    names = ("weight", "weight_zero_point", "bias", "multiplier", "shift", "table")
+    names = (
+        "weight",
+        "weight_zero_point",
+        "bias",
+        "multiplier",
+        "shift",
+        "table",
+        "entries",
+        "row",
+        "column",
+        "row_weight",
+        "column_weight",
+    )
     return {n: getattr(op, n) for n in names if hasattr(op, n)}

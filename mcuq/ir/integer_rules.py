@@ -16,12 +16,19 @@ from mcuq.ir.integer import (
     QAvgPool,
     QConcat,
     QConv2d,
+    QCopy,
+    QExtremum,
     QInput,
+    QL2Normalize,
     QMaxPool,
+    QMul,
     QPad,
+    QPrelu,
+    QResample,
     QRescale,
     QReshape,
     QSoftmax,
+    QTable,
     QTensor,
     arrays,
 )
@@ -44,6 +51,11 @@ DTYPES = {
     "multiplier": np.dtype(np.int32),
     "shift": np.dtype(np.uint8),
     "table": np.dtype(np.uint16),
+    "entries": np.dtype(np.int8),
+    "row": np.dtype(np.uint16),
+    "column": np.dtype(np.uint16),
+    "row_weight": np.dtype(np.uint16),
+    "column_weight": np.dtype(np.uint16),
 }
 """Element type of every array an operator holds."""
 LARGEST_AFFINE_SHIFT = 24
@@ -71,29 +83,43 @@ def check_integer_op(op: IntegerOp, inputs: tuple[QTensor, ...]) -> None:
     _check_tensor(op)
     if any(tensor.bits == 32 for tensor in inputs) and not isinstance(op, QReshape | QArgmax):
         fail("bits", f"{op.name} reads a 32-bit tensor; only argmax and reshape can")
+    clamp = getattr(op, "clamp", None)
+    if clamp is not None:
+        _check_clamp(op.name, clamp, op.output)
     match op:
         case QInput():
             if op.encoding not in ("int8", "uint8") or (op.encoding == "uint8" and op.output.bits != 8):
                 fail("bits", f"{op.name}: encoding {op.encoding} with {op.output.bits} bits; raw pixels take 8")
         case QConv2d():
-            _check_clamp(op.name, op.clamp, op.output)
             _check_conv(op, inputs[0])
-        case QAdd() | QMaxPool() | QPad() | QRescale():
-            _check_clamp(op.name, op.clamp, op.output)
+        case QAdd() | QMaxPool() | QRescale():
             _check_affine(op.name, op.affine, inputs)
-        case QConcat():
-            _check_clamp(op.name, op.clamp, op.output)
+        case QPad():
+            _check_affine(op.name, op.affine, inputs)
+            _check_clamp(op.name, (op.border, op.border), op.output)
+        case QMul():
+            _check_multiplier(op.name, op.multiplier, op.shift, (1,))
+        case QTable():
+            _check_length(op.name, "entries", op.entries, (1 << inputs[0].bits,))
+            _check_range(op.name, "entries", op.entries, *code_range(op.output.bits))
+        case QPrelu():
+            _check_prelu(op, inputs[0])
+        case QConcat() | QExtremum():
             if len(op.affines) != len(inputs):
                 fail("affine", f"{op.name} has {len(op.affines)} rescalings for {len(inputs)} inputs")
             for affine, tensor in zip(op.affines, inputs, strict=True):
                 _check_affine(op.name, affine, (tensor,))
         case QAvgPool():
-            _check_clamp(op.name, op.clamp, op.output)
             _check_avg_pool(op, inputs[0])
-        case QReshape():
-            stored, source = op.output, inputs[0]
-            if (stored.bits, stored.scale, stored.zero_point) != (source.bits, source.scale, source.zero_point):
-                fail("codes", f"{op.name} changes bits, scale or zero point; a reshape keeps its input's")
+        case QReshape() | QCopy():
+            _check_kept(op, inputs[0])
+        case QResample():
+            _check_multiplier(op.name, op.multiplier, op.shift, (1,))
+            if op.chooses:
+                _check_kept(op, inputs[0])
+        case QL2Normalize():
+            if (op.output.bits, op.output.scale, op.output.zero_point) != (8, 1 / 128, 0):
+                fail("l2-normalize", f"{op.name}: normalized values have 8 bits, scale 1/128 and zero point 0")
         case QSoftmax():
             _check_softmax(op)
         case QArgmax():
@@ -171,6 +197,21 @@ def _check_affine(name: str, affine: Affine, inputs: tuple[QTensor, ...]) -> Non
         bound += abs(multiplier) * max(abs(code) for code in code_range(tensor.bits))
     if bound > INT32_MAX:
         fail("affine", f"{name} may reach {bound}, int32 holds {INT32_MAX}")
+
+
+def _check_kept(op: IntegerOp, source: QTensor) -> None:
+    stored = op.output
+    if (stored.bits, stored.scale, stored.zero_point) != (source.bits, source.scale, source.zero_point):
+        fail("codes", f"{op.name} changes bits, scale or zero point; it only moves its input's codes")
+
+
+def _check_prelu(op: QPrelu, source: QTensor) -> None:
+    """Every product and sum stays in int32."""
+    _check_length(op.name, "multiplier", op.multiplier, (source.shape[2],))
+    largest = max(abs(int(m)) for m in (op.multiplier.min(), op.multiplier.max(), op.affine.multipliers[0]))
+    distance = max(abs(code - source.zero_point) for code in code_range(source.bits))
+    if not 0 <= op.affine.shift <= LARGEST_AFFINE_SHIFT or abs(op.affine.constant) + largest * distance > INT32_MAX:
+        fail("affine", f"{op.name} may reach {abs(op.affine.constant) + largest * distance}, int32 holds {INT32_MAX}")
 
 
 def _check_avg_pool(op: QAvgPool, source: QTensor) -> None:

@@ -22,14 +22,10 @@ class TensorBits:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of a plan, bytes: ``flash`` for weights, parameters and code, ``ram`` for arena, stack and statics.
-
-    ``instructions``: predicted instructions of one inference (an estimate); None is no limit.
-    """
+    """Byte limits of a plan: ``flash`` for weights, parameters and code, ``ram`` for arena, stack and statics."""
 
     flash: int
     ram: int
-    instructions: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +33,7 @@ class BitPlan:
     """Bits of every weight and activation in execution order, with the solver's certificate.
 
     ``objective`` is expected loss (unit of the sensitivity table), ``bound`` its proved lower bound (equal when
-    OPTIMAL). ``quant_types``/``fold_types`` (layer, choice) are set by the paper's rules only. ``instructions``: of one
-    inference, predicted; 0 where nothing is known of the core, or in the paper's model.
+    OPTIMAL). ``quant_types``/``fold_types`` (layer, choice) are set by the paper's rules only.
     """
 
     tensors: tuple[TensorBits, ...]
@@ -52,7 +47,6 @@ class BitPlan:
     order: tuple[str, ...] = ()
     quant_types: tuple[tuple[str, str], ...] = ()
     fold_types: tuple[tuple[str, str], ...] = ()
-    instructions: int = 0
 
     def weight_bits(self, layer: str) -> int:
         """Bits of ``layer``'s weights. Raises KeyError."""

@@ -9,21 +9,30 @@ from typing import assert_never
 
 import numpy as np
 
+from mcuq.ir import functions
 from mcuq.ir.graph import (
     NO_CLAMP,
+    Activation,
     Add,
     Argmax,
     AvgPool,
     BatchNorm,
+    Blend,
     Clamp,
     Clip,
     Concat,
     Conv2d,
+    Copy,
+    Extremum,
     FloatOp,
     Graph,
     Input,
+    L2Normalize,
     MaxPool,
+    Mul,
     Pad,
+    Prelu,
+    Resample,
     Reshape,
     Shape,
     Softmax,
@@ -37,12 +46,19 @@ from mcuq.ir.integer import (
     QAvgPool,
     QConcat,
     QConv2d,
+    QCopy,
+    QExtremum,
     QInput,
+    QL2Normalize,
     QMaxPool,
+    QMul,
     QPad,
+    QPrelu,
+    QResample,
     QRescale,
     QReshape,
     QSoftmax,
+    QTable,
     QTensor,
 )
 from mcuq.numerics import Affine, code_range
@@ -67,7 +83,15 @@ def float_line(op: FloatOp) -> str:
         case Clip():
             words = ["clip", *_clamp(op.clamp)]
         case Add():
-            words = ["add", *_clamp(op.clamp)]
+            words = ["subtract" if op.subtract else "add", *_clamp(op.clamp)]
+        case Mul():
+            words = ["mul", *_clamp(op.clamp)]
+        case Extremum():
+            words = ["minimum" if op.smallest else "maximum"]
+        case Activation():
+            words = ["activation", functions.text(op.function)]
+        case Prelu():
+            words = ["prelu"]
         case Concat():
             words = ["concat"]
         case MaxPool():
@@ -75,7 +99,13 @@ def float_line(op: FloatOp) -> str:
         case AvgPool():
             words = ["avg_pool", *_window(op.window)] + ["count_include_pad"] * op.count_include_pad
         case Pad():
-            words = ["pad", _numbers(op.padding)]
+            words = ["pad", _numbers(op.padding)] + [f"value {op.value:g}"] * (op.value != 0.0)
+        case Copy():
+            words = ["copy", *_counters(op.sizes, op.strides, op.offset)]
+        case Resample():
+            words = ["resample", f"rows {_blend(op.rows)}", f"columns {_blend(op.columns)}"]
+        case L2Normalize():
+            words = ["l2_normalize"]
         case Reshape():
             words = ["reshape"]
         case Softmax():
@@ -98,6 +128,14 @@ def integer_line(op: IntegerOp) -> str:
             words += ["per-channel" if op.multiplier.size > 1 else "per-layer", *_codes(op.clamp, op.output)]
         case QAdd():
             words = ["add", _affine(op.affine), *_codes(op.clamp, op.output)]
+        case QMul():
+            words = ["mul", f"({int(op.multiplier[0]):+d}) >> {int(op.shift[0])}", *_codes(op.clamp, op.output)]
+        case QExtremum():
+            words = ["minimum" if op.smallest else "maximum", *map(_affine, op.affines), *_codes(op.clamp, op.output)]
+        case QTable():
+            words = ["table", str(op.entries.size)]
+        case QPrelu():
+            words = ["prelu", _affine(op.affine), *_codes(op.clamp, op.output)]
         case QConcat():
             words = ["concat", *map(_affine, op.affines), *_codes(op.clamp, op.output)]
         case QMaxPool():
@@ -106,8 +144,15 @@ def integer_line(op: IntegerOp) -> str:
             words = ["avg_pool", *_window(op.window), f"table {op.multiplier.size}", *_codes(op.clamp, op.output)]
         case QPad():
             words = ["pad", _numbers(op.padding), _affine(op.affine), *_codes(op.clamp, op.output)]
+            words += [f"border {op.border}"] * (op.border != op.output.zero_point)
         case QRescale():
             words = ["rescale", _affine(op.affine), *_codes(op.clamp, op.output)]
+        case QCopy():
+            words = ["copy", *_counters(op.sizes, op.strides, op.offset)]
+        case QResample():
+            words = ["resample", "chosen" if op.chooses else f"({int(op.multiplier[0]):+d}) >> {int(op.shift[0])}"]
+        case QL2Normalize():
+            words = ["l2_normalize"]
         case QReshape():
             words = ["reshape"]
         case QSoftmax():
@@ -131,6 +176,16 @@ def _dims(shape: Shape | tuple[int, ...]) -> str:
 
 def _numbers(values: tuple[int, ...]) -> str:
     return ",".join(map(str, values))
+
+
+def _counters(sizes: tuple[int, ...], strides: tuple[int, ...], offset: int) -> list[str]:
+    return [f"sizes {_numbers(sizes)}", f"strides {_numbers(strides)}", *[f"from {offset}"] * (offset != 0)]
+
+
+def _blend(blend: Blend) -> str:
+    """Ends and number of positions: the whole list is long."""
+    positions = f"{blend.first[0]}..{blend.first[-1]} in {len(blend.first)}"
+    return f"{positions} blended" if blend.weights else positions
 
 
 def _window(window: Window) -> list[str]:

@@ -2,7 +2,8 @@
 
 Each rule has a name, which the error quotes: ``names``, ``unique-names``, ``topological``, ``one-input``,
 ``outputs``, ``window``, ``shapes``, ``arrays``, ``finite``, ``clamp``, ``normalization``, ``fused`` and, for integer
-graphs, ``bits``, ``scale``, ``zero-point``, ``codes``, ``multiplier``, ``affine``, ``accumulator``, ``softmax``.
+graphs, ``bits``, ``scale``, ``zero-point``, ``codes``, ``multiplier``, ``affine``, ``accumulator``, ``softmax``,
+``l2-normalize``.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcuq.errors import ModelError
+from mcuq.ir import functions
 from mcuq.ir.fuse import fuse
-from mcuq.ir.graph import Add, BatchNorm, Clamp, Clip, Conv2d, FloatOp, Graph, Input, Norm
+from mcuq.ir.graph import Activation, Add, BatchNorm, Clamp, Clip, Conv2d, FloatOp, Graph, Input, Mul, Norm, Pad, Prelu
 from mcuq.ir.integer import IntegerGraph
 from mcuq.ir.integer_rules import check_integer_arrays, check_integer_op
 from mcuq.ir.rules import check_shapes, check_structure, fail
@@ -66,8 +68,15 @@ def _check_parameters(op: FloatOp) -> None:
             _check_conv(op)
         case BatchNorm():
             _check_norm(op.name, op.norm, op.shape[2])
-        case Clip() | Add():
+        case Clip() | Add() | Mul():
             _check_clamp(op.name, op.clamp)
+        case Activation():
+            functions.check(op.function, f"rule 'function': {op.name}")
+        case Prelu():
+            _check_vector(op.name, "slope", op.slope, op.shape[2])
+        case Pad():
+            if not math.isfinite(op.value):
+                raise ModelError(f"rule 'finite': {op.name}: pads with {op.value}")
         case _:
             pass
 

@@ -24,12 +24,19 @@ from mcuq.ir.integer import (
     QAvgPool,
     QConcat,
     QConv2d,
+    QCopy,
+    QExtremum,
     QInput,
+    QL2Normalize,
     QMaxPool,
+    QMul,
     QPad,
+    QPrelu,
+    QResample,
     QRescale,
     QReshape,
     QSoftmax,
+    QTable,
     QTensor,
 )
 from mcuq.ir.verify import Level, verify
@@ -123,14 +130,20 @@ def _constrain(classes: _Classes, op: IntegerOp, graph: IntegerGraph, ranges: di
                 classes.pin(outputs)
             else:
                 classes.pin(inputs[0][~_dispensable(op, source, ranges[op.inputs[0]])])
-        case QAdd() | QMaxPool() | QAvgPool() | QPad() | QRescale():
+        case QAdd() | QExtremum() | QTable() | QPrelu() | QMaxPool() | QAvgPool() | QPad() | QRescale() | QResample():
             for numbers in inputs:
                 classes.tie(numbers, outputs)
+        case QMul():
+            classes.tie(inputs[0], outputs)
+            if len(inputs[1]) == len(outputs):
+                classes.tie(inputs[1], outputs)
+            else:  # one channel for all
+                classes.pin(inputs[1])
         case QConcat():
             classes.tie(np.concatenate(inputs), outputs)
         case QReshape():
             _tie_reshape(classes, inputs[0], outputs)
-        case QSoftmax() | QArgmax():
+        case QCopy() | QL2Normalize() | QSoftmax() | QArgmax():
             classes.pin(inputs[0])
             classes.pin(outputs)
         case _:
@@ -172,6 +185,8 @@ def _without(graph: IntegerGraph, kept: dict[str, Kept]) -> IntegerGraph:
         if isinstance(op, QConv2d):
             constants = ranges[op.inputs[0]].low
             ops.append(_narrow(replace(op, output=output), kept[op.inputs[0]], kept[op.name], constants))
+        elif isinstance(op, QPrelu):
+            ops.append(replace(op, output=output, multiplier=op.multiplier[kept[op.name]]))
         else:
             ops.append(replace(op, output=output))
     return IntegerGraph(tuple(ops), graph.outputs)

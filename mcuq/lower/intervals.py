@@ -15,15 +15,22 @@ from mcuq.ir.integer import (
     QAvgPool,
     QConcat,
     QConv2d,
+    QCopy,
+    QExtremum,
     QInput,
+    QL2Normalize,
     QMaxPool,
+    QMul,
     QPad,
+    QPrelu,
+    QResample,
     QRescale,
     QReshape,
     QSoftmax,
+    QTable,
     QTensor,
 )
-from mcuq.numerics import Affine, IntArray, apply_affine, code_range, requantize
+from mcuq.numerics import BLEND_BITS, Affine, IntArray, apply_affine, code_range, requantize
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,7 +56,7 @@ def intervals(graph: IntegerGraph) -> dict[str, Interval]:
 
 def _interval(op: IntegerOp, inputs: tuple[Interval, ...], tensors: tuple[QTensor, ...]) -> Interval:
     match op:
-        case QInput() | QSoftmax():
+        case QInput() | QSoftmax() | QL2Normalize():
             low, high = code_range(op.output.bits)
             return _full(op.output.shape[2], low, high)
         case QArgmax():
@@ -58,6 +65,16 @@ def _interval(op: IntegerOp, inputs: tuple[Interval, ...], tensors: tuple[QTenso
             return _conv(op, inputs[0], tensors[0])
         case QAdd():
             return _rescaled(inputs, op.affine, op.clamp)
+        case QMul():
+            return _mul(op, inputs, tensors)
+        case QExtremum():
+            a, b = (_rescaled((x,), affine, op.clamp) for x, affine in zip(inputs, op.affines, strict=True))
+            choose = np.minimum if op.smallest else np.maximum
+            return Interval(choose(a.low, b.low), choose(a.high, b.high))
+        case QTable():
+            return _table(op, inputs[0], tensors[0])
+        case QPrelu():
+            return _prelu(op, inputs[0], tensors[0])
         case QConcat():
             parts = [_rescaled((x,), a, op.clamp) for x, a in zip(inputs, op.affines, strict=True)]
             return Interval(np.concatenate([p.low for p in parts]), np.concatenate([p.high for p in parts]))
@@ -65,11 +82,15 @@ def _interval(op: IntegerOp, inputs: tuple[Interval, ...], tensors: tuple[QTenso
             return _rescaled(inputs, op.affine, op.clamp)
         case QPad():
             rescaled = _rescaled(inputs, op.affine, op.clamp)
-            return rescaled.with_code(op.output.zero_point) if any(op.padding) else rescaled
+            return rescaled.with_code(op.border) if any(op.padding) else rescaled
         case QAvgPool():
             return _avg_pool(op, inputs[0], tensors[0])
         case QReshape():
             return _reshaped(inputs[0], op.output.shape[2])
+        case QCopy():
+            return _full(op.output.shape[2], int(inputs[0].low.min()), int(inputs[0].high.max()))
+        case QResample():
+            return inputs[0] if op.chooses else _blended(op, inputs[0], tensors[0])
         case _:
             assert_never(op)
 
@@ -102,6 +123,40 @@ def _rescaled(inputs: tuple[Interval, ...], affine: Affine, clamp: tuple[int, in
     lows = tuple(x.low if m >= 0 else x.high for x, m in zip(inputs, affine.multipliers, strict=True))
     highs = tuple(x.high if m >= 0 else x.low for x, m in zip(inputs, affine.multipliers, strict=True))
     return Interval(apply_affine(lows, affine, *clamp), apply_affine(highs, affine, *clamp))
+
+
+def _mul(op: QMul, inputs: tuple[Interval, ...], tensors: tuple[QTensor, ...]) -> Interval:
+    """A product is extreme at the ends of both factors; requantization is monotone, or falling."""
+    a, b = ((x.low - t.zero_point, x.high - t.zero_point) for x, t in zip(inputs, tensors, strict=True))
+    corners = np.stack([x * y for x in a for y in b])
+    ends = (corners.min(axis=0), corners.max(axis=0))
+    codes = (requantize(end, op.multiplier, op.shift, op.output.zero_point, *op.clamp) for end in ends)
+    return _between(*codes)
+
+
+def _table(op: QTable, x: Interval, source: QTensor) -> Interval:
+    """Extremes of the entries that each channel can reach."""
+    first = code_range(source.bits)[0]
+    reached = [op.entries[low - first : high - first + 1] for low, high in zip(x.low, x.high, strict=True)]
+    low, high = ([int(bound(part)) for part in reached] for bound in (np.min, np.max))
+    return Interval(np.array(low, dtype=np.int64), np.array(high, dtype=np.int64))
+
+
+def _prelu(op: QPrelu, x: Interval, source: QTensor) -> Interval:
+    """Both sides of zero are straight: the extremes lie at the ends and at zero."""
+    zero, negative = source.zero_point, op.multiplier.astype(np.int64)
+    values: list[IntArray] = []
+    for code in (x.low, x.high, np.clip(np.full_like(x.low, zero), x.low, x.high)):
+        factor = np.where(code >= zero, op.affine.multipliers[0], negative)
+        values.append(np.clip(((code - zero) * factor + op.affine.constant) >> op.affine.shift, *op.clamp))
+    every = np.stack(values)
+    return Interval(every.min(axis=0), every.max(axis=0))
+
+
+def _blended(op: QResample, x: Interval, source: QTensor) -> Interval:
+    """A blend lies between its neighbours."""
+    ends = ((code - source.zero_point) << (2 * BLEND_BITS) for code in (x.low, x.high))
+    return _between(*(requantize(e, op.multiplier, op.shift, op.output.zero_point, *op.clamp) for e in ends))
 
 
 def _avg_pool(op: QAvgPool, x: Interval, source: QTensor) -> Interval:

@@ -15,6 +15,7 @@ import numpy as np
 from mcuq.errors import ModelError
 from mcuq.ir.graph import (
     NO_CLAMP,
+    Activation,
     Add,
     Argmax,
     AvgPool,
@@ -22,25 +23,31 @@ from mcuq.ir.graph import (
     Clip,
     Concat,
     Conv2d,
+    Copy,
+    Extremum,
     FloatOp,
     Graph,
     Input,
+    L2Normalize,
     MaxPool,
+    Mul,
     Pad,
+    Prelu,
+    Resample,
     Reshape,
     Softmax,
 )
 from mcuq.ir.integer import (
     IntegerGraph,
     IntegerOp,
-    QAdd,
     QArgmax,
     QAvgPool,
     QConcat,
     QConv2d,
+    QCopy,
     QInput,
+    QL2Normalize,
     QMaxPool,
-    QPad,
     QRescale,
     QReshape,
     QSoftmax,
@@ -48,11 +55,13 @@ from mcuq.ir.integer import (
 )
 from mcuq.ir.quantized import QuantizedGraph, QuantParams, WeightQuant
 from mcuq.ir.verify import Level, verify
+from mcuq.lower import elementwise
 from mcuq.lower.parameters import checked, clamp_codes, per_channel, rescaling, tensor_of, weight_codes
 from mcuq.lower.requantization import Channels, requantization
 from mcuq.numerics import Affine, code_range, quantize_multiplier, softmax_table
 
 SOFTMAX_OUTPUT = QuantParams(8, 1 / 256, -128)
+L2_OUTPUT = QuantParams(8, 1 / 128, 0)
 ARGMAX_OUTPUT = QuantParams(32, 1.0, 0)
 
 
@@ -61,8 +70,8 @@ def lower(q: QuantizedGraph, *, logits_bits: int = 8) -> IntegerGraph:
 
     Args:
         q: a fused graph, a :class:`WeightQuant` per convolution and the parameters of every stored tensor.
-            Those of an input with ``normalization``, of softmax and argmax outputs, and of reshapes without an
-            entry follow from the graph.
+            Those of an input with ``normalization``, of softmax, argmax and L2 normalization, and of operators that
+            only move codes without an entry follow from the graph.
         logits_bits: 8, or 32 to keep the scores of a final convolution (also one that only reshapes and argmax
             follow) as int32 codes of one common scale.
 
@@ -112,17 +121,15 @@ class _Lowering:
         self.tensors[op.name] = op.output
 
     def lower(self, op: FloatOp) -> IntegerOp:
+        sources = tuple(self.tensors[name] for name in op.inputs)
         match op:
             case Input():
                 return _input(op, self.decided.get(op.name))
             case Conv2d():
                 return self._conv(op)
-            case Add():
+            case Add() | Mul() | Extremum() | Activation() | Prelu() | Pad():
                 output = self._output(op)
-                rescale = rescaling(op.name, tuple(self.tensors[n] for n in op.inputs), output)
-                return QAdd(
-                    name=op.name, inputs=op.inputs, output=output, affine=rescale, clamp=self._clamp(op, output)
-                )
+                return elementwise.lowered(op, sources, output, self._clamp(op, output))
             case Clip():
                 output = self._output(op)
                 rescale = self._rescaling(op, output)
@@ -147,21 +154,12 @@ class _Lowering:
             case AvgPool():
                 output = self._output(op)
                 return _avg_pool(op, self.tensors[op.inputs[0]], output, self._clamp(op, output))
-            case Pad():
-                output = self._output(op)
-                return QPad(
-                    name=op.name,
-                    inputs=op.inputs,
-                    output=output,
-                    padding=op.padding,
-                    affine=self._rescaling(op, output),
-                    clamp=self._clamp(op, output),
-                )
-            case Reshape():
-                return self._reshape(op)
+            case Reshape() | Copy() | Resample():
+                return self._moved(op)
+            case L2Normalize():
+                return QL2Normalize(name=op.name, inputs=op.inputs, output=tensor_of(op.shape, L2_OUTPUT))
             case Softmax():
-                source = self.tensors[op.inputs[0]]
-                table = softmax_table(source.scale).astype(np.uint16)
+                table = softmax_table(sources[0].scale).astype(np.uint16)
                 output = tensor_of(op.shape, SOFTMAX_OUTPUT)
                 return QSoftmax(name=op.name, inputs=op.inputs, output=output, table=table)
             case Argmax():
@@ -179,15 +177,18 @@ class _Lowering:
     def _clamp(self, op: FloatOp, output: QTensor) -> tuple[int, int]:
         """Codes that ``op`` may write: its own clamp, within the codes its tensor uses."""
         decided = self.decided.get(op.name)
-        clamp = op.clamp if isinstance(op, Conv2d | Add | Clip) else NO_CLAMP
+        clamp = op.clamp if isinstance(op, Conv2d | Add | Mul | Clip) else NO_CLAMP
         return clamp_codes(clamp, output, None if decided is None else decided.codes)
 
     def _rescaling(self, op: FloatOp, output: QTensor) -> Affine:
         return rescaling(op.name, (self.tensors[op.inputs[0]],), output)
 
-    def _reshape(self, op: Reshape) -> QReshape:
-        """A reshape keeps its input's codes; where its own parameters differ, a rescaling goes before it."""
+    def _moved(self, op: Reshape | Copy | Resample) -> IntegerOp:
+        """What only moves codes keeps them; where its own parameters differ, a rescaling goes before it."""
         source = self.tensors[op.inputs[0]]
+        if isinstance(op, Resample) and not op.chooses:
+            output = self._output(op)
+            return elementwise.resample(op, op.inputs, source, output, self._clamp(op, output))
         same = QuantParams(source.bits, source.scale, source.zero_point)
         params = same if op.name in self.wide else replace(self.decided.get(op.name, same), codes=None)
         inputs = op.inputs
@@ -203,7 +204,15 @@ class _Lowering:
                     clamp=code_range(output.bits),
                 )
             )
-        return QReshape(name=op.name, inputs=inputs, output=tensor_of(op.shape, params))
+        target = tensor_of(op.shape, params)
+        match op:
+            case Reshape():
+                return QReshape(name=op.name, inputs=inputs, output=target)
+            case Copy():
+                sizes, strides = op.sizes, op.strides
+                return QCopy(name=op.name, inputs=inputs, output=target, sizes=sizes, strides=strides, offset=op.offset)
+            case Resample():
+                return elementwise.resample(op, inputs, self.tensors[inputs[0]], target, code_range(target.bits))
 
     def _conv(self, op: Conv2d) -> QConv2d:
         source, weights = self.tensors[op.inputs[0]], self.weights.get(op.name)

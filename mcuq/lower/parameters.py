@@ -45,14 +45,14 @@ def clamp_codes(clamp: Clamp, output: QTensor, used: tuple[int, int] | None = No
     return lo if low is None else code(low), hi if high is None else code(high)
 
 
-def rescaling(name: str, sources: tuple[QTensor, ...], output: QTensor) -> Affine:
-    """Integer parameters that bring ``sources`` to the output's grid. Raises ModelError naming the operator."""
+def rescaling(name: str, sources: tuple[QTensor, ...], output: QTensor, signs: tuple[int, ...] = (1, 1)) -> Affine:
+    """Integer parameters that bring ``sources`` to the output's grid, each times its sign. Raises ModelError."""
     for source in sources:
         if source.bits == 32:
             raise ModelError(f"{name}: reads a 32-bit tensor; only argmax and reshape can")
     try:
         return affine(
-            tuple(s.scale for s in sources),
+            tuple(sign * s.scale for sign, s in zip(signs, sources, strict=False)),
             tuple(s.zero_point for s in sources),
             tuple(s.bits for s in sources),
             output.scale,

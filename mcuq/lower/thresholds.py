@@ -73,3 +73,8 @@ def _last_below(reaches: Callable[[IntArray], NDArray[np.bool_]], shape: tuple[i
         above = reaches(middle) & (middle >= INT32_MIN)
         low, high = np.where(above, low, middle), np.where(above, middle, high)
     return low
+
+
+def table_bytes(op: QConv2d) -> int:
+    """Bytes of the thresholds of ``op`` as int16, 2^bits to a channel (a stride that keeps rows aligned)."""
+    return len(op.weight) * 2 * (1 << op.output.bits)

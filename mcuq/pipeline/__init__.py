@@ -9,6 +9,7 @@ integer network and work without it.
 from __future__ import annotations
 
 from mcuq.pipeline.bits import pareto, solve
+from mcuq.pipeline.calibration import Preprocessing
 from mcuq.pipeline.deploy import emit, profile, verify
 from mcuq.pipeline.lists import boards, doctor, models
 from mcuq.pipeline.quantizing import QuantizeSettings, quantize
@@ -17,16 +18,17 @@ from mcuq.pipeline.settings import (
     ModelSpec,
     TrainSettings,
     model_spec,
+    parse_integers,
     parse_numbers,
     parse_recipe,
     parse_shape,
 )
 from mcuq.pipeline.training import demo, train
-from mcuq.pipeline.wishes import parse_groups, parse_pins
 
 __all__ = [
     "BitChoice",
     "ModelSpec",
+    "Preprocessing",
     "QuantizeSettings",
     "TrainSettings",
     "boards",
@@ -36,9 +38,8 @@ __all__ = [
     "model_spec",
     "models",
     "pareto",
-    "parse_groups",
+    "parse_integers",
     "parse_numbers",
-    "parse_pins",
     "parse_recipe",
     "parse_shape",
     "profile",

@@ -95,8 +95,13 @@ def verify(
     )
 
 
-def accuracy(codes: NDArray[Any], labels: NDArray[Any]) -> float:
-    """Share of samples whose largest score (or argmax output) is the label. ``codes``: [N, H, W, C]."""
+def accuracy(codes: NDArray[Any], labels: NDArray[Any]) -> float | None:
+    """Share of samples whose largest score (or argmax output) is the label; None for samples without labels (-1).
+
+    ``codes``: [N, H, W, C].
+    """
+    if not np.all(labels >= 0):
+        return None
     flat = codes.reshape(len(codes), -1)
     chosen = flat[:, 0] if flat.shape[1] == 1 else flat.argmax(axis=1)
     return float(np.mean(chosen == labels))

@@ -38,7 +38,6 @@ def prepare(settings: TrainSettings) -> Prepared:
     """
     from mcuq import data
 
-    settings.choice.check()
     resolution = None if settings.model is None else settings.model.resolution
     dataset = data.load(settings.data, settings.data_dir, resolution=resolution)
     spec = settings.model or default_model(dataset.input_shape)

@@ -10,18 +10,22 @@ from mcuq.ir.container import write_atomic
 from mcuq.ir.files import load_integer
 from mcuq.ir.integer import IntegerGraph
 from mcuq.ir.plans import BitPlan
-from mcuq.pipeline import logs
+from mcuq.pipeline import logs, statistics
 from mcuq.pipeline.outcomes import DemoOutcome
 from mcuq.pipeline.runs import RunFolder
 from mcuq.plan.memory import plan_memory
 from mcuq.report import (
     Fact,
     Picture,
+    activations_picture,
     bits_picture,
+    confusion_picture,
     curves_picture,
     html_report,
     layer_rows,
     memory_picture,
+    scales_picture,
+    weights_picture,
 )
 
 
@@ -68,9 +72,17 @@ def draw(run: RunFolder, plan: BitPlan, graph: IntegerGraph, core: str) -> dict[
         "bits": Picture("Bits of every tensor", bits_picture(plan)),
         "memory": Picture("The arena over time", memory_picture(memory, bits, plan.limits.ram or None)),
     }
-    points = logs.epochs(run.path)
-    if points:
+    if points := logs.epochs(run.path):
         drawn["curves"] = Picture("Loss and accuracy by epoch", curves_picture(points))
+    if confusion := statistics.confusion(run):
+        drawn["confusion"] = Picture("What the network says of each class, oracle", confusion_picture(*confusion))
+    if weights := statistics.weight_rows(run):
+        drawn["weights"] = Picture("Weights before and after training, and their codes", weights_picture(weights))
+    if run.test.exists():
+        rows = statistics.activation_rows(graph, run.read_test()[0])
+        drawn["activations"] = Picture("Ranges of the activations and what they clip", activations_picture(rows))
+    if scales := logs.scales(run.path):
+        drawn["scales"] = Picture("Step sizes over the epochs", scales_picture(scales))
     return drawn
 
 
@@ -92,6 +104,12 @@ def command(settings: Mapping[str, Any]) -> str:
                 "quant_type",
                 "fold_type",
                 "fold_delay",
+                "act_type",
+                "weight_range",
+                "act_range",
+                "scaling",
+                "clamp_epochs",
+                "layer_config",
                 "batch_size",
                 "lr",
                 "optimizer",
@@ -102,6 +120,7 @@ def command(settings: Mapping[str, Any]) -> str:
         "seed": settings.get("seed") or None,
     }
     words += [f"--{key} {value}" for key, value in flat.items() if value is not None]
+    words += [] if settings.get("branch_quant", True) else ["--no-branch-quant"]
     words += [f"--recipe {name}={value}" for name, value in settings.get("recipe", ())]
     return " ".join(words)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -16,7 +17,7 @@ from mcuq.errors import DataError, UsageError
 from mcuq.ir.bits_file import save_bits
 from mcuq.ir.files import save_integer
 from mcuq.ir.fuse import fuse
-from mcuq.ir.graph import BatchNorm, Graph, Input, Norm, Normalization
+from mcuq.ir.graph import Graph, Normalization
 from mcuq.ir.integer import IntegerGraph, QConv2d
 from mcuq.ir.plans import BitPlan, Limits, TensorBits
 from mcuq.ir.quantized import QuantizedGraph
@@ -24,25 +25,36 @@ from mcuq.ir.verify import Level, verify
 from mcuq.lower import lower, remove_dead_channels
 from mcuq.pipeline import deploy, pictures
 from mcuq.pipeline.bits import decide, promise, solved
+from mcuq.pipeline.calibration import Preprocessing, calibration_set
+from mcuq.pipeline.inputs import from_pixels, normalized, per_channel, pixel_scale
 from mcuq.pipeline.outcomes import TrainOutcome
 from mcuq.pipeline.runs import RunFolder, claim_run, new_run_path, remember
 from mcuq.pipeline.settings import BitChoice
+from mcuq.pipeline.widths import asked_precision, check_widths, grid_of
 from mcuq.reference import floating
 from mcuq.reference.integer import run_outputs
 from mcuq.target.cost import conv_case
 from mcuq.target.kernels import select
 
+if TYPE_CHECKING:
+    from mcuq.quant.precision import Precision
+
 BATCH = 64
 KEPT = 2000
 """Held-out samples on which accuracies are measured and that the run keeps."""
+PRECISION = "precision per layer"
+"""Method of a plan whose bits come with ranges, from a file or from widths given for all layers."""
 
 
 @dataclass(frozen=True, slots=True)
 class QuantizeSettings:
     """A model file, images, limits, and how ranges and roundings are found.
 
-    ``mean`` and ``std`` (of pixel / 255, one or one per channel) are how pixels become the model's input; empty takes
-    the data set's normalization.
+    Attributes:
+        mean, std: of pixel / 255, one or one per channel: how pixels become the model's input; empty takes
+            the data set's normalization. inputs: the same in Caffe's words, and the images' size and order.
+        quant_type: ``Xilinx`` or ``DynamicFixed``: the grid ``threshold`` or ``fixed`` with CHaiDNN's default widths.
+        bitwidths, fl_bitwidths: of network input, params, layer outputs. precision: a file of precision per layer.
     """
 
     model: Path
@@ -51,9 +63,17 @@ class QuantizeSettings:
     data_dir: Path | None = None
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    inputs: Preprocessing = field(default_factory=Preprocessing)
     ranges: str = "mse"
+    percentile: float = 0.9999
     rounding: str = "feedback"
     grid: str = "affine"
+    quant_type: str | None = None
+    bitwidths: tuple[int, ...] = ()
+    fl_bitwidths: tuple[int, ...] = ()
+    precision: Path | None = None
+    scaling: str = "exact"
+    norms: str = "folded"
     equalize: bool = False
     bias_correction: bool = True
     images: int = 512
@@ -68,30 +88,40 @@ def quantize(
     Raises:
         UsageError, DataError, ModelError: wrong input; InfeasibleError: the limits cannot be met.
     """
-    from mcuq import data
-
     began = time.monotonic()
     settings.choice.check()
-    dataset = data.load(settings.calibrate, settings.data_dir)
+    check_widths(settings)
+    dataset = calibration_set(settings.calibrate, settings.data_dir, settings.inputs)
     found = _imported(settings, dataset)
     graph = found.graph if isinstance(found, QuantizedGraph) else fuse(found)
     _check_shape(graph, dataset)
     say: Callable[[str], None] = (lambda text: console.print(text, markup=False)) if console else (lambda text: None)
-    plan, integer = _integer(found, graph, settings, dataset, say)
+    plan, integer, precision = _integer(found, graph, settings, dataset, say)
     x, y = dataset.x_test[:KEPT], dataset.y_test[:KEPT]
-    right = _float_correct(found, graph, x, y)
+    chosen = None if isinstance(found, QuantizedGraph) else _float_classes(graph, x)
     run = claim_run(out or new_run_path(settings.model.stem, settings.calibrate), resume=False, overwrite=overwrite)
     with run.locked():
-        accuracy: dict[str, float | None] = {
-            "float": None if right is None else float(right.mean()),
-            "oracle": deploy.accuracy(run_outputs(integer, x)[integer.outputs[0]], y),
-        }
+        accuracy = _accuracy(chosen, run_outputs(integer, x)[integer.outputs[0]], y)
+        right = None if chosen is None or accuracy["oracle"] is None else chosen == y
         _save(run, settings, plan, integer, accuracy, dataset, right)
+        if precision is not None:
+            from mcuq.quant.precision_file import save_precision
+
+            save_precision(precision, run.precision)
         pictures.write(run, plan, integer, settings.choice.core)
         remember(run)
-    promised = promise(integer, settings.choice) if plan.method == "exact" else None
-    outcome = solved(plan, graph, str(run.bits), settings.choice)
-    return TrainOutcome(str(run.path), outcome, accuracy, time.monotonic() - began, promised)
+    promised = promise(integer, settings.choice) if plan.method in ("exact", PRECISION) else None
+    return TrainOutcome(str(run.path), solved(plan, graph, str(run.bits)), accuracy, time.monotonic() - began, promised)
+
+
+def _accuracy(chosen: Any, codes: Any, y: Any) -> dict[str, float | None]:
+    """Of the float and the integer network, and how often both choose the same class."""
+    labelled = bool(np.all(y >= 0))
+    return {
+        "float": float(np.mean(chosen == y)) if chosen is not None and labelled else None,
+        "oracle": deploy.accuracy(codes, y),
+        "agreement": None if chosen is None else deploy.accuracy(codes, chosen),
+    }
 
 
 def _imported(settings: QuantizeSettings, dataset: Dataset) -> Graph | QuantizedGraph:
@@ -99,56 +129,30 @@ def _imported(settings: QuantizeSettings, dataset: Dataset) -> Graph | Quantized
 
     if not settings.model.is_file():
         raise UsageError(f"--model {settings.model} is not a file; give an ONNX or TFLite file, or train a module")
+    mean, std = settings.mean, settings.std
+    if settings.inputs.scales:
+        if mean or std:
+            raise UsageError("--mean and --std say the same as --raw-scale, --mean-value and --input-scale; give one")
+        mean, std = settings.inputs.mean_std()
+    given = (mean or (0.0,), std or (1.0,)) if mean or std else None
     found = import_model(settings.model, dataset.input_shape)
     if isinstance(found, QuantizedGraph):
-        if settings.mean or settings.std:
+        if given:
             raise UsageError(
-                f"{settings.model} is quantized already; its input scale is fixed, leave --mean and --std out"
+                f"{settings.model} is quantized already; its input scale is fixed, leave --mean, --std and scales out"
             )
         return from_pixels(found)
-    if not settings.mean and not settings.std:
+    if given is None:
         return import_model(settings.model, dataset.input_shape, dataset.normalization)
     channels = dataset.input_shape[2]
-    mean, std = (_per_channel(v, channels, n) for v, n in ((settings.mean, "--mean"), (settings.std, "--std")))
-    if not np.all(std > 0):
+    names = ("--mean-value", "--input-scale") if settings.inputs.scales else ("--mean", "--std")
+    centre, spread = (per_channel(v, channels, n) for v, n in zip(given, names, strict=True))
+    if not np.all(spread > 0):
         raise UsageError(f"--std {settings.std}: every value must be above 0")
-    found = import_model(settings.model, dataset.input_shape, Normalization(1 / 255, 0))
+    single = pixel_scale(centre, spread)
+    found = import_model(settings.model, dataset.input_shape, single or Normalization(1 / 255, 0))
     assert isinstance(found, Graph)
-    return normalized(found, mean, std)
-
-
-def from_pixels(quantized: QuantizedGraph) -> QuantizedGraph:
-    """``quantized`` taking pixels: pixel p is the input's code p - 128, whatever the file's scale makes of it."""
-    source = quantized.graph.input
-    params = quantized.params(source.name)
-    if params.bits != 8:
-        return quantized
-    rule = Normalization(params.scale, params.zero_point + 128)
-    ops = tuple(replace(op, normalization=rule) if isinstance(op, Input) else op for op in quantized.graph)
-    return replace(quantized, graph=Graph(ops, quantized.graph.outputs))
-
-
-def _per_channel(values: tuple[float, ...], channels: int, option: str) -> Any:
-    if len(values) not in (1, channels):
-        raise UsageError(f"{option} has {len(values)} values; give one, or one for each of {channels} channels")
-    return np.broadcast_to(np.asarray(values, np.float64), (channels,)).copy()
-
-
-def normalized(graph: Graph, mean: Any, std: Any) -> Graph:
-    """``graph`` with ``(x - mean) / std`` per channel in front (a depthwise layer after fusion)."""
-    source = graph.input
-    zeros, ones = np.zeros_like(mean), np.ones_like(mean)
-    norm = Norm(ones, zeros, mean, std**2, 0.0)
-    name = "normalize"
-    while any(op.name == name for op in graph):
-        name += "_"
-    front = BatchNorm(name=name, inputs=(source.name,), shape=source.shape, norm=norm)
-    ops = [
-        op if isinstance(op, Input) else replace(op, inputs=tuple(name if i == source.name else i for i in op.inputs))
-        for op in graph
-    ]
-    at = next(i for i, op in enumerate(ops) if isinstance(op, Input)) + 1
-    return Graph((*ops[:at], front, *ops[at:]), graph.outputs)
+    return found if single else normalized(found, centre, spread)
 
 
 def _check_shape(graph: Graph, dataset: Dataset) -> None:
@@ -165,31 +169,44 @@ def _integer(
     settings: QuantizeSettings,
     dataset: Dataset,
     say: Callable[[str], None],
-) -> tuple[BitPlan, IntegerGraph]:
-    """The bits and the integer network; a quantized file keeps its own."""
+) -> tuple[BitPlan, IntegerGraph, Precision | None]:
+    """The bits, the integer network, and on symmetric grids its layers' precision; a quantized file has its own."""
     if isinstance(found, QuantizedGraph):
         integer = _lowered(found, settings)
-        return own_plan(integer, settings.choice), integer
+        return own_plan(integer, settings.choice), integer, None
+    from mcuq.quant.precision import precision_of
     from mcuq.quant.ptq import PtqOptions, ptq
 
     verify(graph, Level.FUSED)
+    precision = asked_precision(settings, graph, say)
     options: Any = {
         "activations": settings.ranges,
+        "percentile": settings.percentile,
         "rounding": settings.rounding,
-        "grid": settings.grid,
+        "grid": grid_of(settings) if precision is None else precision.mode,
+        "scaling": settings.scaling,
+        "norms": settings.norms,
         "equalize": settings.equalize,
         "bias_correction": settings.bias_correction,
         "images": settings.images,
+        "precision": precision,
     }
 
-    def calibrated(plan: BitPlan) -> IntegerGraph:
-        return _lowered(ptq(graph, dataset.x_train, plan, PtqOptions(**options)), settings)
+    def quantized(bits: BitPlan | tuple[int, int]) -> QuantizedGraph:
+        return ptq(graph, dataset.x_train, bits, PtqOptions(**options))
 
+    if precision is not None:
+        result = quantized((8, 8))
+        integer = _lowered(result, settings)
+        plan = replace(own_plan(integer, settings.choice), method=PRECISION)
+        return plan, integer, precision_of(result, precision.mode, precision)
     choice = settings.choice
     if choice.limits() is None and choice.weight_bits is None and choice.act_bits is None and choice.bits is None:
         choice = replace(choice, weight_bits=8, act_bits=8)
-    plan = decide(graph, choice, dataset, calibrated, say)
-    return plan, calibrated(plan)
+    plan = decide(graph, choice, dataset, lambda bits: _lowered(quantized(bits), settings), say)
+    result = quantized(plan)
+    mode = options["grid"]
+    return plan, _lowered(result, settings), None if mode == "affine" else precision_of(result, mode)
 
 
 def _lowered(quantized: QuantizedGraph, settings: QuantizeSettings) -> IntegerGraph:
@@ -206,25 +223,22 @@ def own_plan(graph: IntegerGraph, choice: BitChoice) -> BitPlan:
             size = select(conv_case(graph, op), choice.core).weight_bytes
             tensors.append(TensorBits(f"{op.name}.weight", op.name, "weight", op.weight_bits, size))
         tensors.append(TensorBits(op.name, op.name, "activation", op.output.bits, op.output.bytes))
-    flash, ram, instructions = promise(graph, choice)
+    flash, ram = promise(graph, choice)
     limits = choice.limits() or Limits(flash, ram)
-    method = "the file's own"
-    return BitPlan(tuple(tensors), "FEASIBLE", 0.0, 0.0, flash, ram, limits, method, instructions=instructions)
+    return BitPlan(tuple(tensors), "FEASIBLE", 0.0, 0.0, flash, ram, limits, "the file's own")
 
 
-def _float_correct(found: Graph | QuantizedGraph, graph: Graph, x: Any, y: Any) -> Any:
-    """On which samples the float network is right; None for a file that holds integers only."""
-    if isinstance(found, QuantizedGraph):
-        return None
+def _float_classes(graph: Graph, x: Any) -> Any:
+    """The class that the float network chooses for every image [N]."""
     rule = graph.input.normalization
-    right: list[Any] = []
+    chosen: list[Any] = []
     for start in range(0, len(x), BATCH):
         part = np.asarray(x[start : start + BATCH], np.float64)
         if rule is not None:
             part = rule.scale * (part - rule.zero_point)
         scores = floating.run(graph, part)[graph.outputs[0]].reshape(len(part), -1)
-        right.append(scores.argmax(axis=1) == y[start : start + BATCH])
-    return np.concatenate(right)
+        chosen.append(scores[:, 0] if scores.shape[1] == 1 else scores.argmax(axis=1))
+    return np.concatenate(chosen)
 
 
 def _save(
@@ -240,6 +254,5 @@ def _save(
     run.write_test(x, y, np.zeros(0, bool) if right is None else right)
     save_bits(plan, run.bits)
     save_integer(integer, run.model, {"model": settings.model.name, "data": dataset.name})
-    record = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(settings).items()}
-    record["choice"] = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(settings.choice).items()}
+    record = json.loads(json.dumps(asdict(settings), default=str))
     run.write_record({"quantized": record, "finished": True, "accuracy": accuracy})

@@ -3,10 +3,13 @@
 run.json          how the run was made and what came of it
 float.safetensors the trained float network
 bits.json         bits of every tensor, hand-editable
+precision.json    ranges of every layer, hand-editable (symmetric grids)
 checkpoint/       state to resume quantization-aware training from
 model.mcuq        the integer network
 test.npz          held-out samples: x uint8 [N, H, W, C], y int64 [N]
 log.csv, scales.csv one line an epoch (and tensor)
+weights.npz       histograms of the weights before and after training, and of their codes
+confusion.csv     labels by answers of the integer network
 events/           event files for TensorBoard, when asked for
 *.png, report.html
 """
@@ -59,6 +62,10 @@ class RunFolder:
     @property
     def model(self) -> Path:
         return self.path / "model.mcuq"
+
+    @property
+    def precision(self) -> Path:
+        return self.path / "precision.json"
 
     @property
     def test(self) -> Path:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from mcuq.errors import UsageError
 from mcuq.ir.plans import Limits
-from mcuq.pipeline.wishes import Pins, instruction_limit
 from mcuq.target.board import load_board
 from mcuq.target.cost import RAM_RESERVE
 from mcuq.target.limits import parse_mem_constraint
@@ -16,7 +15,6 @@ from mcuq.target.limits import parse_mem_constraint
 METHODS = ("exact", "MixPL", "MixPC")
 MEASURES = ("kl", "fit", "sqnr", "data-free")
 DEFAULT_CORE = "cortex-m7"
-UNLIMITED = Limits(flash=1 << 31, ram=1 << 31)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +34,7 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class BitChoice:
-    """How bits are chosen: limits (from ``mem_constraint`` or ``board``) and a method, or fixed widths.
-
-    Attributes:
-        max_instructions, max_latency_ms: limits of predicted instructions (estimates; the latter by the board's clock).
-        pins: (tensor, bits), named as in bits.json. groups: tensors that share bits.
-        first_last_bits: fewest bits of the first and last layers' weights, where that fits.
-    """
+    """How bits are chosen: limits (from ``mem_constraint`` or ``board``) and a method, or fixed widths."""
 
     mem_constraint: str | None = None
     board: str | None = None
@@ -51,11 +43,6 @@ class BitChoice:
     act_bits: int | None = None
     bits: Path | None = None
     sensitivity: str = "kl"
-    max_instructions: int | None = None
-    max_latency_ms: float | None = None
-    pins: Pins = ()
-    groups: tuple[tuple[str, ...], ...] = ()
-    first_last_bits: int = 2
 
     def check(self) -> None:
         """Raises UsageError when choices contradict each other or do not exist."""
@@ -74,35 +61,12 @@ class BitChoice:
             raise UsageError(f"{' and '.join(ways)} contradict each other; give one")
         if self.mixed is not None and self.limits() is None:
             raise UsageError(f"--mixed {self.mixed} needs limits: --mem-constraint FLASH,RAM or --board NAME")
-        self._check_wishes(searched=not fixed and self.bits is None and self.mixed in (None, "exact"))
-
-    def _check_wishes(self, *, searched: bool) -> None:
-        """Only the exact search knows pins, groups, floors and instructions."""
-        if self.first_last_bits not in (8, 4, 2):
-            raise UsageError(f"--first-last-bits {self.first_last_bits} is not possible; use 8, 4 or 2")
-        wished = {
-            "--pin": self.pins,
-            "--share": self.groups,
-            "--first-last-bits": self.first_last_bits > 2,
-            "--max-instructions": self.max_instructions,
-            "--max-latency-ms": self.max_latency_ms,
-        }
-        if named := [name for name, value in wished.items() if value]:
-            if not searched:
-                raise UsageError(f"{named[0]} holds for the exact search; leave --mixed, --weight-bits, --bits out")
-            if self.limits() is None:
-                raise UsageError(f"{named[0]} needs limits to search under: --mem-constraint FLASH,RAM or --board NAME")
 
     def limits(self) -> Limits | None:
-        """Limits; an explicit constraint wins over the board's. None when nothing is given."""
-        most = instruction_limit(self.max_instructions, self.max_latency_ms, self.board)
+        """Limits in bytes; an explicit constraint wins over the board's. None when neither is given."""
         if self.mem_constraint is not None:
-            found = parse_mem_constraint(self.mem_constraint)
-        elif self.board is not None:
-            found = load_board(self.board).limits
-        else:
-            found = UNLIMITED if most is not None else None
-        return None if found is None else replace(found, instructions=most)
+            return parse_mem_constraint(self.mem_constraint)
+        return load_board(self.board).limits if self.board is not None else None
 
     @property
     def core(self) -> str:
@@ -124,6 +88,7 @@ class TrainSettings:
 
     Attributes:
         model: None is the one for the data's image size, see ``default_model``.
+        quant_type .. layer_config: as the arguments of ``mcuq.QuantOp``; layer_config is a JSON file of its list.
         images: training images used, the first ones.
         recipe: (name, value) of ``mcuq.quant.TrainConfig`` for quantization-aware training.
         tensorboard: write event files.
@@ -139,6 +104,13 @@ class TrainSettings:
     quant_type: str | None = None
     fold_type: str | None = None
     fold_delay: int | None = None
+    act_type: str | None = None
+    weight_range: int | None = None
+    act_range: int | None = None
+    branch_quant: bool = True
+    scaling: str | None = None
+    clamp_epochs: int | None = None
+    layer_config: Path | None = None
     logits: int = 8
     seed: int = 0
     batch_size: int | None = None
@@ -199,3 +171,11 @@ def parse_numbers(option: str, text: str) -> tuple[float, ...]:
     if not all(math.isfinite(v) for v in values):
         raise UsageError(f"{option} {text!r} holds a value that is not finite")
     return values
+
+
+def parse_integers(option: str, text: str) -> tuple[int, ...]:
+    """``3,224,224`` to integers; empty to none. Raises UsageError."""
+    try:
+        return tuple(int(part) for part in text.split(",")) if text.strip() else ()
+    except ValueError:
+        raise UsageError(f"{option} {text!r} is not understood; write whole numbers with commas, 3,224,224") from None

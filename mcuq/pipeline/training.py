@@ -19,13 +19,15 @@ from mcuq.ir.integer import IntegerGraph
 from mcuq.ir.plans import BitPlan
 from mcuq.ir.verify import Level, verify
 from mcuq.pipeline import deploy, pictures
-from mcuq.pipeline.bits import CALIBRATION, decide, layer_types, promise, refuse_infeasible, solved
+from mcuq.pipeline.bits import CALIBRATION, decide, promise, refuse_infeasible, solved
 from mcuq.pipeline.logs import STAGES, RunLog
 from mcuq.pipeline.models import Prepared, captured, prepare
 from mcuq.pipeline.outcomes import DemoOutcome, TrainOutcome
 from mcuq.pipeline.progress import TrainingBar
+from mcuq.pipeline.quantizers import checked, network
 from mcuq.pipeline.runs import RunFolder, claim_run, new_run_path, remember
 from mcuq.pipeline.settings import BitChoice, ModelSpec, TrainSettings
+from mcuq.pipeline.statistics import write_confusion, write_weights
 from mcuq.reference.integer import run_outputs
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ def train(
         UsageError, DataError, ModelError: wrong input; InfeasibleError: the limits; TrainingError: NaN, memory.
     """
     began = time.monotonic()
-    prepared = prepare(settings)
+    prepared = prepare(checked(settings))
     settings = prepared.settings
     limits = settings.choice.limits()
     if limits is not None and settings.choice.bits is None:
@@ -151,32 +153,13 @@ def _configured(config: Any, settings: TrainSettings, *, qat: bool = False) -> A
         changes["batch_size"] = settings.batch_size
     if settings.optimizer is not None:
         changes["optimizer"] = settings.optimizer
-    if qat:
-        from mcuq.quant.settings import recipe_values
+    from mcuq.quant.settings import IN_BOTH, recipe_values
 
-        changes |= recipe_values(settings.recipe)
-        if settings.lr is not None:
-            changes["lr"] = settings.lr
+    recipe = recipe_values(settings.recipe)
+    changes |= recipe if qat else {name: value for name, value in recipe.items() if name in IN_BOTH}
+    if qat and settings.lr is not None:
+        changes["lr"] = settings.lr
     return replace(config, **changes)
-
-
-def _network(module: Any, dataset: Dataset, settings: TrainSettings, plan: BitPlan, epochs: int) -> QuantOp:
-    """``module`` with the quantizers of ``plan``, to be trained for ``epochs``."""
-    from mcuq.quant import QuantOp
-    from mcuq.quant import train as loops
-
-    options: dict[str, Any] = {} if settings.quant_type is None else {"quant_type": settings.quant_type}
-    delay = settings.fold_delay
-    return QuantOp(
-        module,
-        input_shape=dataset.input_shape,
-        fold_type=settings.fold_type or "ICN",
-        fold_delay=loops.default_fold_delay(epochs) if delay is None else delay,
-        bits=plan,
-        layer_config=layer_types(plan),
-        normalization=dataset.normalization,
-        **options,
-    )
 
 
 def _plan(graph: Graph, prepared: Prepared, run: RunFolder, bar: TrainingBar, resume: bool) -> BitPlan:
@@ -188,7 +171,7 @@ def _plan(graph: Graph, prepared: Prepared, run: RunFolder, bar: TrainingBar, re
     def calibrated(plan: BitPlan) -> IntegerGraph:
         from mcuq.quant.batches import Batches
 
-        op = _network(copy.deepcopy(prepared.module), dataset, settings, plan, _qat_epochs(settings, dataset))
+        op = network(copy.deepcopy(prepared.module), dataset, settings, plan, _qat_epochs(settings, dataset))
         op.calibrate(Batches(dataset.x_train[:CALIBRATION], None, 64).images())
         return _lowered(op, settings)
 
@@ -202,6 +185,7 @@ def _train_qat(
 ) -> tuple[QuantOp, float]:
     """Quantization-aware training under ``plan``; returns the network and its fake-quantized accuracy."""
     from mcuq.quant import train as loops
+    from mcuq.quant.histograms import real_weights, weight_histograms
     from mcuq.quant.progressive import stages
 
     dataset, settings = prepared.dataset, prepared.settings
@@ -209,8 +193,11 @@ def _train_qat(
     config = _configured(loops.qat_preset(_qat_epochs(settings, dataset), narrowest), settings, qat=True)
     teacher = copy.deepcopy(prepared.module) if config.distill > 0 else None
 
+    before: dict[str, Any] = {}
+
     def trained(stage: Stage) -> QuantOp:
-        op = _network(prepared.module, dataset, settings, stage.plan, stage.config.epochs)
+        op = network(prepared.module, dataset, settings, stage.plan, stage.config.epochs)
+        before.update(before or real_weights(op))
         bar.stage(f"quantization-aware training for {stage.config.epochs} epochs ({STAGES[stage.phase]})")
         folder = run.checkpoint / stage.phase
         loops.train_qat(
@@ -226,6 +213,7 @@ def _train_qat(
         return op
 
     op = [trained(stage) for stage in stages(plan, config)][-1]
+    write_weights(run, weight_histograms(op, before))
     return op, loops.accuracy(op, dataset.x_test, dataset.y_test, device=settings.device)
 
 
@@ -249,6 +237,7 @@ def _finish(
     settings = prepared.settings
     x, y = prepared.dataset.x_test, prepared.dataset.y_test
     output = run_outputs(integer, x)[integer.outputs[0]]
+    write_confusion(run, output, y, prepared.dataset.classes)
     accuracy: dict[str, float | None] = {
         "float": accuracies[0],
         "qat": accuracies[1],
@@ -260,8 +249,7 @@ def _finish(
         {"settings": _plain(settings), "finished": True, "accuracy": accuracy, "seconds": round(seconds, 1)}
     )
     promised = promise(integer, settings.choice) if plan.method == "exact" else None
-    found = solved(plan, prepared.graph, str(run.bits), settings.choice)
-    return TrainOutcome(str(run.path), found, accuracy, seconds, promised)
+    return TrainOutcome(str(run.path), solved(plan, prepared.graph, str(run.bits)), accuracy, seconds, promised)
 
 
 def _plain(settings: TrainSettings) -> dict[str, Any]:

@@ -18,12 +18,19 @@ from mcuq.ir.integer import (
     QAvgPool,
     QConcat,
     QConv2d,
+    QCopy,
+    QExtremum,
     QInput,
+    QL2Normalize,
     QMaxPool,
+    QMul,
     QPad,
+    QPrelu,
+    QResample,
     QRescale,
     QReshape,
     QSoftmax,
+    QTable,
     reshape_is_alias,
 )
 from mcuq.numerics import row_bytes
@@ -110,11 +117,14 @@ def _scratch(graph: IntegerGraph, op: IntegerOp, core: str) -> int:
 def _overwritable(graph: IntegerGraph, op: IntegerOp, core: str) -> tuple[str, ...]:
     """Inputs that ``op`` may overwrite: row by row where its rows are no longer, or as its kernel says."""
     match op:
-        case QAdd() | QRescale():
-            _, _, channels = op.output.shape
-            longest = row_bytes(channels, op.output.bits)
-            return tuple(n for n in op.inputs if longest <= row_bytes(channels, graph.tensor(n).bits))
+        case QAdd() | QMul() | QExtremum() | QTable() | QPrelu() | QRescale():
+            shape = op.output.shape
+            longest = row_bytes(shape[2], op.output.bits)
+            whole = (n for n in op.inputs if graph.tensor(n).shape == shape)  # a product repeats smaller ones
+            return tuple(n for n in whole if longest <= row_bytes(shape[2], graph.tensor(n).bits))
         case QConv2d():
             return op.inputs if select(conv_case(graph, op), core).in_place else ()
-        case QInput() | QConcat() | QMaxPool() | QAvgPool() | QPad() | QReshape() | QSoftmax() | QArgmax():
+        case QInput() | QConcat() | QMaxPool() | QAvgPool() | QPad() | QReshape():
+            return ()
+        case QCopy() | QResample() | QL2Normalize() | QSoftmax() | QArgmax():
             return ()

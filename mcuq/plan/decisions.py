@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from mcuq.errors import UsageError
-from mcuq.ir.graph import Argmax, Conv2d, Graph, MaxPool, Pad, Reshape, Softmax
+from mcuq.ir.graph import Argmax, Conv2d, Copy, Graph, L2Normalize, MaxPool, Pad, Resample, Reshape, Softmax
 from mcuq.ir.plans import Sensitivity
 from mcuq.plan.problem import Decision, Member, merge_losses
 
@@ -131,11 +131,13 @@ def fixed_bits(graph: Graph, logits_bits: int) -> dict[str, tuple[int, ...]]:
         read_at_8 = any(isinstance(r, Softmax | Argmax) for r in readers)
         if isinstance(op, Argmax) or (op.name in wide and logits_bits == 32):
             fixed[op.name] = (32,)
-        elif op.name in graph.outputs or read_at_8 or isinstance(op, Softmax):
+        elif op.name in graph.outputs or read_at_8 or isinstance(op, Softmax | L2Normalize):
             fixed[op.name] = (8,)
     return fixed
 
 
 def sharing(graph: Graph) -> list[tuple[str, str]]:
-    """Tensors that store their input's codes unchanged if bits agree: reshapes must, pools and pads had better."""
-    return [(op.inputs[0], op.name) for op in graph if isinstance(op, Reshape | MaxPool | Pad)]
+    """Tensors that store their input's codes unchanged: what moves codes must share bits, pools and pads had better."""
+    moving = (op for op in graph if isinstance(op, Reshape | Copy | MaxPool | Pad))
+    chosen = (op for op in graph if isinstance(op, Resample) and op.chooses)
+    return [(op.inputs[0], op.name) for op in (*moving, *chosen)]

@@ -7,7 +7,7 @@ of the largest sum of bytes in use at one step; no placement can be smaller):
 2. first fit and hill climbing on that order (``place``);
 3. CP-SAT with the order fixed, then free for up to ``MAX_FREE_ORDER`` operators (``addresses``).
 
-What may share bytes: a reshape that moves no byte is a view of its input; additions and rescalings overwrite an
+What may share bytes: a reshape that moves no byte is a view of its input; elementwise operators overwrite an
 input that dies there and whose rows are not shorter, convolutions where their kernel reads ahead of what it writes,
 the network's input included (a caller who wants to read the input again after a run keeps a copy).
 Concatenation and padding copy. Scratch lives one step.

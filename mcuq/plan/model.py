@@ -7,17 +7,21 @@ from dataclasses import dataclass
 from itertools import product
 from math import prod
 
-from mcuq.errors import UsageError
 from mcuq.ir.graph import (
+    Activation,
     Add,
     Argmax,
     AvgPool,
     Clip,
     Conv2d,
+    Extremum,
     FloatOp,
     Graph,
     Input,
     MaxPool,
+    Mul,
+    Prelu,
+    Resample,
     Reshape,
     Softmax,
     is_depthwise,
@@ -26,7 +30,6 @@ from mcuq.ir.integer import QTensor, reshape_is_alias
 from mcuq.ir.plans import Limits, Sensitivity
 from mcuq.numerics import row_bytes, tensor_bytes
 from mcuq.plan.decisions import Wishes, decide, fixed_bits, sharing
-from mcuq.plan.executed import instruction_costs
 from mcuq.plan.paper import FoldType, QuantType, paper_layers, static_bytes
 from mcuq.plan.problem import (
     CONSTANT_ZERO,
@@ -46,6 +49,7 @@ from mcuq.target import code_table
 from mcuq.target.cost import (
     FUNCTIONS,
     RAM_RESERVE,
+    RESAMPLE,
     conv_flash_bytes,
     float_case,
     float_struct_bytes,
@@ -88,6 +92,7 @@ def problem_from_graph(
     decisions, owner = decide(graph, members, sensitivity, wishes, sharing(graph), fixed=fixed)
     builder = _Builder(graph, core, scales, {d.name: d for d in decisions}, owner, {})
     flash = tuple(Cost(f"{op.name}.weight", builder.conv_flash(op)) for op in graph.convs)
+    flash += tuple(Cost(f"table of {op.name}", builder.table(op)) for op in graph if isinstance(op, Activation))
     storages, views = builder.storages()
     others = [op for op in graph if not isinstance(op, Conv2d)]
     calls = [(type(op).__name__, len(op.inputs)) for op in graph]
@@ -106,7 +111,6 @@ def problem_from_graph(
         unit=8,
         tensors=tuple((name, owner[name]) for name in members),
         order=tuple(op.name for op in graph),
-        instructions=builder.instructions(limits),
     )
 
 
@@ -172,6 +176,11 @@ class _Builder:
         names, rows = self._kernels(op)
         return reduced(Term(names, tuple((key, size) for key, _, size in rows)))
 
+    def table(self, op: Activation) -> Term:
+        """Entries of a table: one byte per code of the input."""
+        name = self.owner[op.inputs[0]]
+        return Term((name,), tuple(((bits,), 1 << bits) for bits in self.decisions[name].bits))
+
     def code(self) -> tuple[Code, ...]:
         """Symbols of the runtime with the bits that need them; helpers that functions share count once."""
         uses: dict[str, set[tuple[tuple[str, int], ...]]] = {}
@@ -194,17 +203,6 @@ class _Builder:
         ]
         return tuple(found)
 
-    def instructions(self, limits: Limits) -> tuple[Cost, ...]:
-        """Predicted per operator; none for a core without measurements. Raises UsageError if they are limited then."""
-        kind = {"asymmetric": self.scales.asymmetric, "per_channel": self.scales.per_channel}
-        try:
-            costs = instruction_costs(self.graph, self.core, self._rows, self._functions, **kind)
-        except UsageError:
-            if limits.instructions is not None:
-                raise
-            return ()
-        return tuple(Cost(cost.name, reduced(cost.term)) for cost in costs)
-
     def _functions(self, op: FloatOp) -> tuple[tuple[str, ...], list[tuple[tuple[int, ...], str]]]:
         """The runtime function of ``op`` ("" for none) for every choice of the bits that matter."""
         if isinstance(op, Conv2d):
@@ -219,6 +217,8 @@ class _Builder:
             ]
         view = isinstance(op, Reshape) and all(self._aliases(op, b) for b in self._bits(op.name))
         codes = isinstance(op, Input) and op.normalization is None
+        if isinstance(op, Resample):
+            return (), [((), RESAMPLE[op.chooses])]
         return (), [((), "" if view or codes else FUNCTIONS[type(op).__name__])]
 
     def storages(self) -> tuple[tuple[PlanStorage, ...], dict[str, str]]:
@@ -256,16 +256,19 @@ class _Builder:
         return PlanOp(op.name, reads, storage[op.name], scratch, self._takes(op, storage))
 
     def _takes(self, op: FloatOp, storage: Mapping[str, str]) -> tuple[Take, ...]:
-        """Inputs that may be overwritten: by additions and clips whose rows are no longer, by reshapes that alias, by
-        convolutions whose kernel allows it."""
+        """Inputs that may be overwritten: by elementwise operators whose rows are no longer, by reshapes that
+        alias, by convolutions whose kernel allows it."""
         if isinstance(op, Conv2d):
             names, kernels = self._kernels(op)
             allowed = reduced(Term(names, tuple((key, int(kernel.in_place)) for key, kernel, _ in kernels)))
             return (Take(storage[op.inputs[0]], allowed),) if allowed.most else ()
-        if not isinstance(op, Add | Clip | Reshape) or storage[op.name] != op.name:
+        elementwise_ops = Add | Mul | Extremum | Activation | Prelu | Clip
+        if not isinstance(op, elementwise_ops | Reshape) or storage[op.name] != op.name:
             return ()
         takes: dict[str, Take] = {}
         for source in op.inputs:
+            if isinstance(op, elementwise_ops) and self.graph.op(source).shape != op.shape:
+                continue  # repeated by a product
             names, rows = self._rows((source, op.name))
             table = tuple((key, int(self._may_take(op, *bits))) for key, bits in rows)
             takes[storage[source]] = Take(storage[source], reduced(Term(names, table)))

@@ -10,7 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcuq.errors import CheckError
-from mcuq.ir.integer import IntegerGraph, IntegerOp, QAdd, QConv2d, QInput, QRescale, QReshape, reshape_is_alias
+from mcuq.ir.integer import (
+    IntegerGraph,
+    IntegerOp,
+    QAdd,
+    QConv2d,
+    QExtremum,
+    QInput,
+    QMul,
+    QPrelu,
+    QRescale,
+    QReshape,
+    QTable,
+    reshape_is_alias,
+)
 from mcuq.ir.plans import Buffer, MemoryPlan
 from mcuq.target.cost import conv_case
 from mcuq.target.kernels import select
@@ -81,6 +94,9 @@ def _check_pairs(graph: IntegerGraph, core: str, plan: MemoryPlan) -> None:
                 raise CheckError(f"{a.kind} {a.name} and {b.kind} {b.name} overlap in steps and addresses")
 
 
+_ELEMENTWISE = QAdd | QMul | QExtremum | QTable | QPrelu | QRescale
+
+
 def _may_share(graph: IntegerGraph, core: str, later: Buffer, earlier: Buffer) -> bool:
     """Both name the bytes of one view, or ``later`` overwrites (a view of) ``earlier`` in the step it dies."""
     if later.kind != "activation" or earlier.kind != "activation" or later.offset != earlier.offset:
@@ -96,7 +112,8 @@ def _may_share(graph: IntegerGraph, core: str, later: Buffer, earlier: Buffer) -
     sources = [i for i in op.inputs if _origin(graph, i) == origin and graph.tensor(i).bytes >= op.output.bytes]
     if isinstance(op, QConv2d):
         return bool(sources) and select(conv_case(graph, op), core).in_place
-    return isinstance(op, QAdd | QRescale) and any(_row(graph, i) >= _row(graph, op.name) for i in sources)
+    whole = (i for i in sources if graph.tensor(i).shape == op.output.shape)
+    return isinstance(op, _ELEMENTWISE) and any(_row(graph, i) >= _row(graph, op.name) for i in whole)
 
 
 def _writer_step(later: Buffer, graph: IntegerGraph, op: IntegerOp) -> int:

@@ -208,6 +208,10 @@ def _quantizer(graph: Graph, op: ir.FloatOp, choice: Activations, positive: froz
         if op.normalization is not None:
             quantizer.set_range(op.normalization.scale, op.normalization.zero_point - 128)
         return quantizer
+    if isinstance(op, ir.L2Normalize):
+        quantizer = ActivationQuantizer(8, signed=True)
+        quantizer.set_range(1 / 128, 0)
+        return quantizer
     ends = set(graph.outputs)
     ends.update(name for r in graph if isinstance(r, ir.Softmax | ir.Argmax) for name in r.inputs)
     if op.name in ends or any(shares_codes(r) and r.name in ends for r in graph.consumers(op.name)):

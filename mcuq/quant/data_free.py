@@ -11,7 +11,7 @@ from mcuq.ir.graph import Graph
 from mcuq.ir.plans import Sensitivity
 from mcuq.quant.activations import clip
 from mcuq.quant.float_model import FloatModel
-from mcuq.quant.network import clamp_of, non_negative
+from mcuq.quant.network import clamp_of, evaluate, non_negative
 from mcuq.quant.sensitivity import (
     BITS,
     Key,
@@ -62,18 +62,29 @@ def _assumed_values(op: ir.FloatOp, inputs: tuple[Tensor, ...]) -> Tensor:
         case ir.Conv2d():
             values = _conv_values(op, inputs[0])
         case ir.Add():
-            values = inputs[0] + _shuffled(inputs[1], 1)
+            values = inputs[0] + _shuffled(inputs[1], 1) * (-1.0 if op.subtract else 1.0)
+        case ir.Mul():
+            values = inputs[0] * _shuffled(inputs[1], 1)
+        case ir.Extremum():
+            choose = torch.minimum if op.smallest else torch.maximum
+            values = choose(inputs[0], _shuffled(inputs[1], 1))
+        case ir.Activation() | ir.Prelu() | ir.L2Normalize():
+            values = evaluate(op, (inputs[0][:, :, None, None],), _none)[:, :, 0, 0]
         case ir.Concat():
             values = torch.cat(inputs, 1)
         case ir.MaxPool():
             values = torch.stack([_shuffled(inputs[0], i) for i in range(_taps(op.window))]).amax(0)
         case ir.AvgPool():
             values = torch.stack([_shuffled(inputs[0], i) for i in range(_taps(op.window))]).mean(0)
-        case ir.Reshape():
+        case ir.Reshape() | ir.Copy():
             values = inputs[0].flatten()[:: inputs[0].shape[1]].unsqueeze(1).expand(-1, op.shape[2])
         case _:
             values = inputs[0]
     return clip(values, clamp_of(op))
+
+
+def _none(op: ir.Conv2d, x: Tensor) -> Tensor:
+    raise AssertionError(f"{op.name} has weights")
 
 
 def _taps(window: ir.Window) -> int:

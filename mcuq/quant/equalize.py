@@ -36,7 +36,7 @@ def _reader(graph: Graph, conv: Conv2d) -> list[Conv2d]:
         match readers[0]:
             case Conv2d() as second:
                 return [second]
-            case ir.MaxPool() | ir.AvgPool() | ir.Pad():
+            case ir.MaxPool() | ir.AvgPool() | ir.Pad(value=0.0) | ir.Resample():
                 name = readers[0].name
             case _:
                 return []

@@ -86,22 +86,29 @@ class FakeQuantize(torch.autograd.Function):
         return dx, None, *(learned.gradient(sums) for learned in rule.learned)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Norm:
+    """A batch norm in training: affine parameters and running statistics [C], which move by ``momentum``."""
+
+    gamma: Tensor
+    beta: Tensor
+    running: tuple[Tensor, Tensor]
+    momentum: float
+    epsilon: float
+
+
 def fuses_norm(x: Tensor) -> bool:
     """Batch norm of ``x`` and a rule can be one operator: a machine with native kernels, more than one value."""
     return kernels.layout_of(x) is not None and x.numel() > x.shape[1] and kernels.means_for(x) == "native"
 
 
-def norm_quantize(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, rule: Rule) -> tuple[Tensor, Tensor]:
+def norm_quantize(x: Tensor, norm: Norm, rule: Rule) -> Tensor:
     """Batch norm of x [N, C, H, W] by its own statistics, then ``rule``, as one operator where :func:`fuses_norm`.
 
     Equals batch norm and :func:`fake_quantize` one after the other, but for the rounding of the statistics: where
     these differ in the last place, a value on the boundary of two codes may take the other one.
-
-    Returns:
-        (result, mean and biased variance of the batch [2, C], without gradient).
     """
-    result: Any = NormQuantize.apply(x, gamma, beta, epsilon, rule, *rule.parameters)
-    return cast(tuple[Tensor, Tensor], result)
+    return cast(Tensor, NormQuantize.apply(x, norm.gamma, norm.beta, norm, rule, *rule.parameters))
 
 
 class NormQuantize(torch.autograd.Function):
@@ -109,17 +116,16 @@ class NormQuantize(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, rule: Rule, *parameters: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        y, saved, statistics = kernels.norm_quantize(x, gamma, beta, epsilon, rule.grid)
+        ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, norm: Norm, rule: Rule, *parameters: Tensor
+    ) -> Tensor:
+        ctx.grid, ctx.rule = rule.grid, rule
+        y, saved = kernels.norm_quantize(x, gamma, beta, norm.running, norm.momentum, norm.epsilon, ctx.grid)
         ctx.save_for_backward(x, saved)
-        ctx.rule = rule
-        ctx.mark_non_differentiable(statistics)
-        return y, statistics
+        return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         x, saved = ctx.saved_tensors
         rule: Rule = ctx.rule
-        dx, dgamma, dbeta, sums = kernels.norm_quantize_gradient(x, grads[0], saved, rule.grid)
-        return dx, dgamma, dbeta, None, None, *(learned.gradient(sums) for learned in rule.learned)
+        dx, dnorm, sums = kernels.norm_quantize_gradient(x, grads[0], saved, ctx.grid)
+        return dx, dnorm[0], dnorm[1], None, None, *(learned.gradient(sums) for learned in rule.learned)

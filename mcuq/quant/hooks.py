@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
+from mcuq.errors import UsageError
 from mcuq.quant.layer import QuantLayer
 from mcuq.quant.settings import TrainConfig
 
@@ -23,6 +24,9 @@ class Hook:
 
     def after_step(self, progress: float) -> None:
         """The optimizer has changed the real weights."""
+
+    def restart(self) -> None:
+        """Batch norms were frozen and perhaps folded: what was gathered before stands for other values."""
 
     @contextmanager
     def evaluating(self) -> Generator[None]:
@@ -60,6 +64,11 @@ class WeightAverage(Hook):
         decay = min(self._decay, (1 + count) / (10 + count))
         for average, parameter in zip(self._average, self._parameters, strict=True):
             average.lerp_(parameter.detach(), 1.0 - decay)
+
+    def restart(self) -> None:
+        self._steps.zero_()
+        for average, parameter in zip(self._average, self._parameters, strict=True):
+            average.copy_(parameter.detach())
 
     @contextmanager
     def evaluating(self) -> Generator[None]:
@@ -131,6 +140,9 @@ class Freezing(Hook):
             self._observe(layer.name, codes, threshold)
             self._hold(layer, scale)
 
+    def restart(self) -> None:
+        self._state = {}
+
     def frozen(self, layer: str) -> Tensor:
         """Which weights of ``layer`` are frozen, bool [R, K]."""
         return self._state[f"{layer}/frozen"]
@@ -195,6 +207,10 @@ class Hooks:
         for hook in self._hooks:
             hook.after_step(progress)
 
+    def restart(self) -> None:
+        for hook in self._hooks:
+            hook.restart()
+
     @contextmanager
     def evaluating(self) -> Generator[None]:
         with ExitStack() as stack:
@@ -219,6 +235,12 @@ def hooks_of(config: TrainConfig, module: nn.Module, layers: Iterable[QuantLayer
     """The hooks that ``config`` asks for; ``layers`` are the quantized ones, none in float training."""
     chosen: list[Hook] = []
     quantized = list(layers)
+    rescaled = [layer for layer in quantized if layer.quantizer.rescales]
+    if rescaled and (config.dampening > 0 or config.freezing > 0):
+        raise UsageError(
+            f"dampening and freezing compare weights with their quantized values, which have another scale in "
+            f"{rescaled[0].name!r} ({rescaled[0].config.quant_type}); leave both out, or choose another quant_type"
+        )
     if config.dampening > 0 and quantized:
         chosen.append(Dampening(quantized, config.dampening))
     if config.freezing > 0 and quantized:

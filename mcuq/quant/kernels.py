@@ -42,11 +42,12 @@ class Grid(ctypes.Structure):
 
 
 class Shape(ctypes.Structure):
-    """[images, channels, plane] of a batch norm's input, its epsilon, threads."""
+    """[images, channels, plane] of a batch norm's input, its epsilon, momentum, threads."""
 
     _fields_ = (
         *((name, ctypes.c_ssize_t) for name in ("images", "channels", "plane")),
         ("epsilon", ctypes.c_float),
+        ("momentum", ctypes.c_float),
         ("threads", ctypes.c_int),
     )
 
@@ -59,6 +60,7 @@ class Native:
     quantize_gradient: Callable[..., None]
     quantize_rows: Callable[..., None]
     quantize_rows_gradient: Callable[..., None]
+    keep_memory: Callable[[], int]
     norm: dict[str, Callable[..., int]]
     norm_gradient: dict[str, Callable[..., int]]
 
@@ -90,10 +92,15 @@ def _known(means: str) -> Means:
 
 def means_for(x: Tensor) -> Means:
     """What computes ``x``: native kernels take float32 on the CPU, torch everything."""
-    asked = _forced[-1] if _forced else _known(os.environ.get("MCUQ_KERNELS") or "native")
+    asked = _forced[-1] if _forced else _asked()
     if asked != "native":
         return asked
-    return "native" if x.dtype == torch.float32 and x.device.type == "cpu" and why_not_native() is None else "torch"
+    return "native" if x.dtype == torch.float32 and x.is_cpu and why_not_native() is None else "torch"
+
+
+@cache
+def _asked() -> Means:
+    return _known(os.environ.get("MCUQ_KERNELS") or "native")
 
 
 @cache
@@ -107,6 +114,16 @@ def why_not_native() -> str | None:
 
 
 @cache
+def keep_memory() -> bool:
+    """Let the process keep the memory that a training step frees for the next one; True where that is possible.
+
+    By default the C library gives large tensors back to the system at once, and each step pays for fresh pages again:
+    measured, up to a quarter of its time. Freed memory then stays with the process (up to 2 GiB) until it ends.
+    """
+    return why_not_native() is None and bool(_library().keep_memory())
+
+
+@cache
 def _library() -> Native:
     library = ctypes.CDLL(str(host_library(SOURCES, cache_folder() / "kernels")))
     pointer, index, integer = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int
@@ -117,19 +134,20 @@ def _library() -> Native:
         found.argtypes, found.restype = arguments, result
         return found
 
-    forward, backward = (*[pointer] * 6, shape, grid), (*[pointer] * 7, shape, grid)
+    forward, backward = (*[pointer] * 7, shape, grid), (*[pointer] * 6, shape, grid)
     return Native(
         function("quantize", pointer, pointer, index, grid, integer),
         function("quantize_gradient", pointer, pointer, pointer, index, grid, pointer, integer),
-        function("quantize_rows", pointer, pointer, index, index, pointer),
-        function("quantize_rows_gradient", pointer, pointer, pointer, index, index, pointer, pointer),
+        function("quantize_rows", *[pointer] * 2, index, index, *[pointer] * 3),
+        function("quantize_rows_gradient", *[pointer] * 4, index, index, *[pointer] * 3),
+        function("keep_memory", result=integer),
         {kind: function(f"norm_{kind}", *forward, result=integer) for kind in ("planes", "rows")},
         {kind: function(f"norm_{kind}_gradient", *backward, result=integer) for kind in ("planes", "rows")},
     )
 
 
-def _pointer(tensor: Tensor) -> int:
-    return tensor.data_ptr()
+def _pointers(*tensors: Tensor) -> list[int]:
+    return [tensor.data_ptr() for tensor in tensors]
 
 
 # -- one grid for a tensor ----------------------------------------------------------------------------------
@@ -156,7 +174,7 @@ def quantize_gradient(x: Tensor, g: Tensor, grid: Grid) -> tuple[Tensor, Tensor]
     g = like(g, x)
     dx, sums = torch.empty_like(x), torch.empty(3, dtype=torch.float64)
     threads = torch.get_num_threads()
-    _library().quantize_gradient(*map(_pointer, (x, g, dx)), x.numel(), grid, sums.data_ptr(), threads)
+    _library().quantize_gradient(*_pointers(x, g, dx), x.numel(), grid, sums.data_ptr(), threads)
     return dx, sums
 
 
@@ -193,6 +211,38 @@ def _gradient(
     return dx, torch.stack([inside, outside.sum() - above, above]).double()
 
 
+# -- a step for each row ------------------------------------------------------------------------------------
+
+
+def quantize_rows(rows: Tensor, steps: Tensor, lows: Tensor, highs: Tensor) -> Tensor:
+    """Contiguous rows [R, K], each with a step and codes low .. high of its own, [R, 1]."""
+    if means_for(rows) != "native":
+        codes = torch.floor(rows / steps + 0.5)
+        return torch.minimum(torch.maximum(codes, lows), highs) * steps
+    y = torch.empty_like(rows)
+    _library().quantize_rows(rows.data_ptr(), y.data_ptr(), *rows.shape, *_pointers(steps, lows, highs))
+    return y
+
+
+def quantize_rows_gradient(
+    rows: Tensor, g: Tensor, steps: Tensor, lows: Tensor, highs: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradient dx of rows [R, K] (contiguous, as ``g`` is), which is g where low < x / step < high, and sums [3, R].
+
+    The sums are the gradients of the steps' logarithms (of g * (y - x) inside and g * y outside), and of g at or
+    below the low end, at or above the high end.
+    """
+    if means_for(rows) != "native":
+        below, above = rows <= lows * steps, rows >= highs * steps
+        dx = g * ~(below | above)
+        dlog = (g * quantize_rows(rows, steps, lows, highs)).sum(1) - (dx * rows).sum(1)
+        return dx, torch.stack([dlog, (g * below).sum(1), (g * above).sum(1)])
+    dx, sums = torch.empty_like(rows), rows.new_empty((3, len(rows)))
+    pointers = _pointers(rows, g, dx, sums), _pointers(steps, lows, highs)
+    _library().quantize_rows_gradient(*pointers[0], *rows.shape, *pointers[1])
+    return dx, sums
+
+
 # -- batch norm and grid ------------------------------------------------------------------------------------
 
 
@@ -205,36 +255,39 @@ def layout_of(x: Tensor) -> str | None:
     return "planes" if x.is_contiguous() else None
 
 
-def norm_quantize(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, grid: Grid) -> tuple[Tensor, Tensor, Tensor]:
+def norm_quantize(
+    x: Tensor, gamma: Tensor, beta: Tensor, running: tuple[Tensor, Tensor], momentum: float, epsilon: float, grid: Grid
+) -> tuple[Tensor, Tensor]:
     """Batch norm by the statistics of ``x`` [N, C, H, W] (``layout_of`` knows it), then ``grid``; native only.
 
+    Args:
+        running: running mean and variance [C], which move by ``momentum`` towards those of ``x``.
+
     Returns:
-        (result like ``x``, what the backward pass needs [4, C], mean and biased variance [2, C]).
+        (result like ``x``, what the backward pass needs [4, C]).
     """
     layout = layout_of(x)
     assert layout is not None
     y, saved = torch.empty_like(x), torch.empty(4, x.shape[1])
-    statistics = torch.empty(2, x.shape[1])
-    pointers = map(_pointer, (x, y, gamma, beta, saved, statistics))
-    _check(_library().norm[layout](*pointers, _shape(x, epsilon), grid))
-    return y, saved, statistics
+    pointers = _pointers(x, y, gamma, beta, saved, *running)
+    _check(_library().norm[layout](*pointers, _shape(x, epsilon, momentum), grid))
+    return y, saved
 
 
-def norm_quantize_gradient(x: Tensor, g: Tensor, saved: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of ``x``, gamma and beta, and the sums of :func:`quantize_gradient`; native only."""
+def norm_quantize_gradient(x: Tensor, g: Tensor, saved: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of ``x`` and of gamma and beta [2, C], and the sums of :func:`quantize_gradient`; native only."""
     layout = layout_of(x)
     assert layout is not None
     g = like(g, x)
-    dx, dgamma, dbeta = torch.empty_like(x), torch.empty(x.shape[1]), torch.empty(x.shape[1])
-    sums = torch.empty(3, dtype=torch.float64)
-    pointers = map(_pointer, (x, g, dx, saved, dgamma, dbeta, sums))
-    _check(_library().norm_gradient[layout](*pointers, _shape(x, 0.0), grid))
-    return dx, dgamma, dbeta, sums
+    dx, dnorm, sums = torch.empty_like(x), torch.empty(2, x.shape[1]), torch.empty(3, dtype=torch.float64)
+    pointers = _pointers(x, g, dx, saved, dnorm, sums)
+    _check(_library().norm_gradient[layout](*pointers, _shape(x, 0.0, 0.0), grid))
+    return dx, dnorm, sums
 
 
-def _shape(x: Tensor, epsilon: float) -> Shape:
+def _shape(x: Tensor, epsilon: float, momentum: float) -> Shape:
     images, channels, height, width = x.shape
-    return Shape(images, channels, height * width, epsilon, torch.get_num_threads())
+    return Shape(images, channels, height * width, epsilon, momentum, torch.get_num_threads())
 
 
 def _check(status: int) -> None:

@@ -14,7 +14,7 @@ from mcuq.errors import UsageError
 from mcuq.ir import graph as ir
 from mcuq.ir.quantized import WeightQuant
 from mcuq.ir.scaling import check_scaling
-from mcuq.quant.fake_quant import Rule, fake_quantize, fuses_norm, norm_quantize
+from mcuq.quant.fake_quant import Norm, Rule, fake_quantize, fuses_norm, norm_quantize
 from mcuq.quant.network import conv2d
 from mcuq.quant.rounding import round_half_up
 from mcuq.quant.weights import PactWeights, WeightQuantizer
@@ -97,16 +97,15 @@ class BatchNormTensors:
         """``train_step`` and ``rule`` after it, in one operator where this machine has it."""
         if not fuses_norm(x):
             return fake_quantize(self.train_step(x), rule)
-        gamma, beta = self.gamma, self.beta
-        gamma = torch.ones_like(self.mean) if gamma is None else gamma
-        beta = torch.zeros_like(self.mean) if beta is None else beta
-        momentum = self._momentum()
-        y, statistics = norm_quantize(x, gamma, beta, self.epsilon, rule)
-        with torch.no_grad():
-            count = x.numel() // x.shape[1]
-            self.mean.lerp_(statistics[0], momentum)
-            self.variance.lerp_(statistics[1] * (count / (count - 1)), momentum)
-        return y
+        gamma, beta, mean, variance = self.gamma, self.beta, self.mean, self.variance
+        norm = Norm(
+            torch.ones_like(mean) if gamma is None else gamma,
+            torch.zeros_like(mean) if beta is None else beta,
+            (mean, variance),
+            self._momentum(),
+            self.epsilon,
+        )
+        return norm_quantize(x, norm, rule)
 
     def _momentum(self) -> float:
         if self._averaged is not None:
@@ -222,15 +221,15 @@ class QuantLayer:
         """Save the real weights and put fake-quantized ones into the parameter; unrounded if not ``rounded``."""
         self._follow()
         with torch.no_grad():
-            self.saved = self.weight.detach().clone()
+            self.saved = self.weight.data
             # Gradients of earlier batches are done; only this batch's may be transformed by backprop.
             self.earlier_grad, self.weight.grad = self.weight.grad, None
             self.rounded = rounded
             if rounded:
                 quantized, self.step = self.quantizer.quantize(self.effective(self.saved))
             else:
-                quantized = self.quantizer.real(self.effective(self.saved))
-            self.weight.copy_(self.unfolded(quantized))
+                quantized = self.quantizer.real(self.effective(self.saved)).clone()
+            self.weight.data = self.unfolded(quantized)
             self.version = self.weight._version
 
     def restore(self) -> bool:
@@ -238,7 +237,7 @@ class QuantLayer:
         assert self.saved is not None
         untouched = self.weight._version == self.version
         with torch.no_grad():
-            self.weight.copy_(self.saved)
+            self.weight.data = self.saved
             if self.earlier_grad is not None:
                 grad = self.weight.grad
                 self.weight.grad = self.earlier_grad if grad is None else grad.add_(self.earlier_grad)

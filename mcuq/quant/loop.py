@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from mcuq.data.dataset import Augmentation, Dataset
+from mcuq.data.dataset import Dataset
 from mcuq.errors import TrainingError, UsageError
 from mcuq.quant import checkpoint as checkpoints
 from mcuq.quant.batches import Batches
@@ -66,13 +66,12 @@ class Loop:
 
     def _epoch(self, epoch: int, validate: bool) -> None:
         began = time.monotonic()
-        augmentation = self.data.augmentation if self.config.augment else Augmentation()
         source = Batches(
             self.data.x_train,
             self.data.y_train,
             self.config.batch_size,
             self.config.device,
-            augmentation=augmentation,
+            augmentation=self.config.augmentation(self.data.augmentation),
             fill=self.data.normalization.zero_point,
             generator=self.generator,
         )

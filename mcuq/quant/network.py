@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mcuq.ir import functions
 from mcuq.ir import graph as ir
 from mcuq.ir.graph import FloatOp, Graph, Window
 from mcuq.quant.activations import clip
@@ -29,7 +30,17 @@ def evaluate(op: FloatOp, inputs: tuple[Tensor, ...], conv: Callable[[ir.Conv2d,
         case ir.Conv2d():
             return conv(op, inputs[0])
         case ir.Add():
-            return inputs[0] + inputs[1]
+            return inputs[0] - inputs[1] if op.subtract else inputs[0] + inputs[1]
+        case ir.Mul():
+            return inputs[0] * inputs[1]
+        case ir.Extremum():
+            return torch.minimum(*inputs) if op.smallest else torch.maximum(*inputs)
+        case ir.Activation():
+            return torch.nan_to_num(functions.evaluate(op.function, inputs[0], torch))
+        case ir.Prelu():
+            return F.prelu(inputs[0], torch.from_numpy(op.slope).to(inputs[0]))
+        case ir.L2Normalize():
+            return F.normalize(inputs[0], dim=1)
         case ir.Concat():
             return torch.cat(inputs, 1)
         case ir.Clip():
@@ -40,11 +51,11 @@ def evaluate(op: FloatOp, inputs: tuple[Tensor, ...], conv: Callable[[ir.Conv2d,
             return average_pool(inputs[0], op.window, op.count_include_pad)
         case ir.Pad():
             top, left, bottom, right = op.padding
-            return F.pad(inputs[0], (left, right, top, bottom))
-        case ir.Reshape():
-            height, width, channels = op.shape
-            ordered = inputs[0].permute(0, 2, 3, 1).reshape(-1, height, width, channels)
-            return ordered.permute(0, 3, 1, 2)
+            return F.pad(inputs[0], (left, right, top, bottom), value=op.value)
+        case ir.Reshape() | ir.Copy():
+            return moved(op, inputs[0])
+        case ir.Resample():
+            return blended(blended(inputs[0], op.rows, 2), op.columns, 3)
         case ir.Softmax():
             return torch.softmax(inputs[0], 1)
         case ir.Argmax():
@@ -53,6 +64,29 @@ def evaluate(op: FloatOp, inputs: tuple[Tensor, ...], conv: Callable[[ir.Conv2d,
             raise ValueError(f"{op.name}: {type(op).__name__} is not part of a fused graph's body")
         case _:
             assert_never(op)
+
+
+def moved(op: ir.Reshape | ir.Copy, x: Tensor) -> Tensor:
+    """Elements of x [N, C, H, W] in their (H, W, C) order under the operator's shape."""
+    flat = x.permute(0, 2, 3, 1).flatten(1)
+    if isinstance(op, ir.Copy):
+        index = torch.tensor([op.offset], device=x.device)
+        for size, stride in zip(op.sizes, op.strides, strict=True):
+            index = (index[:, None] + torch.arange(size, device=x.device) * stride).flatten()
+        flat = flat[:, index]
+    height, width, channels = op.shape
+    return flat.reshape(-1, height, width, channels).permute(0, 3, 1, 2)
+
+
+def blended(x: Tensor, blend: ir.Blend, axis: int) -> Tensor:
+    """Rows (axis 2) or columns (axis 3) of x [N, C, H, W] chosen, or blended with their neighbours."""
+    first = torch.tensor(blend.first, device=x.device)
+    chosen = x.index_select(axis, first)
+    if not blend.weights:
+        return chosen
+    weight = (torch.tensor(blend.weights, device=x.device) / ir.BLEND_UNIT).to(x).reshape(-1, *[1] * (3 - axis))
+    second = x.index_select(axis, (first + 1).clamp(max=x.shape[axis] - 1))
+    return chosen * (1.0 - weight) + second * weight
 
 
 def max_pool(x: Tensor, window: Window) -> Tensor:
@@ -80,7 +114,7 @@ def average_pool(x: Tensor, window: Window, include_pad: bool) -> Tensor:
 
 def clamp_of(op: FloatOp) -> ir.Clamp:
     """The clip that an operator applies to its output."""
-    return op.clamp if isinstance(op, ir.Conv2d | ir.Add | ir.Clip) else ir.NO_CLAMP
+    return op.clamp if isinstance(op, ir.Conv2d | ir.Add | ir.Mul | ir.Clip) else ir.NO_CLAMP
 
 
 def run_float(graph: Graph, x: Tensor, conv: Callable[[ir.Conv2d, Tensor], Tensor]) -> dict[str, Tensor]:
@@ -100,11 +134,20 @@ def non_negative(graph: Graph) -> frozenset[str]:
     found: set[str] = set()
     for op in graph:
         match op:
-            case ir.Conv2d() | ir.Add() | ir.Clip() if op.clamp[0] is not None and op.clamp[0] >= 0:
+            case ir.Conv2d() | ir.Add() | ir.Mul() | ir.Clip() if op.clamp[0] is not None and op.clamp[0] >= 0:
                 found.add(op.name)
-            case ir.MaxPool() | ir.AvgPool() | ir.Pad() | ir.Reshape() | ir.Concat() | ir.Add() | ir.Clip() if all(
-                name in found for name in op.inputs
-            ):
+            case ir.Conv2d() | ir.BatchNorm() | ir.Input():
+                pass
+            case ir.Activation():
+                if functions.is_non_negative(op.function, of_non_negative=op.inputs[0] in found):
+                    found.add(op.name)
+            case ir.Add(subtract=True):
+                pass
+            case ir.Pad(value=value) if value < 0:
+                pass
+            case _ if all(name in found for name in op.inputs):
+                found.add(op.name)
+            case ir.Extremum(smallest=False) if any(name in found for name in op.inputs):
                 found.add(op.name)
             case ir.Softmax():
                 found.add(op.name)
@@ -113,17 +156,24 @@ def non_negative(graph: Graph) -> frozenset[str]:
     return frozenset(found)
 
 
+def moves_codes(op: FloatOp) -> bool:
+    """The output holds the input's codes in other places: it has no bits of its own."""
+    return isinstance(op, ir.Reshape | ir.Copy) or (isinstance(op, ir.Resample) and op.chooses)
+
+
 def shares_codes(op: FloatOp) -> bool:
     """The operator only moves or selects codes: with equal bits its output keeps its input's scale."""
-    return isinstance(op, ir.MaxPool | ir.Pad | ir.Reshape)
+    return moves_codes(op) or isinstance(op, ir.MaxPool) or (isinstance(op, ir.Pad) and op.value == 0.0)
 
 
 def fixed_at_eight(graph: Graph) -> frozenset[str]:
-    """Tensors that keep 8 bits: the input, graph outputs, inputs of softmax and argmax, and their aliases."""
+    """Tensors that keep 8 bits: the input, graph outputs, normalized ones, inputs of softmax and argmax, aliases."""
     fixed = {graph.input.name, *graph.outputs}
     for op in reversed(graph.ops):
         if isinstance(op, ir.Softmax | ir.Argmax):
             fixed.update((op.name, *op.inputs))
-        elif op.name in fixed and isinstance(op, ir.Reshape):
+        elif isinstance(op, ir.L2Normalize):
+            fixed.add(op.name)
+        elif op.name in fixed and moves_codes(op):
             fixed.update(op.inputs)
     return frozenset(fixed)

@@ -15,11 +15,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcuq.errors import UsageError
-from mcuq.ir.graph import NO_CLAMP, Add, Argmax, Clip, Concat, Conv2d, FloatOp, Graph, Input, Reshape, Softmax
+from mcuq.ir.graph import (
+    NO_CLAMP,
+    Add,
+    Argmax,
+    Clip,
+    Concat,
+    Conv2d,
+    Copy,
+    FloatOp,
+    Graph,
+    Input,
+    L2Normalize,
+    Reshape,
+    Softmax,
+)
 from mcuq.ir.quantized import QuantizedGraph, QuantParams
 from mcuq.quant.widths import symmetric_params, width_of
 
 Mode = Literal["threshold", "fixed"]
+_WITHOUT = Softmax | Argmax | Reshape | Copy | L2Normalize
 GRID = ".grid"
 """Behind a layer's name: the copy of its output on the grid that its block asks for."""
 
@@ -94,7 +109,7 @@ class Precision:
 
     def _warnings(self, block: LayerPrecision, op: FloatOp) -> list[str]:
         found: list[str] = []
-        if isinstance(op, Softmax | Argmax | Reshape):
+        if isinstance(op, _WITHOUT):
             found.append(f"{block.layer}: a {type(op).__name__} has no precision of its own; it is not used")
         if block.params is not None and not isinstance(op, Conv2d):
             found.append(f"{block.layer}: only convolutions and linear layers have parameters; they are not used")
@@ -172,7 +187,7 @@ def precision_of(q: QuantizedGraph, mode: Mode, used: Precision | None = None) -
     copied = any(op.name == grid for op in q.graph)
     blocks: list[LayerPrecision] = []
     for op in q.graph:
-        if isinstance(op, Softmax | Argmax | Reshape) or op.name == grid:
+        if isinstance(op, _WITHOUT) or op.name == grid:
             continue
         out = q.params(grid if copied and isinstance(op, Input) else op.name)
         block = LayerPrecision(op.name, bw_layer_out=width_of(out), layer_out=_range(out.scale, width_of(out), mode))

@@ -27,7 +27,7 @@ from mcuq.quant.activations import clip
 from mcuq.quant.equalize import equalize
 from mcuq.quant.fixed_norm import fixed_gain_bias
 from mcuq.quant.float_model import FloatModel
-from mcuq.quant.network import clamp_of, conv2d, evaluate, fixed_at_eight, non_negative, shares_codes
+from mcuq.quant.network import clamp_of, conv2d, evaluate, fixed_at_eight, moves_codes, non_negative, shares_codes
 from mcuq.quant.precision import Precision, with_input_grid
 from mcuq.quant.ptq_ranges import GRIDS, RANGE_METHODS, Grid, RangeMethod, activation_params, fake_quantize, sample
 from mcuq.quant.ptq_weights import WeightRule, quantize_weights
@@ -36,7 +36,7 @@ from mcuq.quant.widths import WIDTHS, stored_bits, used_codes, width_of
 Rounding = Literal["nearest", "feedback"]
 SAMPLES = 1 << 17
 """Values per tensor on which its range is chosen."""
-SOFTMAX, ARGMAX = QuantParams(8, 1 / 256, -128), QuantParams(32, 1.0, 0)
+SOFTMAX, ARGMAX, UNIT = QuantParams(8, 1 / 256, -128), QuantParams(32, 1.0, 0), QuantParams(8, 1 / 128, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,10 +193,12 @@ class _Walk:
                 return SOFTMAX
             case ir.Argmax():
                 return ARGMAX
+            case ir.L2Normalize():
+                return UNIT
             case _:
                 pass
         given = None if self.options.precision is None else self.options.precision.activation(op.name, bits)
-        if given is not None and not isinstance(op, ir.Reshape):
+        if given is not None and not moves_codes(op):
             return given
         if op.inputs and (shares_codes(op) or is_selection(op)) and width_of(self.params[op.inputs[0]]) == bits:
             return self.params[op.inputs[0]]

@@ -110,14 +110,16 @@ class QuantOp(nn.Module):
 
     def start_epoch(self, epoch: int) -> None:
         """Before ``clamp_epochs`` nothing is rounded; once ``fold_delay`` is reached, batch norms are frozen (and
-        folded, if asked) and thresholds are reset once."""
+        folded, if asked). Thresholds are chosen anew once, where what they are for changes: folded weights, or weights
+        that were not rounded before."""
         self._require(stored=False, action="start_epoch")
         self.quantize_activations = self.quantize_weights = epoch >= self.clamp_epochs
         if epoch >= max(self.fold_delay, self.clamp_epochs) and not self.frozen:
             self.frozen_flag.fill_(True)
             for layer in self.layers.values():
                 layer.freeze()
-                layer.reset()
+                if layer.folded or self.clamp_epochs > 0:
+                    layer.reset()
 
     @property
     def frozen(self) -> bool:
@@ -292,7 +294,8 @@ class QuantOp(nn.Module):
         if not samples:
             raise UsageError("calibrate needs at least one batch")
         for name, quantizer in self._quantizer.items():
-            if name != self.graph.input.name or self.normalization is None:
+            given = name == self.graph.input.name and self.normalization is not None
+            if not given and not isinstance(self.graph.op(name), ir.L2Normalize):
                 quantizer.calibrate(torch.cat(samples[name]), method)
         if stored:
             self.store_and_quantize()

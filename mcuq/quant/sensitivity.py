@@ -22,7 +22,7 @@ from mcuq.ir.plans import Sensitivity, TensorKind, TensorLoss
 from mcuq.ir.quantized import QuantParams
 from mcuq.numerics import code_range, weight_range
 from mcuq.quant.float_model import FloatModel, batches
-from mcuq.quant.network import fixed_at_eight, non_negative
+from mcuq.quant.network import fixed_at_eight, moves_codes, non_negative
 from mcuq.quant.ranges import mse_activation_range, sample_values, symmetric_mse_steps
 from mcuq.quant.rounding import round_half_up
 
@@ -34,8 +34,9 @@ Progress = Callable[[int, int], None]
 def measured_activations(graph: Graph) -> dict[str, tuple[int, ...]]:
     """Activations with a bit width of their own in a fused graph, and the widths each may take."""
     fixed = fixed_at_eight(graph)
-    skipped = (ir.Reshape, ir.Softmax, ir.Argmax)
-    return {op.name: (8,) if op.name in fixed else BITS for op in graph if not isinstance(op, skipped)}
+    skipped = (ir.L2Normalize, ir.Softmax, ir.Argmax)
+    own = (op for op in graph if not moves_codes(op) and not isinstance(op, skipped))
+    return {op.name: (8,) if op.name in fixed else BITS for op in own}
 
 
 def kl(graph: Graph, x: NDArray[Any], *, batch_size: int = 128, progress: Progress | None = None) -> Sensitivity:

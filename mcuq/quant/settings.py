@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal, Protocol
 
+from mcuq.data.dataset import Augmentation
 from mcuq.errors import UsageError
 
 Phase = Literal["float", "qat", "qat-8", "qat-4"]
@@ -23,6 +24,8 @@ class TrainConfig:
         progressive: share of the epochs at wider bits first, see ``mcuq.quant.progressive``.
         reestimate: batches from which batch norm statistics are averaged anew before they freeze; 0 is never.
         calibration: images on which activation ranges start.
+        augment: whether images are changed at all. flip, shift: mirror them, shift them by so many pixels, beyond what
+            the data set says of itself.
         ema: decay of the averaged weights that are validated and handed over; 0 is none.
         distill: share of the loss that is divergence from the float network's scores at ``temperature``.
         dampening, freezing: against oscillating weights, see ``mcuq.quant.hooks``; strength, and share of steps that
@@ -47,6 +50,8 @@ class TrainConfig:
     reestimate: int = 40
     calibration: int = 512
     augment: bool = True
+    flip: bool = False
+    shift: int = 0
     seed: int = 0
     device: str = "cpu"
 
@@ -61,8 +66,16 @@ class TrainConfig:
             share = getattr(self, name)
             if not 0 <= share <= 1 or (name in ("ema", "progressive") and share == 1):
                 raise UsageError(f"{name} is a share between 0 and 1, got {share}")
+        if self.shift < 0:
+            raise UsageError(f"shift is a number of pixels, got {self.shift}")
         if not (self.temperature > 0 and self.dampening >= 0):
             raise UsageError(f"temperature > 0 and dampening >= 0 are needed, got {self.temperature}, {self.dampening}")
+
+    def augmentation(self, own: Augmentation) -> Augmentation:
+        """What happens to images of a data set whose ``own`` augmentation is known."""
+        if not self.augment:
+            return Augmentation()
+        return Augmentation(flip=own.flip or self.flip, shift=max(own.shift, self.shift))
 
 
 def float_preset(epochs: int) -> TrainConfig:
@@ -91,6 +104,8 @@ def recipe_values(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
     return values
 
 
+IN_BOTH = ("augment", "flip", "shift", "label_smoothing")
+"""Settings of a recipe that hold for float training too."""
 _OTHERS = ("lr", "optimizer", "seed", "device", "batch_size")
 """Fields with an option of their own."""
 

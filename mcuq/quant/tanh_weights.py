@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mcuq.quant.grid import Grid, centred_grid
+from mcuq.quant.grid import Grid, centred_grid, symmetric_grid
 from mcuq.quant.weights import WeightQuantizer
 
 
@@ -90,7 +90,7 @@ def make_tanh(rule: str, bits: int, steps: int | None, channels: int, *, per_cha
     elif rule in ("DoReFa", "SATSymmetric"):
         grid, unit = centred_grid(2 * half), 1.0 / half
     elif rule == "SATAsymmetric":
-        grid, unit = Grid(2 * half + 1, -half - 1), 1.0 / half
+        grid, unit = symmetric_grid(n), 1.0 / half
         gain, shift = 1.0 + 0.5 / half, -0.5 / half
     else:
         grid = centred_grid(n)

@@ -131,12 +131,15 @@ def train_qat(
         calibrate()
     optimizer = _optimizer(op.param_groups(config.lr, config.weight_decay, config.step_lr), config)
     op.guard(optimizer)
+    hooks = hooks_of(config, op, op.layers.values())
 
     def start(epoch: int) -> None:
         if epoch >= op.clamp_epochs:
             calibrate()
         if not op.frozen and epoch >= max(op.fold_delay, op.clamp_epochs) > 0:
             reestimate_batch_norm(op, data, config)
+            op.start_epoch(epoch)
+            hooks.restart()
         op.start_epoch(epoch)
 
     loop = Loop(
@@ -152,7 +155,7 @@ def train_qat(
         start=start,
         op=op,
         criterion=_criterion(config, data, teacher),
-        hooks=hooks_of(config, op, op.layers.values()),
+        hooks=hooks,
     )
     history = loop.run(resume=resume, validate=validate)
     if not op.frozen and config.epochs > 0:

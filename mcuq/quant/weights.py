@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mcuq.errors import UsageError
 from mcuq.numerics import weight_range
-from mcuq.quant import ranges
+from mcuq.quant import kernels, ranges
 from mcuq.quant.grid import Grid, free_grid, symmetric_grid
 from mcuq.quant.rounding import round_half_up
 
@@ -44,7 +44,7 @@ class WeightQuantizer(nn.Module):
 
     Attributes:
         grid: the codes. bits: 8, 4 or 2, of storage. per_channel: rows are output channels.
-        rescales: quantized weights have another scale than the real ones; batch norms have to follow.
+        rescales: quantized weights are mapped to another scale than that of the real ones; batch norms follow.
     """
 
     rescales = False
@@ -87,8 +87,12 @@ class WeightQuantizer(nn.Module):
 
     def quantize(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """(fake-quantized weights of the same shape, scale [R])."""
-        codes, scale, _ = self.codes(weight)
-        return (codes * scale).reshape(weight.shape), scale.reshape(-1)
+        if self.rescales or self.grid.stride != 1:
+            codes, scale, _ = self.codes(weight)
+            return (codes * scale).reshape(weight.shape), scale.reshape(-1)
+        rows = self.rows(weight).contiguous()
+        scale, zero = self.scale_zero(rows)
+        return kernels.quantize_rows(rows, scale, -zero, self.levels - zero).reshape(weight.shape), scale.reshape(-1)
 
     def export(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(int8 codes like ``weight``, scale float64 [R], zero point int64 [R]) for deployment."""
@@ -129,15 +133,20 @@ class PactWeights(WeightQuantizer):
 
     def limits(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         low, high = self.thresholds()
-        return super().limits(torch.minimum(torch.maximum(rows, low), high))
+        ends = super().limits(rows)
+        return torch.maximum(ends[0], low), torch.minimum(ends[1], high)
 
     def gradients(self, weight: Tensor, grad: Tensor) -> Tensor:
         low, high = self.thresholds()
         rows, g = self.rows(weight), self.rows(grad)
-        above, below = rows >= high, rows <= low
-        accumulate(self.max_threshold, (g * above).sum(1))
-        accumulate(self.min_threshold, (g * below).sum(1))
-        return (g * ~(above | below)).reshape(grad.shape)
+        shape = (len(rows), 1)
+        ends = (low.expand(shape).contiguous(), high.expand(shape).contiguous())
+        masked, sums = kernels.quantize_rows_gradient(
+            rows.contiguous(), g.contiguous(), torch.ones_like(ends[0]), *ends
+        )
+        accumulate(self.min_threshold, sums[1])
+        accumulate(self.max_threshold, sums[2])
+        return masked.reshape(grad.shape)
 
 
 class SymmetricMinMax(WeightQuantizer):
@@ -180,12 +189,16 @@ class LearnedSymmetric(SymmetricMinMax):
         return self.log_step.detach().exp()
 
     def gradients(self, weight: Tensor, grad: Tensor) -> Tensor:
-        codes, step, _ = self.codes(weight)
-        rows, g = self.rows(weight), self.rows(grad)
-        inside = (rows > self.grid.low * step) & (rows < self.grid.high * step)
-        masked = g * inside
-        scale = 1.0 / (rows.shape[1] * self.grid.high) ** 0.5
-        accumulate(self.log_step, scale * ((g * codes * step).sum(1) - (masked * rows).sum(1)))
+        rows, g = self.rows(weight).contiguous(), self.rows(grad).contiguous()
+        gain = 1.0 / (rows.shape[1] * self.grid.high) ** 0.5
+        if self.grid.stride == 1:
+            scale, zero = self.scale_zero(rows)
+            masked, sums = kernels.quantize_rows_gradient(rows, g, scale, -zero, self.levels - zero)
+            accumulate(self.log_step, sums[0].mul_(gain))
+        else:
+            codes, step, _ = self.codes(weight)
+            masked = g * ((rows > self.grid.low * step) & (rows < self.grid.high * step))
+            accumulate(self.log_step, gain * ((g * codes * step).sum(1) - (masked * rows).sum(1)))
         return masked.reshape(grad.shape)
 
 
@@ -228,7 +241,7 @@ class LearnedAsymmetric(LearnedSymmetric):
 def accumulate(parameter: nn.Parameter, grad: Tensor) -> None:
     """Add ``grad`` to the parameter's gradient."""
     grad = grad.detach().to(parameter.dtype).reshape(parameter.shape)
-    parameter.grad = grad.clone() if parameter.grad is None else parameter.grad + grad
+    parameter.grad = grad if parameter.grad is None else parameter.grad + grad
 
 
 def make(

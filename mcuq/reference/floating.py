@@ -9,25 +9,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcuq.errors import DataError
+from mcuq.ir.functions import real_values
 from mcuq.ir.graph import (
+    BLEND_UNIT,
+    Activation,
     Add,
     Argmax,
     AvgPool,
     BatchNorm,
+    Blend,
     Clamp,
     Clip,
     Concat,
     Conv2d,
+    Copy,
+    Extremum,
     FloatArray,
     FloatOp,
     Graph,
     Input,
+    L2Normalize,
     MaxPool,
+    Mul,
     Pad,
+    Prelu,
+    Resample,
     Reshape,
     Softmax,
 )
-from mcuq.reference.taps import convolve, pad_images, tap_counts, windows
+from mcuq.reference.taps import convolve, copied, pad_images, tap_counts, windows
 
 
 def run(graph: Graph, x: NDArray[Any]) -> dict[str, FloatArray]:
@@ -66,7 +76,15 @@ def evaluate(op: FloatOp, inputs: tuple[FloatArray, ...]) -> FloatArray:
         case Clip():
             return _clip(inputs[0], op.clamp)
         case Add():
-            return _clip(inputs[0] + inputs[1], op.clamp)
+            return _clip(inputs[0] - inputs[1] if op.subtract else inputs[0] + inputs[1], op.clamp)
+        case Mul():
+            return _clip(inputs[0] * inputs[1], op.clamp)
+        case Extremum():
+            return np.minimum(*inputs) if op.smallest else np.maximum(*inputs)
+        case Activation():
+            return real_values(op.function, inputs[0])
+        case Prelu():
+            return np.where(inputs[0] >= 0, inputs[0], inputs[0] * op.slope)
         case Concat():
             return np.concatenate(inputs, axis=3)
         case MaxPool():
@@ -75,7 +93,15 @@ def evaluate(op: FloatOp, inputs: tuple[FloatArray, ...]) -> FloatArray:
             total = reduce(np.add, (view for _, _, view in windows(inputs[0], op.window, 0.0)))
             return total / _divisor(op, inputs[0])
         case Pad():
-            return pad_images(inputs[0], op.padding, 0.0)
+            return pad_images(inputs[0], op.padding, op.value)
+        case Copy():
+            return copied(inputs[0], op.sizes, op.strides, op.offset, op.shape)
+        case Resample():
+            rows = _blended(inputs[0], op.rows, 1)
+            return _blended(rows, op.columns, 2)
+        case L2Normalize():
+            length = np.sqrt((inputs[0] ** 2).sum(axis=3, keepdims=True))
+            return inputs[0] / np.where(length > 0, length, 1.0)
         case Reshape():
             return inputs[0].reshape(len(inputs[0]), *op.shape)
         case Softmax():
@@ -95,6 +121,15 @@ def _conv(op: Conv2d, x: FloatArray) -> FloatArray:
         gain, bias = op.norm.gain_bias()
         y = y * gain + bias
     return _clip(y, op.clamp)
+
+
+def _blended(x: FloatArray, blend: Blend, axis: int) -> FloatArray:
+    first = np.asarray(blend.first)
+    chosen = np.take(x, first, axis)
+    if not blend.weights:
+        return chosen
+    weight = (np.asarray(blend.weights) / BLEND_UNIT).reshape(-1, *[1] * (3 - axis))
+    return chosen * (1.0 - weight) + np.take(x, np.minimum(first + 1, x.shape[axis] - 1), axis) * weight
 
 
 def _clip(x: FloatArray, clamp: Clamp) -> FloatArray:

@@ -24,12 +24,19 @@ from mcuq.ir.integer import (
     QAvgPool,
     QConcat,
     QConv2d,
+    QCopy,
+    QExtremum,
     QInput,
+    QL2Normalize,
     QMaxPool,
+    QMul,
     QPad,
+    QPrelu,
+    QResample,
     QRescale,
     QReshape,
     QSoftmax,
+    QTable,
     QTensor,
 )
 from mcuq.numerics import (
@@ -37,11 +44,13 @@ from mcuq.numerics import (
     INT32_MIN,
     IntArray,
     apply_affine,
+    blend,
     code_range,
+    l2_normalize,
     requantize,
     softmax,
 )
-from mcuq.reference.taps import convolve, pad_images, tap_counts, windows
+from mcuq.reference.taps import convolve, copied, pad_images, tap_counts, windows
 
 BATCH = 32
 """Images evaluated together by :func:`run_outputs`; larger ones gain nothing and take more memory."""
@@ -129,6 +138,16 @@ def evaluate(op: IntegerOp, inputs: tuple[IntArray, ...], tensors: tuple[QTensor
             return _conv(op, inputs[0], tensors[0])
         case QAdd():
             return apply_affine(inputs, op.affine, *op.clamp)
+        case QMul():
+            product = (inputs[0] - tensors[0].zero_point) * (inputs[1] - tensors[1].zero_point)
+            return requantize(product, op.multiplier, op.shift, op.output.zero_point, *op.clamp)
+        case QExtremum():
+            both = [apply_affine((x,), a, *op.clamp) for x, a in zip(inputs, op.affines, strict=True)]
+            return np.minimum(*both) if op.smallest else np.maximum(*both)
+        case QTable():
+            return op.entries.astype(np.int64)[inputs[0] - code_range(tensors[0].bits)[0]]
+        case QPrelu():
+            return _prelu(op, inputs[0] - tensors[0].zero_point)
         case QConcat():
             rescaled = [apply_affine((x,), a, *op.clamp) for x, a in zip(inputs, op.affines, strict=True)]
             return np.concatenate(rescaled, axis=3)
@@ -140,9 +159,15 @@ def evaluate(op: IntegerOp, inputs: tuple[IntArray, ...], tensors: tuple[QTensor
             return _avg_pool(op, inputs[0], tensors[0])
         case QPad():
             rescaled = apply_affine(inputs, op.affine, *op.clamp)
-            return pad_images(rescaled, op.padding, op.output.zero_point)
+            return pad_images(rescaled, op.padding, op.border)
         case QRescale():
             return apply_affine(inputs, op.affine, *op.clamp)
+        case QCopy():
+            return copied(inputs[0], op.sizes, op.strides, op.offset, op.output.shape)
+        case QResample():
+            return _resample(op, inputs[0], tensors[0].zero_point)
+        case QL2Normalize():
+            return l2_normalize(inputs[0], tensors[0].zero_point)
         case QReshape():
             return inputs[0].reshape(len(inputs[0]), *op.output.shape)
         case QSoftmax():
@@ -176,6 +201,23 @@ def accumulate(op: QConv2d, x: IntArray, tensor: QTensor) -> IntArray:
 
 def _conv(op: QConv2d, x: IntArray, tensor: QTensor) -> IntArray:
     return requantize(accumulate(op, x, tensor), op.multiplier, op.shift, op.output.zero_point, *op.clamp)
+
+
+def _prelu(op: QPrelu, distance: IntArray) -> IntArray:
+    factor = np.where(distance >= 0, op.affine.multipliers[0], op.multiplier.astype(np.int64))
+    return np.clip((distance * factor + op.affine.constant) >> op.affine.shift, *op.clamp)
+
+
+def _resample(op: QResample, x: IntArray, zero_point: int) -> IntArray:
+    """Columns, then rows; without weights the codes themselves."""
+    row, column = op.row.astype(np.int64), op.column.astype(np.int64)
+    if op.chooses:
+        return x[:, row][:, :, column]
+    d = x - zero_point
+    right, below = np.minimum(column + 1, x.shape[2] - 1), np.minimum(row + 1, x.shape[1] - 1)
+    across = blend(d[:, :, column], d[:, :, right], op.column_weight[:, None])
+    both = blend(across[:, row], across[:, below], op.row_weight[:, None, None])
+    return requantize(both, op.multiplier, op.shift, op.output.zero_point, *op.clamp)
 
 
 def _avg_pool(op: QAvgPool, x: IntArray, tensor: QTensor) -> IntArray:

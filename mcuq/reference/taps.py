@@ -21,6 +21,13 @@ def pad_images(x: Array, padding: tuple[int, int, int, int], value: float) -> Ar
     return np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=x.dtype.type(value))
 
 
+def copied(x: Array, sizes: tuple[int, ...], strides: tuple[int, ...], offset: int, shape: tuple[int, ...]) -> Array:
+    """Images [N, *shape] of moved elements: flat index ``offset + sum counter_i * strides_i``, row-major over sizes."""
+    counters = np.indices(sizes).reshape(len(sizes), -1)
+    index = offset + np.asarray(strides) @ counters
+    return x.reshape(len(x), -1)[:, index].reshape(len(x), *shape)
+
+
 def windows(x: Array, window: Window, value: float) -> Iterator[tuple[int, int, Array]]:
     """Yield (row, column, [N, OH, OW, C]) for every kernel tap, padding taps being ``value``.
 

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from mcuq.report.distributions import (
+    ActivationRow,
+    WeightRow,
+    activations_picture,
+    confusion_picture,
+    scales_picture,
+    weights_picture,
+)
 from mcuq.report.figures import (
     EpochPoint,
     SizeRow,
@@ -14,15 +22,21 @@ from mcuq.report.html import Fact, Picture, html_report
 from mcuq.report.layers import LayerRow, layer_rows
 
 __all__ = [
+    "ActivationRow",
     "EpochPoint",
     "Fact",
     "LayerRow",
     "Picture",
     "SizeRow",
+    "WeightRow",
+    "activations_picture",
     "bits_picture",
+    "confusion_picture",
     "curves_picture",
     "html_report",
     "layer_rows",
     "memory_picture",
+    "scales_picture",
     "sizes_picture",
+    "weights_picture",
 ]

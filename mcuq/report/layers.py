@@ -13,6 +13,13 @@ from mcuq.ir.integer import IntegerGraph, IntegerOp, QConv2d
 _NAMES = {
     "QInput": "input",
     "QAdd": "add",
+    "QMul": "product",
+    "QExtremum": "maximum or minimum",
+    "QTable": "table",
+    "QPrelu": "prelu",
+    "QCopy": "copy",
+    "QResample": "resample",
+    "QL2Normalize": "L2 normalization",
     "QConcat": "concat",
     "QMaxPool": "max pool",
     "QAvgPool": "average pool",

@@ -49,11 +49,11 @@ def model_bytes(core: str, calls: list[tuple[str, int]]) -> int:
 def _more_arguments(kind: str, inputs: int) -> int:
     """Code of a call beyond that of a convolution's: a pointer more, shapes by value, a list of inputs."""
     match kind:
-        case "Add":
+        case "Add" | "Mul" | "Extremum":
             return 4
         case "Concat":
             return 8 + 6 * inputs
-        case "Softmax" | "Argmax":
+        case "Softmax" | "Argmax" | "L2Normalize":
             return 12
         case "Reshape":
             return 20

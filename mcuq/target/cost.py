@@ -6,7 +6,7 @@ those of ``runtime_c/include/mcuq/mcuq.h`` under the 32-bit Arm ABI (pointers 4 
 
 from __future__ import annotations
 
-from mcuq.ir.graph import AvgPool, Concat, Conv2d, FloatOp, Graph
+from mcuq.ir.graph import AvgPool, Concat, Conv2d, FloatOp, Graph, Prelu, Resample
 from mcuq.ir.integer import (
     IntegerGraph,
     IntegerOp,
@@ -15,12 +15,19 @@ from mcuq.ir.integer import (
     QAvgPool,
     QConcat,
     QConv2d,
+    QCopy,
+    QExtremum,
     QInput,
+    QL2Normalize,
     QMaxPool,
+    QMul,
     QPad,
+    QPrelu,
+    QResample,
     QRescale,
     QReshape,
     QSoftmax,
+    QTable,
 )
 from mcuq.target.kernels import ConvCase, Kernel, layer_facts
 
@@ -34,6 +41,13 @@ CONCAT_STRUCT = 28
 MAX_POOL_STRUCT = 44
 AVG_POOL_STRUCT = 48
 SOFTMAX_TABLE = 512
+MUL_STRUCT = 36
+EXTREMUM_STRUCT = 44
+TABLE_STRUCT = 20
+PRELU_STRUCT = 44
+COPY_STRUCT = 68
+CHOOSE_STRUCT = 24
+BLEND_STRUCT = 52
 
 
 def conv_case(graph: IntegerGraph, op: QConv2d) -> ConvCase:
@@ -97,12 +111,16 @@ def conv_flash_bytes(case: ConvCase, kernel: Kernel) -> int:
 
 
 def float_struct_bytes(op: FloatOp) -> int:
-    """Constant bytes of ``op`` besides convolution arrays: parameter struct and tables."""
+    """Constant bytes of ``op`` besides convolution arrays and tables of functions: parameter struct and tables."""
     if isinstance(op, AvgPool):
         varies = any(op.window.padding) and not op.count_include_pad
         return AVG_POOL_STRUCT + _pool_table(op.window.kernel[0] * op.window.kernel[1] if varies else 1)
     if isinstance(op, Concat):
         return CONCAT_STRUCT + len(op.inputs) * (SHAPE_BYTES + AFFINE_BYTES)
+    if isinstance(op, Prelu):
+        return PRELU_STRUCT + 4 * op.shape[2]
+    if isinstance(op, Resample):
+        return _resample_bytes(op.shape[0], op.shape[1], chooses=op.chooses)
     return _STRUCTS.get(type(op).__name__, 0)
 
 
@@ -115,19 +133,36 @@ def struct_bytes(op: IntegerOp) -> int:
             return CONCAT_STRUCT + len(op.inputs) * (SHAPE_BYTES + AFFINE_BYTES)
         case QAvgPool():
             return AVG_POOL_STRUCT + _pool_table(op.multiplier.size)
-        case QAdd() | QMaxPool() | QPad() | QRescale() | QSoftmax() | QInput() | QReshape() | QArgmax():
-            return _STRUCTS.get(type(op).__name__.removeprefix("Q"), 0)
+        case QTable():
+            return TABLE_STRUCT + op.entries.size
+        case QPrelu():
+            return PRELU_STRUCT + 4 * op.multiplier.size
+        case QResample():
+            return _resample_bytes(op.row.size, op.column.size, chooses=op.chooses)
+        case QAdd() | QMul() | QExtremum() | QMaxPool() | QPad() | QRescale() | QCopy() | QSoftmax():
+            return _STRUCTS[type(op).__name__.removeprefix("Q")]
+        case QInput() | QReshape() | QL2Normalize() | QArgmax():
+            return 0
 
 
 _STRUCTS = {
-    "Conv2d": CONV_STRUCT,
     "Add": ADD_STRUCT,
+    "Mul": MUL_STRUCT,
+    "Extremum": EXTREMUM_STRUCT,
+    "Activation": TABLE_STRUCT,
+    "Copy": COPY_STRUCT,
     "MaxPool": MAX_POOL_STRUCT,
     "Pad": PAD_STRUCT,
     "Clip": RESCALE_STRUCT,
     "Rescale": RESCALE_STRUCT,
     "Softmax": SOFTMAX_TABLE,
 }
+
+
+def _resample_bytes(rows: int, columns: int, *, chooses: bool) -> int:
+    """Struct and uint16 arrays, each rounded up to a word."""
+    positions = _round4(2 * rows) + _round4(2 * columns)
+    return CHOOSE_STRUCT + positions if chooses else BLEND_STRUCT + 2 * positions
 
 
 def _pool_table(entries: int) -> int:
@@ -141,6 +176,12 @@ def _round4(size: int) -> int:
 FUNCTIONS = {
     "Input": "mcuq_pixels_to_int8",
     "Add": "mcuq_add",
+    "Mul": "mcuq_mul",
+    "Extremum": "mcuq_extremum",
+    "Activation": "mcuq_table",
+    "Prelu": "mcuq_prelu",
+    "Copy": "mcuq_copy",
+    "L2Normalize": "mcuq_l2_normalize",
     "Concat": "mcuq_concat",
     "MaxPool": "mcuq_max_pool",
     "AvgPool": "mcuq_avg_pool",
@@ -151,7 +192,9 @@ FUNCTIONS = {
     "Softmax": "mcuq_softmax",
     "Argmax": "mcuq_argmax",
 }
-"""Portable runtime function of every operator that has only one, by the operator's type name (without the Q)."""
+"""Portable runtime function of every float operator that has only one, by its type name."""
+RESAMPLE = {True: "mcuq_choose", False: "mcuq_blend"}
+"""Function of a resampling, by whether it only chooses."""
 
 RAM_RESERVE = 2048
 """RAM besides the arena: the stack a linker script sets aside (the build proves that it suffices); no statics."""

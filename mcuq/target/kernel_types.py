@@ -65,3 +65,14 @@ class Kernel:
 def is_depthwise_case(case: ConvCase) -> bool:
     """One filter per channel (see ``ir.graph.is_depthwise``)."""
     return is_depthwise(case.groups, case.weight_shape, case.input_shape[2])
+
+
+def is_fully_connected(case: ConvCase) -> bool:
+    """Kernel covers the whole input without padding, one output pixel, one group."""
+    return (
+        case.groups == 1
+        and case.output_shape[:2] == (1, 1)
+        and case.weight_shape[1:3] == case.input_shape[:2]
+        and case.window.padding == (0, 0, 0, 0)
+        and case.window.dilation == (1, 1)
+    )

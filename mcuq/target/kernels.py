@@ -11,7 +11,7 @@ import numpy as np
 
 from mcuq.ir.integer import QConv2d
 from mcuq.numerics import row_bytes
-from mcuq.target.kernel_types import ConvCase, Facts, Kernel, WeightLayout, is_depthwise_case
+from mcuq.target.kernel_types import ConvCase, Facts, Kernel, WeightLayout, is_depthwise_case, is_fully_connected
 from mcuq.target.kernels_dsp import CORES, select_dsp
 from mcuq.target.kernels_mve import MVE_CORES, select_mve
 from mcuq.target.layouts import largest_accumulator
@@ -31,17 +31,6 @@ def layer_facts(op: QConv2d, input_bits: int) -> Facts:
     bound = largest_accumulator(op.weight.astype(np.int64).reshape(channels, -1), zero, bias, input_bits)
     factor, _ = normalized_scales(bound, multiplier, shift)
     return Facts(tuple(bound.tolist()), tuple(shift.tolist()), tuple((factor == 0).tolist()))
-
-
-def is_fully_connected(case: ConvCase) -> bool:
-    """Kernel covers the whole input without padding, one output pixel, one group."""
-    return (
-        case.groups == 1
-        and case.output_shape[:2] == (1, 1)
-        and case.weight_shape[1:3] == case.input_shape[:2]
-        and case.window.padding == (0, 0, 0, 0)
-        and case.window.dilation == (1, 1)
-    )
 
 
 def reads_in_place(case: ConvCase) -> bool:

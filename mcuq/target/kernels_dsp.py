@@ -7,8 +7,8 @@ kernel without it, or the portable family (None).
 from __future__ import annotations
 
 from mcuq.numerics import SHIFT_MAX, row_bytes
-from mcuq.target.kernel_types import ConvCase, Kernel, is_depthwise_case
-from mcuq.target.layouts_dsp import HIGH_WORD_SHIFT, PANELS, padded_depth, panel_words, raised_bits
+from mcuq.target.kernel_types import ConvCase, Kernel, is_depthwise_case, is_fully_connected
+from mcuq.target.layouts_dsp import HIGH_WORD_SHIFT, PANELS, RECORD_BYTES, padded_depth, panel_words, raised_bits
 from mcuq.target.overlap import may_overwrite
 
 CORES = frozenset({"cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55"})
@@ -46,6 +46,8 @@ def _matrix(case: ConvCase) -> Kernel | None:
     suffix = "z" if case.asymmetric else ""
     bits = case.weight_bits
     depth = case.weight_shape[1] * case.weight_shape[2] * case.weight_shape[3]
+    if is_fully_connected(case) and (direct := _direct(case, f"direct{bits}{suffix}", depth)) is not None:
+        return direct
     if case.output_shape[:2] == (1, 1) and _admitted(case, f"octets{bits}"):
         return _one_pixel(case, f"octets{bits}{suffix}", depth)
     if (lanes := _lanes(case, depth)) is not None:
@@ -103,6 +105,24 @@ def _one_pixel(case: ConvCase, layout: str, depth: int) -> Kernel:
         4 * panels * panel_words(layout, depth),
         packs_parameters=True,
         in_place=may_overwrite(case, 1),
+    )
+
+
+def _direct(case: ConvCase, layout: str, depth: int) -> Kernel | None:
+    """The same for int8 inputs in whole words, read where they lie: no columns (fully_connected_direct.c)."""
+    if case.input_bits != 8 or depth % 4 != 0 or not _admitted(case, layout):
+        return None
+    outputs = case.output_shape[2]
+    panels = -(-outputs // 8)
+    records = RECORD_BYTES * (panels if case.per_channel else 1)
+    stored_at_once = case.output_bits == 8 and outputs % 8 == 0
+    return Kernel(
+        f"mcuq_fully_connected_w{layout.removeprefix('direct')}_direct_dsp",
+        ("armv7em/fully_connected_direct.c", "armv7em/gemm_direct.S", "armv7em/gemm_model.c", _FINISH),
+        layout,
+        0 if stored_at_once else 8 * panels,
+        4 * panels * panel_words(layout, depth) + records,
+        packs_parameters=True,
     )
 
 
@@ -164,11 +184,15 @@ def _admitted(case: ConvCase, layout: str) -> bool:
     facts, form = case.facts, PANELS[layout]
     if facts is None:
         return True
-    raised = raised_bits(layout, facts.shift, facts.idle)
+    shared = form.direct and not case.per_channel  # one record: idle channels have no multiplier of their own
+    idles = (False,) * len(facts.idle) if shared else facts.idle
+    raised = raised_bits(layout, facts.shift, idles)
+    if form.direct and raised:
+        return False
     if not form.lanes and raised > _RAISE_MAX[case.input_bits]:  # lanes multiply sums, not inputs
         return False
     positions = (form.positions[c % form.channels] << raised for c in range(len(facts.shift)))
-    channels = zip(positions, facts.accumulator, facts.shift, facts.idle, strict=True)
+    channels = zip(positions, facts.accumulator, facts.shift, idles, strict=True)
     return all(
         idle or (position * bound < 2**31 and shift + position.bit_length() - 1 <= SHIFT_MAX)
         for position, bound, shift, idle in channels

@@ -5,13 +5,27 @@ A layer that fails a condition of docs/kernels.md gets None: the DSP family, the
 
 from __future__ import annotations
 
-from mcuq.numerics import SHIFT_MAX, row_bytes
+from mcuq.numerics import SHIFT_MAX
 from mcuq.target.kernel_types import ConvCase, Facts, Kernel, is_depthwise_case
 from mcuq.target.layouts_dsp import HIGH_WORD_SHIFT
-from mcuq.target.layouts_mve import POSITIONS, helium_bytes
+from mcuq.target.layouts_mve import POSITIONS, VECTOR_SHIFT, helium_bytes, nines_bytes
+from mcuq.target.overlap import may_overwrite
 
 MVE_CORES = frozenset({"cortex-m55"})
 """Cores whose instructions the family uses."""
+
+MVE_ELEMENTWISE = {
+    "mcuq_add": "mcuq_add_mve",
+    "mcuq_max_pool": "mcuq_max_pool_mve",
+    "mcuq_avg_pool": "mcuq_avg_pool_mve",
+}
+"""Functions of int8 tensors that have a faster twin; pools without dilation."""
+
+MVE_ELEMENTWISE_SOURCES = {
+    "mcuq_add_mve": ("mve/add_mve.c", "armv7em/finish.c"),
+    "mcuq_max_pool_mve": ("mve/max_pool_mve.c", "armv7em/finish.c"),
+    "mcuq_avg_pool_mve": ("mve/avg_pool_mve.c",),
+}
 
 PIXELS = 3
 """Output pixels of a block."""
@@ -37,47 +51,47 @@ def select_mve(case: ConvCase) -> Kernel | None:
     )
 
 
-_PITCHES = (16, 32, 64, 112)
 _PLANE_BYTES = 2048
+_TILE_COLUMNS = {1: 82, 2: 30}
+"""Most output columns of a tile, by stride: inputs of a patch are at most 255 bytes apart."""
 
 
 def _depthwise3x3(case: ConvCase) -> Kernel | None:
-    """3 x 3, stride 1, int8 in and out, rows of 4 .. 110 outputs (depthwise3x3.c).
-
-    Shifts below 33 are raised by scaling weights and bias by 2^k; sums may wrap, the last one stays below 2^31.
-    """
+    """3 x 3, stride 1 or 2, int8 in and out (depthwise3x3.c)."""
     height, width, channels = case.output_shape
-    window = case.window
-    if (window.kernel, window.stride, window.dilation) != ((3, 3), (1, 1), (1, 1)):
+    window, bits = case.window, case.weight_bits
+    if window.kernel != (3, 3) or window.stride not in ((1, 1), (2, 2)) or window.dilation != (1, 1):
         return None
-    pitch = next((p for p in _PITCHES if width + 2 <= p), None)
-    if case.input_bits != 8 or case.output_bits != 8 or width < 4 or pitch is None or 15 * channels >= 2**16:
+    if case.input_bits != 8 or case.output_bits != 8 or 15 * channels >= 2**16:
         return None
-    if max(window.padding[:2]) > 2:
+    if not _admitted(1 << (8 - bits), case.facts, VECTOR_SHIFT):
         return None
-    if (facts := case.facts) is not None:
-        scale = max(0, HIGH_WORD_SHIFT - min(facts.shift))
-        if max(facts.accumulator) << scale >= 2**31 or scale > 22:
-            return None
-    rows = min(height, _PLANE_BYTES // pitch - 2)
-    bits = case.weight_bits
+    stride, zero_point = window.stride[0], "z" if case.asymmetric else ""
+    columns = min(width, _TILE_COLUMNS[stride])
+    pitch = max(columns - 1, 1) * stride + 3
+    rows = min(height, (_PLANE_BYTES // pitch - 3) // stride + 1 & ~1)
+    # A channel of a tile is written over its own bytes; another tile or a row computed again must find its inputs.
+    in_place = columns == width and (rows == height or height % rows != 1) and may_overwrite(case, rows * width)
     return Kernel(
-        f"mcuq_depthwise3x3_w{bits}_p{pitch}_mve",
-        (f"mve/depthwise3x3_w{bits}.c", "mve/depthwise3x3_rows.S", "armv7em/finish.c"),
-        "nines",
-        (rows + 2) * pitch,
-        channels * row_bytes(9, bits),
+        f"mcuq_depthwise3x3_w{bits}{zero_point}_s{stride}_mve",
+        (f"mve/depthwise3x3_w{bits}.c", "mve/depthwise3x3_patches.S", "armv7em/finish.c"),
+        f"helium_nines{bits}{zero_point}",
+        _round4(((max(rows, 2) - 1) * stride + 3) * pitch),
+        nines_bytes(f"helium_nines{bits}{zero_point}", channels),
+        packs_parameters=True,
+        in_place=in_place,
     )
 
 
-def _admitted(position: int, facts: Facts | None) -> bool:
-    """Shifts stay in 33..55 at the position, and position * |acc| below 2^31."""
+def _admitted(position: int, facts: Facts | None, smallest: int = HIGH_WORD_SHIFT) -> bool:
+    """Shifts stay in ``smallest``..55 at the position, and position * |acc| below 2^31."""
     if facts is None:
         return True
-    live = [shift for shift, idle in zip(facts.shift, facts.idle, strict=True) if not idle]
+    raised = position.bit_length() - 1
+    live = [shift + raised for shift, idle in zip(facts.shift, facts.idle, strict=True) if not idle] or [smallest]
     return (
-        min(facts.shift) >= HIGH_WORD_SHIFT
-        and max(live, default=HIGH_WORD_SHIFT) + position.bit_length() - 1 <= SHIFT_MAX
+        smallest <= min(live)
+        and max(live) <= SHIFT_MAX
         and position * max(facts.accumulator) < 2**31
     )
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mcuq.numerics import IntArray, code_range, pack
 from mcuq.target.layouts_dsp import PANELS, column_order, normalized_scales, pack_nines, pack_panels, pair_group
-from mcuq.target.layouts_mve import HELIUM, pack_helium
+from mcuq.target.layouts_mve import HELIUM, NINES, pack_helium, pack_helium_nines
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,7 +56,7 @@ def pack_weights(
             pass
     if parameters is None:
         raise ValueError(f"weight layout {layout!r} needs the channels' parameters")
-    if layout in PANELS or layout in HELIUM:
+    if layout in PANELS or layout in HELIUM or layout in NINES:
         return _panels(layout, codes, parameters)
     raise ValueError(f"unknown weight layout {layout!r}")
 
@@ -69,11 +69,17 @@ def _panels(layout: str, codes: NDArray[Any], p: ChannelParameters) -> NDArray[n
         for a in (p.weight_zero_point, p.bias, p.multiplier, p.shift)
     )
     bound = largest_accumulator(flat, zero, bias, p.input_bits)
-    multiplier, shift = normalized_scales(bound, multiplier, shift)
+    shared = layout in PANELS and PANELS[layout].direct and p.multiplier.size == 1
+    if not shared:
+        multiplier, shift = normalized_scales(bound, multiplier, shift)
+    if layout in NINES:
+        return pack_helium_nines(layout, flat, zero, bias, multiplier, shift)
     if layout in HELIUM:
         return pack_helium(layout, flat, zero, bias, multiplier, shift)
-    flat = flat[:, column_order((codes.shape[1], codes.shape[2]), codes.shape[3], p.input_bits)]
-    return pack_panels(layout, flat, zero, bias, multiplier, shift, pair_group(codes.shape[3], p.input_bits))
+    if not PANELS[layout].direct:
+        flat = flat[:, column_order((codes.shape[1], codes.shape[2]), codes.shape[3], p.input_bits)]
+    group = pair_group(codes.shape[3], p.input_bits)
+    return pack_panels(layout, flat, zero, bias, multiplier, shift, group, shared=shared)
 
 
 def largest_accumulator(codes: IntArray, zero: IntArray, bias: IntArray, input_bits: int) -> IntArray:

@@ -13,7 +13,7 @@ above the low byte of the first channel's v.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,8 @@ class PanelFormat:
     signed: bool = False
     lanes: bool = False
     """Words of four pairs of inputs, and the header after them (gemm_lanes.S)."""
+    direct: bool = False
+    """Inputs are read where they lie; multipliers and shifts follow all panels, once if a layer shares them."""
 
     @property
     def channels(self) -> int:
@@ -67,11 +69,12 @@ def _formats() -> dict[str, PanelFormat]:
             repeat = 8 // sharing
             octets = PanelFormat(bits, positions * repeat, offsets * repeat, sharing, zero_points)
             formats[f"octets{bits}{suffix}"] = octets
+            formats[f"direct{bits}{suffix}"] = replace(octets, direct=True)
     return formats
 
 
 PANELS: dict[str, PanelFormat] = _formats()
-"""pairs and quads: 2 and 4 channels, for several pixels at a time; octets: 8 channels, for one pixel."""
+"""pairs and quads: 2 and 4 channels, for several pixels at a time; octets and direct: 8 channels, for one pixel."""
 
 
 def pair_group(channels: int, input_bits: int) -> int:
@@ -126,9 +129,14 @@ def normalized_scales(
 
 
 def panel_words(layout: str, depth: int) -> int:
-    """32-bit words of one panel."""
+    """32-bit words of one panel, of direct layouts without its record."""
     form = PANELS[layout]
-    return form.header_words + form.channels * form.bits * padded_depth(depth) // 32 + 2 * form.channels
+    records = 0 if form.direct else 2 * form.channels
+    return form.header_words + form.channels * form.bits * padded_depth(depth) // 32 + records
+
+
+RECORD_BYTES = 40
+"""Multipliers and shifts of a panel of a direct layout."""
 
 
 def pack_panels(
@@ -139,11 +147,14 @@ def pack_panels(
     multiplier: IntArray,
     shift: IntArray,
     group: int,
+    *,
+    shared: bool = False,
 ) -> NDArray[np.uint8]:
     """Panels of all output channels.
 
     Args:
         codes: [O, K]; zero_points, bias, multiplier, shift: [O].
+        shared: of direct layouts, one multiplier and shift for all channels, stored once.
 
     Raises:
         ValueError: a shift exceeds 55 at its position, or a bias does not fit 32 bits there.
@@ -163,13 +174,27 @@ def pack_panels(
     vectors[:, :count] = zero_points, np.where(idle, 0, bias << raised), multiplier, stored - HIGH_WORD_SHIFT
     vectors[3, 0] |= raised << 8
     zero, start, factor, v = vectors
+    if form.direct and raised:
+        raise ValueError(f"layout {layout}: a shift is below {HIGH_WORD_SHIFT} at its position")
     by_panel = (panels, form.channels)
     header = _headers(form, zero.reshape(by_panel), start.reshape(by_panel))
     words = _weight_words(form, paired(full, group).reshape(*by_panel, -1))
     records = np.stack([factor, v], axis=1).reshape(panels, -1)
-    parts = [words, header, records] if form.lanes else [header, words, records]
-    stream = np.concatenate(parts, axis=1)
-    return np.ascontiguousarray(stream.astype("<u4", casting="unsafe")).view(np.uint8).reshape(-1)
+    if form.direct:
+        behind = _direct_records(factor.reshape(by_panel), v.reshape(by_panel))
+        stream = _bytes(np.concatenate([header, words], axis=1))
+        return np.concatenate([stream, behind[:RECORD_BYTES] if shared else behind])
+    return _bytes(np.concatenate([words, header, records] if form.lanes else [header, words, records], axis=1))
+
+
+def _bytes(words: IntArray) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(words.astype("<u4", casting="unsafe")).view(np.uint8).reshape(-1)
+
+
+def _direct_records(factor: IntArray, v: IntArray) -> NDArray[np.uint8]:
+    """Per panel of 8 channels: multipliers, then a byte v each."""
+    multipliers = _bytes(factor).reshape(len(factor), -1)
+    return np.concatenate([multipliers, v.astype(np.uint8)], axis=1).reshape(-1)
 
 
 def _headers(form: PanelFormat, zero: IntArray, bias: IntArray) -> IntArray:

@@ -12,11 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mcuq.numerics import SHIFT_MAX, IntArray
+from mcuq.numerics import SHIFT_MAX, IntArray, pack
 from mcuq.target.layouts_dsp import HIGH_WORD_SHIFT
 
 POSITIONS = {8: 1, 4: 16, 2: 64}
 """Weights are multiplied where they lie: in the top bits of a byte."""
+
+VECTOR_SHIFT = 32
+"""Smallest shift where VQDMULH, the doubled product's high word, requantizes."""
 
 LANES = 16
 
@@ -69,6 +72,49 @@ def pack_helium(
     weights = _fields(codes, form.bits).reshape(len(header), -1)
     fill = -weights.shape[1] % 4
     return np.concatenate([header, np.pad(weights, ((0, 0), (0, fill)))], axis=1).reshape(-1)
+
+
+NINES = {f"helium_nines{bits}{suffix}": HeliumFormat(bits, suffix == "z") for bits in POSITIONS for suffix in ("", "z")}
+
+
+def nines_bytes(layout: str, channels: int) -> int:
+    """Bytes of all channels of a 3 x 3 depthwise layer."""
+    form = NINES[layout]
+    return channels * (8 + 1 + form.zero_points + _channel_bytes(9, form.bits))
+
+
+def pack_helium_nines(
+    layout: str, codes: IntArray, zero: IntArray, bias: IntArray, multiplier: IntArray, shift: IntArray
+) -> NDArray[np.uint8]:
+    """3 x 3 depthwise weights: (bias, multiplier) of all channels as little-endian words, then their records.
+
+    A record: the shift less ``VECTOR_SHIFT`` at the position, the zero point if the layout has any, nine packed codes.
+
+    Args:
+        codes: [C, 9]; zero, bias, multiplier, shift: [C].
+
+    Raises:
+        ValueError: a shift leaves 32..55 at its position, or a start value does not fit 32 bits.
+    """
+    form = NINES[layout]
+    start, shift = _positioned(form, bias, shift, VECTOR_SHIFT)
+    scales = np.stack([start, multiplier], axis=1).astype("<i4").view(np.uint8)
+    columns = [(shift - VECTOR_SHIFT)[:, None], pack(codes, form.bits)]
+    if form.zero_points:
+        columns.insert(1, zero[:, None])
+    records = np.concatenate([column.astype(np.uint8) for column in columns], axis=1)
+    return np.concatenate([scales.reshape(-1), records.reshape(-1)])
+
+
+def _positioned(form: HeliumFormat, bias: IntArray, shift: IntArray, smallest: int) -> tuple[IntArray, IntArray]:
+    """Bias and shift at the format's position."""
+    position = POSITIONS[form.bits]
+    start, shift = position * bias, shift + position.bit_length() - 1
+    if shift.min() < smallest or shift.max() > SHIFT_MAX:
+        raise ValueError(f"shifts {shift.min()}..{shift.max()} leave {smallest}..{SHIFT_MAX}")
+    if start.min() < -(2**31) or start.max() >= 2**31:
+        raise ValueError("a bias does not fit its position in 32 bits")
+    return start, shift
 
 
 def _fields(codes: IntArray, bits: int) -> NDArray[np.uint8]:

@@ -14,17 +14,25 @@ from mcuq.ir.integer import (
     QAvgPool,
     QConcat,
     QConv2d,
+    QCopy,
+    QExtremum,
     QInput,
+    QL2Normalize,
     QMaxPool,
+    QMul,
     QPad,
+    QPrelu,
+    QResample,
     QRescale,
     QReshape,
     QSoftmax,
+    QTable,
 )
-from mcuq.target.cost import conv_case
+from mcuq.target.cost import RESAMPLE, conv_case
 from mcuq.target.files import product_dir, product_file
 from mcuq.target.kernels import Kernel, select
 from mcuq.target.kernels_dsp import CORES, ELEMENTWISE, ELEMENTWISE_SOURCES
+from mcuq.target.kernels_mve import MVE_CORES, MVE_ELEMENTWISE, MVE_ELEMENTWISE_SOURCES
 
 
 def conv_kernel(op: QConv2d, graph: IntegerGraph, core: str) -> Kernel:
@@ -41,6 +49,20 @@ def function(op: IntegerOp, graph: IntegerGraph, core: str) -> str:
             return "mcuq_pixels_to_int8" if op.encoding == "uint8" else ""
         case QAdd():
             return _elementwise("mcuq_add", op, graph, core)
+        case QMul():
+            return "mcuq_mul"
+        case QExtremum():
+            return "mcuq_extremum"
+        case QTable():
+            return "mcuq_table"
+        case QPrelu():
+            return "mcuq_prelu"
+        case QCopy():
+            return "mcuq_copy"
+        case QResample():
+            return RESAMPLE[op.chooses]
+        case QL2Normalize():
+            return "mcuq_l2_normalize"
         case QConcat():
             return "mcuq_concat"
         case QMaxPool():
@@ -68,21 +90,13 @@ def _elementwise(name: str, op: QAdd | QMaxPool | QAvgPool, graph: IntegerGraph,
 
 def elementwise(name: str, core: str, *, int8: bool, dilated: bool) -> str:
     """``name`` or its faster twin on ``core``, for int8 tensors and windows without dilation."""
-    return ELEMENTWISE[name] if core in CORES and int8 and not dilated else name
+    if not int8 or dilated:
+        return name
+    return MVE_ELEMENTWISE[name] if core in MVE_CORES else ELEMENTWISE[name] if core in CORES else name
 
 
-_SOURCES = {
-    "mcuq_pixels_to_int8": "pixels.c",
-    "mcuq_add": "add.c",
-    "mcuq_concat": "concat.c",
-    "mcuq_max_pool": "max_pool.c",
-    "mcuq_avg_pool": "avg_pool.c",
-    "mcuq_pad": "pad.c",
-    "mcuq_rescale_copy": "rescale.c",
-    "mcuq_reshape": "reshape.c",
-    "mcuq_softmax": "softmax.c",
-    "mcuq_argmax": "argmax.c",
-}
+_SOURCES = {"mcuq_pixels_to_int8": "pixels.c", "mcuq_rescale_copy": "rescale.c"}
+"""Files of functions that are not called as their file."""
 _INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 
 
@@ -96,8 +110,13 @@ def runtime_files(graph: IntegerGraph, core: str) -> tuple[str, ...]:
         if isinstance(op, QConv2d):
             sources.update(conv_kernel(op, graph, core).sources)
         elif name := function(op, graph, core):
-            sources.update(ELEMENTWISE_SOURCES.get(name) or (_SOURCES[name],))
+            own = ELEMENTWISE_SOURCES | MVE_ELEMENTWISE_SOURCES
+            sources.update(own.get(name) or (_source(name),))
     return _closure(f"src/{source}" for source in sources)
+
+
+def _source(name: str) -> str:
+    return _SOURCES.get(name, f"{name.removeprefix('mcuq_')}.c")
 
 
 def _closure(start: Iterable[str]) -> tuple[str, ...]:

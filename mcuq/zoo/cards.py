@@ -64,6 +64,10 @@ CARDS: tuple[ModelCard, ...] = (
     ModelCard("resnet8", "MLPerf Tiny image classification", (32, 32, 3), 10, _ALL, 78_186, 4),
     ModelCard("resnet20", "ResNet-20 with 1x1 shortcuts (He et al. 2015)", (32, 32, 3), 10, _ALL, 272_474, 4),
     ModelCard("resnet20_a", "ResNet-20, shortcuts without parameters", (32, 32, 3), 10, _ALL, 269_722, 4),
+    ModelCard("resnet18", "ResNet-18 (He et al. 2015)", (224, 224, 3), 1000, _ALL, 11_689_512, 32),
+    ModelCard(
+        "inception_v1", "GoogLeNet with batch norm (Szegedy et al. 2014)", (224, 224, 3), 1000, _ALL, 6_624_904, 32
+    ),
     ModelCard("resnet_tiny", "Residual net for 8x8 digits", (8, 8, 1), 10, _ALL, 77_754, 4),
     ModelCard(
         "ds_cnn",

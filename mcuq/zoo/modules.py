@@ -14,6 +14,7 @@ from torch import nn
 
 from mcuq.errors import McuqError, UsageError
 from mcuq.zoo.cards import ModelCard, card, check_options, input_shape
+from mcuq.zoo.imagenet import InceptionV1, ResNet18
 from mcuq.zoo.mobilenet import MobileNetV1, MobileNetV2
 from mcuq.zoo.small import DSCNN, Autoencoder, LeNet, ResNet8, ResNet20, ToyNet
 
@@ -74,6 +75,10 @@ def _construct(entry: ModelCard, width: float, resolution: int | None, classes: 
             return MobileNetV2(1.0, classes, depth, small=True)
         case "vww":
             return MobileNetV1(0.25, classes, depth, relu6=False, bias=True, dropout=0.0, momentum=0.01)
+        case "resnet18":
+            return ResNet18(width, classes, depth)
+        case "inception_v1":
+            return InceptionV1(width, classes, depth)
         case "resnet8":
             return ResNet8(width, classes, depth)
         case "resnet_tiny":

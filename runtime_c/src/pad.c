@@ -1,12 +1,12 @@
-/* Border of output zero points around the rescaled input; the border is output minus input size. */
+/* A border of one code around the rescaled input; its width is output minus input size. */
 #include "mcuq/mcuq.h"
 #include "rescale_row.h"
 
-/* A pixel of zero points. */
+/* A pixel of the border. */
 static void fill(uint8_t *row, const mcuq_pad_params *p)
 {
     for (uint32_t c = 0; c < p->output.channels; c++) {
-        mcuq_put(row, c, p->output.bits, p->output_zero_point);
+        mcuq_put(row, c, p->output.bits, p->border);
     }
 }
 

@@ -90,7 +90,7 @@ static void run_pad(const grid_case *c, grid_convolution unused)
                                .output = shape_at(s + 4),
                                .pad_top = (uint8_t)s[8],
                                .pad_left = (uint8_t)s[9],
-                               .output_zero_point = (int16_t)s[10],
+                               .border = (int16_t)s[10],
                                .affine = affine_at(s + 11),
                                .clamp_lo = s[14],
                                .clamp_hi = s[15]};
@@ -142,6 +142,98 @@ static void run_avg_pool(const grid_case *c, grid_convolution unused)
     mcuq_avg_pool(&p, c->buffers[0], c->output);
 }
 
+static void run_table(const grid_case *c, grid_convolution unused)
+{
+    (void)unused;
+    const mcuq_table_params p = {c->buffers[1], shape_at(c->scalars), shape_at(c->scalars + 4)};
+    mcuq_table(&p, c->buffers[0], c->output);
+}
+
+static void run_prelu(const grid_case *c, grid_convolution unused)
+{
+    (void)unused;
+    const int32_t *s = c->scalars;
+    const mcuq_prelu_params p = {c->buffers[1], shape_at(s), shape_at(s + 4), affine_at(s + 8), s[11], s[12],
+                                 (int16_t)s[13]};
+    mcuq_prelu(&p, c->buffers[0], c->output);
+}
+
+static void run_mul(const grid_case *c, grid_convolution unused)
+{
+    (void)unused;
+    const int32_t *s = c->scalars;
+    const mcuq_mul_params p = {.a = shape_at(s),
+                               .b = shape_at(s + 4),
+                               .multiplier = s[8],
+                               .clamp_lo = s[9],
+                               .clamp_hi = s[10],
+                               .zero_point_a = (int16_t)s[11],
+                               .zero_point_b = (int16_t)s[12],
+                               .output_zero_point = (int16_t)s[13],
+                               .shift = (uint8_t)s[14],
+                               .output_bits = (uint8_t)s[15]};
+    mcuq_mul(&p, c->buffers[0], c->buffers[1], c->output);
+}
+
+static void run_extremum(const grid_case *c, grid_convolution unused)
+{
+    (void)unused;
+    const int32_t *s = c->scalars;
+    const mcuq_extremum_params p = {.shape = shape_at(s),
+                                    .bits_a = (uint8_t)s[4],
+                                    .bits_b = (uint8_t)s[5],
+                                    .smallest = (uint8_t)s[6],
+                                    .a = affine_at(s + 7),
+                                    .b = affine_at(s + 10),
+                                    .clamp_lo = s[13],
+                                    .clamp_hi = s[14]};
+    mcuq_extremum(&p, c->buffers[0], c->buffers[1], c->output);
+}
+
+static void run_copy(const grid_case *c, grid_convolution unused)
+{
+    (void)unused;
+    const int32_t *s = c->scalars;
+    mcuq_copy_params p = {.input = shape_at(s), .output = shape_at(s + 4), .offset = (uint32_t)s[20]};
+    for (uint32_t i = 0; i < MCUQ_COPY_RANK; i++) {
+        p.sizes[i] = (uint32_t)s[8 + i];
+        p.strides[i] = s[14 + i];
+    }
+    mcuq_copy(&p, c->buffers[0], c->output);
+}
+
+static void run_choose(const grid_case *c, grid_convolution unused)
+{
+    (void)unused;
+    const mcuq_choose_params p = {c->buffers[1], c->buffers[2], shape_at(c->scalars), shape_at(c->scalars + 4)};
+    mcuq_choose(&p, c->buffers[0], c->output);
+}
+
+static void run_blend(const grid_case *c, grid_convolution unused)
+{
+    (void)unused;
+    const int32_t *s = c->scalars;
+    const mcuq_blend_params p = {.rows = c->buffers[1],
+                                 .columns = c->buffers[2],
+                                 .row_weights = c->buffers[3],
+                                 .column_weights = c->buffers[4],
+                                 .input = shape_at(s),
+                                 .output = shape_at(s + 4),
+                                 .multiplier = s[8],
+                                 .input_zero_point = (int16_t)s[9],
+                                 .output_zero_point = (int16_t)s[10],
+                                 .shift = (uint8_t)s[11],
+                                 .clamp_lo = s[12],
+                                 .clamp_hi = s[13]};
+    mcuq_blend(&p, c->buffers[0], c->output);
+}
+
+static void run_l2_normalize(const grid_case *c, grid_convolution unused)
+{
+    (void)unused;
+    mcuq_l2_normalize(shape_at(c->scalars), c->scalars[4], c->buffers[0], c->output);
+}
+
 static void run_softmax(const grid_case *c, grid_convolution unused)
 {
     (void)unused;
@@ -179,6 +271,14 @@ static const grid_entry entries[] = {
     {"mcuq_concat", run_concat, NULL},
     {"mcuq_max_pool", run_max_pool, NULL},
     {"mcuq_avg_pool", run_avg_pool, NULL},
+    {"mcuq_table", run_table, NULL},
+    {"mcuq_prelu", run_prelu, NULL},
+    {"mcuq_mul", run_mul, NULL},
+    {"mcuq_extremum", run_extremum, NULL},
+    {"mcuq_copy", run_copy, NULL},
+    {"mcuq_choose", run_choose, NULL},
+    {"mcuq_blend", run_blend, NULL},
+    {"mcuq_l2_normalize", run_l2_normalize, NULL},
     {"mcuq_softmax", run_softmax, NULL},
     {"mcuq_argmax", run_argmax, NULL},
     {"mcuq_pixels_to_int8", run_pixels, NULL},

@@ -70,9 +70,12 @@ static mcuq_window window_at(const int32_t *s)
     return window;
 }
 
-static void run_add(const grid_case *c, grid_convolution unused)
+typedef void (*add_kernel)(const mcuq_add_params *, const void *, const void *, void *);
+typedef void (*max_pool_kernel)(const mcuq_max_pool_params *, const void *, void *);
+typedef void (*avg_pool_kernel)(const mcuq_avg_pool_params *, const void *, void *);
+
+static void add(const grid_case *c, add_kernel kernel)
 {
-    (void)unused;
     const int32_t *s = c->scalars;
     const mcuq_add_params p = {.shape = shape_at(s),
                                .bits_a = (uint8_t)s[4],
@@ -83,21 +86,19 @@ static void run_add(const grid_case *c, grid_convolution unused)
                                .constant = s[9],
                                .clamp_lo = s[10],
                                .clamp_hi = s[11]};
-    MEASURE(mcuq_add_dsp(&p, c->buffers[0], c->buffers[1], c->output));
+    MEASURE(kernel(&p, c->buffers[0], c->buffers[1], c->output));
 }
 
-static void run_max_pool(const grid_case *c, grid_convolution unused)
+static void max_pool(const grid_case *c, max_pool_kernel kernel)
 {
-    (void)unused;
     const int32_t *s = c->scalars;
     const mcuq_max_pool_params p = {shape_at(s), shape_at(s + 4), window_at(s + 8),
                                     {s[16], s[17], (uint8_t)s[18]}, s[19], s[20]};
-    MEASURE(mcuq_max_pool_dsp(&p, c->buffers[0], c->output));
+    MEASURE(kernel(&p, c->buffers[0], c->output));
 }
 
-static void run_avg_pool(const grid_case *c, grid_convolution unused)
+static void avg_pool(const grid_case *c, avg_pool_kernel kernel)
 {
-    (void)unused;
     const int32_t *s = c->scalars;
     const mcuq_avg_pool_params p = {.multipliers = c->buffers[1],
                                     .shifts = c->buffers[2],
@@ -109,8 +110,29 @@ static void run_avg_pool(const grid_case *c, grid_convolution unused)
                                     .output_zero_point = (int16_t)s[18],
                                     .clamp_lo = s[19],
                                     .clamp_hi = s[20]};
-    MEASURE(mcuq_avg_pool_dsp(&p, c->buffers[0], c->output));
+    MEASURE(kernel(&p, c->buffers[0], c->output));
 }
+
+#define RUNNERS(family) \
+    static void run_add_##family(const grid_case *c, grid_convolution unused) \
+    { \
+        (void)unused; \
+        add(c, mcuq_add_##family); \
+    } \
+    static void run_max_pool_##family(const grid_case *c, grid_convolution unused) \
+    { \
+        (void)unused; \
+        max_pool(c, mcuq_max_pool_##family); \
+    } \
+    static void run_avg_pool_##family(const grid_case *c, grid_convolution unused) \
+    { \
+        (void)unused; \
+        avg_pool(c, mcuq_avg_pool_##family); \
+    }
+RUNNERS(dsp)
+#if defined(__ARM_FEATURE_MVE)
+RUNNERS(mve)
+#endif
 
 #define CONVOLUTION(name) {#name, run_convolution, name}
 #define PORTABLE(name) {"#" #name, run_convolution, name}
@@ -119,8 +141,8 @@ static void run_avg_pool(const grid_case *c, grid_convolution unused)
         CONVOLUTION(mcuq_depthwise3x3_w##bits##_p64_dsp), CONVOLUTION(mcuq_depthwise3x3_w##bits##_p128_dsp), \
         CONVOLUTION(mcuq_depthwise3x3_w##bits##_p256_dsp)
 #define HELIUM_DEPTHWISE(bits) \
-    CONVOLUTION(mcuq_depthwise3x3_w##bits##_p16_mve), CONVOLUTION(mcuq_depthwise3x3_w##bits##_p32_mve), \
-        CONVOLUTION(mcuq_depthwise3x3_w##bits##_p64_mve), CONVOLUTION(mcuq_depthwise3x3_w##bits##_p112_mve)
+    CONVOLUTION(mcuq_depthwise3x3_w##bits##_s1_mve), CONVOLUTION(mcuq_depthwise3x3_w##bits##z_s1_mve), \
+        CONVOLUTION(mcuq_depthwise3x3_w##bits##_s2_mve), CONVOLUTION(mcuq_depthwise3x3_w##bits##z_s2_mve)
 
 const grid_entry grid_extra[] = {
     CONVOLUTION(mcuq_conv2d_w8_dsp),
@@ -138,6 +160,12 @@ const grid_entry grid_extra[] = {
     CONVOLUTION(mcuq_fully_connected_w4z_dsp),
     CONVOLUTION(mcuq_fully_connected_w2_dsp),
     CONVOLUTION(mcuq_fully_connected_w2z_dsp),
+    CONVOLUTION(mcuq_fully_connected_w8_direct_dsp),
+    CONVOLUTION(mcuq_fully_connected_w8z_direct_dsp),
+    CONVOLUTION(mcuq_fully_connected_w4_direct_dsp),
+    CONVOLUTION(mcuq_fully_connected_w4z_direct_dsp),
+    CONVOLUTION(mcuq_fully_connected_w2_direct_dsp),
+    CONVOLUTION(mcuq_fully_connected_w2z_direct_dsp),
     DEPTHWISE(8),
     DEPTHWISE(4),
     DEPTHWISE(2),
@@ -148,6 +176,9 @@ const grid_entry grid_extra[] = {
     CONVOLUTION(mcuq_conv2d_w4z_mve),
     CONVOLUTION(mcuq_conv2d_w2_mve),
     CONVOLUTION(mcuq_conv2d_w2z_mve),
+    {"mcuq_add_mve", run_add_mve, NULL},
+    {"mcuq_max_pool_mve", run_max_pool_mve, NULL},
+    {"mcuq_avg_pool_mve", run_avg_pool_mve, NULL},
     HELIUM_DEPTHWISE(8),
     HELIUM_DEPTHWISE(4),
     HELIUM_DEPTHWISE(2),
@@ -164,8 +195,8 @@ const grid_entry grid_extra[] = {
     PORTABLE(mcuq_fully_connected_w2),
     {"#nothing", run_convolution, nothing},
 #endif
-    {"mcuq_add_dsp", run_add, NULL},
-    {"mcuq_max_pool_dsp", run_max_pool, NULL},
-    {"mcuq_avg_pool_dsp", run_avg_pool, NULL},
+    {"mcuq_add_dsp", run_add_dsp, NULL},
+    {"mcuq_max_pool_dsp", run_max_pool_dsp, NULL},
+    {"mcuq_avg_pool_dsp", run_avg_pool_dsp, NULL},
     {NULL, NULL, NULL},
 };

@@ -170,7 +170,7 @@ INTEGER_CASES: list[tuple[str, dict[str, Any], str, str]] = [
     ("sum", {"affine": Affine((1, 1), 2**31, 1)}, "affine", "may reach"),
     ("cat", {"affines": (Affine.identity(),)}, "affine", "1 rescalings for 2 inputs"),
     ("avg", {"multiplier": np.ones(5, np.int32)}, "arrays", "multiplier has 5 entries; 1 or 9"),
-    ("flat", output("flat", zero_point=99), "codes", "a reshape keeps its input's"),
+    ("flat", output("flat", zero_point=99), "codes", "it only moves its input's codes"),
     ("chances", {"table": np.zeros(256, np.uint16)}, "softmax", "starts with 0"),
     ("chances", {"table": np.full(255, 2**15, np.uint16)}, "arrays", "255 entries; 256"),
     ("chances", output("chances", zero_point=0), "softmax", "zero point -128"),

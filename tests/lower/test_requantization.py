@@ -23,7 +23,7 @@ def exact(acc: int, multiplier: int, shift: int, zero: int, lo: int, hi: int) ->
     return min(max(value, lo), hi)
 
 
-def test_a_million_random_requantizations() -> None:
+def test_r19_a_million_random_requantizations() -> None:
     """Any accumulator, multiplier (negative and zero, too) and shift, near and far from the clamp."""
     rng = np.random.default_rng(1)
     count = 1_000_000
@@ -57,7 +57,7 @@ def test_extreme_requantizations(acc: int, multiplier: int, shift: int) -> None:
             assert found == min(max((high_word + (1 << (shift - 33))) >> (shift - 32), lo), hi)
 
 
-def test_multipliers_are_the_nearest_to_the_factor() -> None:
+def test_r24_multipliers_are_the_nearest_to_the_factor() -> None:
     rng = np.random.default_rng(2)
     for factor in np.concatenate([2.0 ** rng.uniform(-60, 29.9, 3000), [2.0**-25, 1.0, 0.5, 2.0**29]]):
         for real in (float(factor), -float(factor)):
@@ -90,7 +90,7 @@ def layer(bits: int, clamp: tuple[int, int], zero: int, pairs: list[tuple[int, i
 
 @pytest.mark.parametrize("bits", [2, 4])
 @pytest.mark.parametrize("seed", range(4))
-def test_thresholds_equal_requantization_for_every_accumulator(bits: int, seed: int) -> None:
+def test_r20_thresholds_equal_requantization_for_every_accumulator(bits: int, seed: int) -> None:
     """Exhaustive over a range that holds every step of every channel, and the ends of int32."""
     rng = np.random.default_rng(seed)
     lo, hi = code_range(bits)

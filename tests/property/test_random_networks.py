@@ -53,9 +53,21 @@ def depthwise(net: Net, name: str, source: str) -> str:
     return net.conv(name, source, channels, (3, 3), padding=(1, 1, 1, 1), groups=channels, clamp=RELU6)
 
 
-def add(net: Net, name: str, source: str) -> str:
+def alike(net: Net, source: str) -> str:
+    """Any tensor of the same shape."""
     equal = [op.name for op in net.ops if op.shape == net.shape(source)]
-    return net.add(name, source, equal[int(net.rng.integers(len(equal)))])
+    return equal[int(net.rng.integers(len(equal)))]
+
+
+def add(net: Net, name: str, source: str) -> str:
+    return net.add(name, source, alike(net, source))
+
+
+def product(net: Net, name: str, source: str) -> str:
+    """With a tensor whose sizes are the same or 1."""
+    shape = net.shape(source)
+    fitting = [op.name for op in net.ops if all(b in (1, a) for a, b in zip(shape, op.shape, strict=True))]
+    return net.mul(name, source, fitting[int(net.rng.integers(len(fitting)))])
 
 
 def concat(net: Net, name: str, source: str) -> str:
@@ -89,6 +101,15 @@ STEPS: tuple[Step, ...] = (
     lambda net, name, source: net.clip(name, source, (-0.75, None)),
     lambda net, name, source: net.batch_norm(name, source),
     lambda net, name, source: net.pad(name, source, padding(net)),
+    lambda net, name, source: net.pad(name, source, padding(net), 0.5),
+    lambda net, name, source: net.activation(name, source, str(net.rng.choice(["silu", "tanh", "gelu", "abs"]))),
+    lambda net, name, source: net.prelu(name, source),
+    product,
+    lambda net, name, source: net.extremum(name, source, alike(net, source), bool(net.rng.random() < 0.5)),
+    lambda net, name, source: net.add(name, source, alike(net, source), subtract=True),
+    lambda net, name, source: net.transpose(name, source, tuple(int(a) for a in net.rng.permutation(3))),
+    lambda net, name, source: net.upsample(name, source, linear=bool(net.rng.random() < 0.5)),
+    lambda net, name, source: net.l2_normalize(name, source),
 )
 
 

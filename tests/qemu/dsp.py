@@ -14,7 +14,7 @@ from drivers import ROOT
 from mcuq.ir.integer import QConv2d
 from mcuq.target.kernels import layer_facts, select
 from mcuq.target.kernels_dsp import ELEMENTWISE
-from mcuq.target.kernels_mve import MVE_CORES
+from mcuq.target.kernels_mve import MVE_CORES, MVE_ELEMENTWISE
 from mcuq.target.layouts import ChannelParameters, pack_weights
 
 SOURCES: tuple[Path, ...] = tuple(
@@ -43,7 +43,8 @@ def parameters(case: Case) -> ChannelParameters:
 def on_dsp(case: Case, core: str = "cortex-m4", families: tuple[str, ...] = ("_dsp",)) -> Case | None:
     """``case`` as the compiler would run it on ``core``; None when its kernel is of none of the ``families``."""
     if case.conv is None:
-        twin = ELEMENTWISE.get(case.kernel)
+        twins = MVE_ELEMENTWISE if "_mve" in families else ELEMENTWISE
+        twin = twins.get(case.kernel)
         return renamed(case, twin) if twin is not None and _int8_without_dilation(case) else None
     assert case.weights is not None
     p = parameters(case)

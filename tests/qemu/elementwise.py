@@ -9,7 +9,18 @@ from collections.abc import Iterator
 import numpy as np
 from cases import Case
 from convolutions import CHANNELS, KERNELS, RANGES, VECTORS, draw, multipliers, pads
-from exact import Geometry, Ints, average_sums, max_pool, pack_bytes, requantize, rescale, softmax
+from exact import (
+    Geometry,
+    Ints,
+    average_sums,
+    blend,
+    l2_normalize,
+    max_pool,
+    pack_bytes,
+    requantize,
+    rescale,
+    softmax,
+)
 
 BITS = (8, 4, 2)
 
@@ -254,6 +265,181 @@ def reshape_cases(rng: np.random.Generator) -> Iterator[Case]:
         )
 
 
+def table_cases(rng: np.random.Generator) -> Iterator[Case]:
+    for (x_bits, bits), _ in itertools.product(itertools.product(BITS, repeat=2), range(10)):
+        shape = (*_size(rng), _channels(rng))
+        x = _image(rng, shape, x_bits)
+        entries = _image(rng, (1 << x_bits,), bits)
+        y = np.array([entries[v - RANGES[x_bits][0]] for v in x.ravel()]).reshape(shape)
+        in_place = bool(rng.integers(2)) and _fits_in_place(shape[2], x_bits, bits)
+        yield Case(
+            "mcuq_table",
+            (*shape, x_bits, *shape, bits),
+            ((1, pack_bytes(x, x_bits)), (1, bytes(int(e) % 256 for e in entries))),
+            pack_bytes(y, bits),
+            f"table {shape} bits {x_bits}->{bits} in_place={in_place}",
+            in_place=in_place,
+        )
+
+
+def prelu_cases(rng: np.random.Generator) -> Iterator[Case]:
+    for (x_bits, bits), _ in itertools.product(itertools.product(BITS, repeat=2), range(10)):
+        shape = (*_size(rng), _channels(rng))
+        x, zero = _image(rng, shape, x_bits), int(rng.integers(RANGES[x_bits][0], RANGES[x_bits][1] + 1))
+        factors, constant, shift = _affine(rng, (x_bits, x_bits), bits)
+        slopes = [int(v) for v in rng.integers(-abs(factors[1]), abs(factors[1]) + 1, shape[2])]
+        clamp = _clamp(rng, bits)
+        y = np.zeros(shape, dtype=np.int64)
+        for at in np.ndindex(*shape):
+            d = int(x[at]) - zero
+            y[at] = rescale(d * (factors[0] if d >= 0 else slopes[at[2]]), constant, shift, *clamp)
+        in_place = bool(rng.integers(2)) and _fits_in_place(shape[2], x_bits, bits)
+        yield Case(
+            "mcuq_prelu",
+            (*shape, x_bits, *shape, bits, factors[0], constant, shift, *clamp, zero),
+            ((1, pack_bytes(x, x_bits)), (4, pack_bytes(np.array(slopes), 32))),
+            pack_bytes(y, bits),
+            f"prelu {shape} bits {x_bits}->{bits} in_place={in_place}",
+            in_place=in_place,
+        )
+
+
+def mul_cases(rng: np.random.Generator) -> Iterator[Case]:
+    for (a_bits, b_bits, bits), repeat in itertools.product(itertools.product(BITS, repeat=3), range(6)):
+        shape = (*_size(rng), _channels(rng))
+        other = [shape, (1, 1, shape[2]), (shape[0], shape[1], 1), (1, shape[1], shape[2]), (shape[0], 1, 1)][
+            repeat % 5
+        ]
+        a, b = _image(rng, shape, a_bits), _image(rng, other, b_bits)
+        zeros = [int(rng.integers(RANGES[n][0], RANGES[n][1] + 1)) for n in (a_bits, b_bits, bits)]
+        product = (a - zeros[0]) * (b - zeros[1])
+        (multiplier,), (shift,) = multipliers(rng, 1, max(1, int(np.abs(product).max())), bits)
+        clamp = _clamp(rng, bits)
+        y = [requantize(int(v), multiplier, shift, zeros[2], *clamp) for v in product.ravel()]
+        in_place = bool(rng.integers(2)) and _fits_in_place(shape[2], a_bits, bits)
+        yield Case(
+            "mcuq_mul",
+            (*shape, a_bits, *other, b_bits, multiplier, *clamp, *zeros, shift, bits),
+            ((1, pack_bytes(a, a_bits)), (1, pack_bytes(b, b_bits))),
+            pack_bytes(np.array(y).reshape(shape), bits),
+            f"mul {shape} x {other} bits {a_bits}x{b_bits}->{bits} in_place={in_place}",
+            in_place=in_place,
+        )
+
+
+def extremum_cases(rng: np.random.Generator) -> Iterator[Case]:
+    for (a_bits, b_bits, bits), smallest in itertools.product(itertools.product(BITS, repeat=3), (0, 1) * 2):
+        shape = (*_size(rng), _channels(rng))
+        a, b = _image(rng, shape, a_bits), _image(rng, shape, b_bits)
+        clamp = _clamp(rng, bits)
+        rules = [_affine(rng, (x_bits,), bits) for x_bits in (a_bits, b_bits)]
+        both = [_rescaled((x,), *rule, clamp) for x, rule in zip((a, b), rules, strict=True)]
+        y = np.minimum(*both) if smallest else np.maximum(*both)
+        own = [v for factors, constant, shift in rules for v in (*factors, constant, shift)]
+        in_place = bool(rng.integers(2)) and _fits_in_place(shape[2], a_bits, bits)
+        yield Case(
+            "mcuq_extremum",
+            (*shape, bits, a_bits, b_bits, smallest, *own, *clamp),
+            ((1, pack_bytes(a, a_bits)), (1, pack_bytes(b, b_bits))),
+            pack_bytes(y, bits),
+            f"extremum {shape} bits {a_bits},{b_bits}->{bits} smallest={smallest} in_place={in_place}",
+            in_place=in_place,
+        )
+
+
+def _moved(rng: np.random.Generator, x: Ints) -> tuple[Ints, list[int], list[int], int]:
+    """A transposed, stepped, reversed or repeated part of ``x``, with the counters that copy it."""
+    h, w, c = x.shape
+    index = np.arange(x.size).reshape(x.shape)
+    kind = int(rng.integers(5))
+    if kind == 0:
+        axes = [int(v) for v in rng.permutation(3)]
+        strides = [(w * c, c, 1)[axis] for axis in axes]
+        return x.transpose(axes), [x.shape[axis] for axis in axes], strides, 0
+    if kind == 1:
+        steps = [int(v) for v in rng.integers(1, 4, 3)]
+        part = index[:: steps[0], :: steps[1], :: steps[2]]
+        strides = [w * c * steps[0], c * steps[1], steps[2]]
+        return x.reshape(-1)[part], list(part.shape), strides, 0
+    if kind == 2:
+        part = index[::-1, :, ::-1]
+        return x.reshape(-1)[part], [h, w, c], [-w * c, c, -1], int(part[0, 0, 0])
+    if kind == 3:  # every pixel twice in both directions
+        part = index.repeat(2, 0).repeat(2, 1)
+        return x.reshape(-1)[part], [h, 2, w, 2, c], [w * c, 0, c, 0, 1], 0
+    part = np.concatenate([index.reshape(h, w, 1, c)] * 3, axis=2).reshape(h, w, 3 * c)
+    return x.reshape(-1)[part], [h, w, 3, c], [w * c, c, 0, 1], 0
+
+
+def copy_cases(rng: np.random.Generator) -> Iterator[Case]:
+    for bits, _ in itertools.product(BITS, range(40)):
+        x = _image(rng, (*_size(rng), _channels(rng)), bits)
+        y, sizes, strides, offset = _moved(rng, x)
+        spare = 6 - len(sizes)
+        yield Case(
+            "mcuq_copy",
+            (*x.shape, bits, *y.shape, bits, *(1,) * spare, *sizes, *(0,) * spare, *strides, offset),
+            ((1, pack_bytes(x, bits)),),
+            pack_bytes(y, bits),
+            f"copy {x.shape} sizes {sizes} strides {strides} bits {bits}",
+        )
+
+
+def _shorts(values: list[int]) -> tuple[int, bytes]:
+    return 4, b"".join(v.to_bytes(2, "little") for v in values)
+
+
+def choose_cases(rng: np.random.Generator) -> Iterator[Case]:
+    for bits, _ in itertools.product(BITS, range(20)):
+        x = _image(rng, (*_size(rng), _channels(rng)), bits)
+        rows, columns = ([int(v) for v in rng.integers(0, n, rng.integers(1, 8))] for n in x.shape[:2])
+        y = np.array([[x[r, c] for c in columns] for r in rows])
+        yield Case(
+            "mcuq_choose",
+            (*x.shape, bits, *y.shape, bits),
+            ((1, pack_bytes(x, bits)), _shorts(rows), _shorts(columns)),
+            pack_bytes(y, bits),
+            f"choose {x.shape} rows {rows} columns {columns} bits {bits}",
+        )
+
+
+def blend_cases(rng: np.random.Generator) -> Iterator[Case]:
+    for (x_bits, bits), _ in itertools.product(itertools.product(BITS, repeat=2), range(8)):
+        x = _image(rng, (*_size(rng), _channels(rng)), x_bits)
+        zero, out_zero = (int(rng.integers(RANGES[n][0], RANGES[n][1] + 1)) for n in (x_bits, bits))
+        axes: list[list[tuple[int, int]]] = []
+        for n in x.shape[:2]:
+            first = [int(v) for v in rng.integers(0, n, rng.integers(1, 8))]
+            axes.append([(f, int(rng.choice((0, 1, 512, 1024, 2047))) if f + 1 < n else 0) for f in first])
+        sums = blend(x, zero, *axes)
+        (multiplier,), (shift,) = multipliers(rng, 1, max(1, int(np.abs(sums).max())), bits)
+        clamp = _clamp(rng, bits)
+        y = [requantize(int(v), multiplier, shift, out_zero, *clamp) for v in sums.ravel()]
+        yield Case(
+            "mcuq_blend",
+            (*x.shape, x_bits, *sums.shape, bits, multiplier, zero, out_zero, shift, *clamp),
+            ((1, pack_bytes(x, x_bits)), *(_shorts([p[k] for p in axis]) for k in (0, 1) for axis in axes)),
+            pack_bytes(np.array(y).reshape(sums.shape), bits),
+            f"blend {x.shape}->{sums.shape} bits {x_bits}->{bits}",
+        )
+
+
+def l2_normalize_cases(rng: np.random.Generator) -> Iterator[Case]:
+    for bits, _ in itertools.product(BITS, range(25)):
+        shape = (*_size(rng, 3), int(rng.choice((1, 2, 3, 10, 33))))
+        x, zero = _image(rng, shape, bits), int(rng.integers(RANGES[bits][0], RANGES[bits][1] + 1))
+        if rng.integers(6) == 0:
+            x[0, 0] = zero
+        y = np.array([l2_normalize([int(v) for v in row], zero) for row in x.reshape(-1, shape[2])])
+        yield Case(
+            "mcuq_l2_normalize",
+            (*shape, bits, zero),
+            ((1, pack_bytes(x, bits)),),
+            pack_bytes(y, 8),
+            f"l2_normalize {shape} bits {bits} zero {zero}",
+        )
+
+
 def pixels_cases(rng: np.random.Generator) -> Iterator[Case]:
     for count in (1, 2, 3, 255, 256, 784):
         pixels = rng.integers(0, 256, count)
@@ -278,6 +464,14 @@ FAMILIES = {
     "argmax": argmax_cases,
     "reshape": reshape_cases,
     "pixels": pixels_cases,
+    "table": table_cases,
+    "prelu": prelu_cases,
+    "mul": mul_cases,
+    "extremum": extremum_cases,
+    "copy": copy_cases,
+    "choose": choose_cases,
+    "blend": blend_cases,
+    "l2_normalize": l2_normalize_cases,
 }
 
 

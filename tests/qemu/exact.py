@@ -6,6 +6,7 @@ mcuq.reference, so that an error in one of them cannot hide here. Images are int
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -103,3 +104,28 @@ def softmax(row: list[int], table: list[int]) -> list[int]:
     exponentials = [table[max(row) - x] for x in row]
     total = sum(exponentials)
     return [min(127, (256 * e + total // 2) // total - 128) for e in exponentials]
+
+
+def l2_normalize(row: list[int], zero: int) -> list[int]:
+    """Largest k with k - 1/2 <= 128 d / sqrt(sum d^2), at most 127, by comparing squares; zeros stay zeros."""
+    distances = [x - zero for x in row]
+    total = sum(d * d for d in distances)
+
+    def reached(k: int, d: int) -> bool:
+        left, right = 2 * k - 1, 256 * d
+        if (left > 0) != (right > 0):
+            return left <= right
+        return left * left * total <= right * right if left > 0 else left * left * total >= right * right
+
+    return [max(k for k in range(-129, 128) if reached(k, d)) if total else 0 for d in distances]
+
+
+def blend(image: Ints, zero: int, rows: list[tuple[int, int]], columns: list[tuple[int, int]]) -> Ints:
+    """Weighted sums, in units of 2^-22, of x - zero; rows and columns are (first, weight of the next in 2^-11)."""
+    out = np.zeros((len(rows), len(columns), image.shape[2]), dtype=np.int64)
+    for (y, (row, down)), (x, (column, right)) in itertools.product(enumerate(rows), enumerate(columns)):
+        for i, j in itertools.product(range(2), range(2)):
+            weight = (down if i else 2048 - down) * (right if j else 2048 - right)
+            if weight:
+                out[y, x] += weight * (image[row + i, column + j] - zero)
+    return out

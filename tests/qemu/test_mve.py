@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bench import Layer, convolution_case
+from bench import Layer, convolution_case, elementwise
 from cases import Case
 from convolutions import Layer as GridLayer
 from convolutions import build
@@ -18,13 +18,15 @@ from dsp import EXTRA, on_dsp, sources
 from test_dsp import extreme, wide
 from test_grid import grid
 
+from mcuq.ir.graph import Window
+
 TARGET = Target("cortex-m55", "mps3-an547")
 KERNELS = (*PORTABLE, *sources(TARGET.core))
 
 
 def on_mve(case: Case) -> Case | None:
     """``case`` as the compiler would run it; None when not by a Helium kernel."""
-    return on_dsp(case, TARGET.core, ("_mve",)) if case.conv is not None else None
+    return on_dsp(case, TARGET.core, ("_mve",))
 
 
 DEPTHS = (1, 15, 16, 17, 31, 32, 33, 47, 63, 64, 65, 66, 67, 96, 127, 128, 129)
@@ -42,13 +44,14 @@ def deep(seed: int) -> list[Case]:
 
 
 def planes(seed: int) -> list[Case]:
-    """Depthwise layers: every pitch, every remainder of rows, strips, channels whose groups overlap."""
+    """Depthwise layers: single output rows and columns, odd ones, tiles and strips that leave one over."""
     rng = np.random.default_rng(seed)
     layers: list[GridLayer] = []
-    for wb, width in itertools.product((8, 4, 2), (4, 5, 7, 13, 14, 15, 30, 31, 61, 62, 63, 110)):
-        for height in (1, 2, 3, 4, 5, int(rng.integers(6, 40))):
-            size, c = (height, width), int(rng.integers(1, 5))
-            layers.append(GridLayer((*size, c), c, (3, 3), (1, 1), (1, 1), c, "same", 8, wb, 8, len(layers)))
+    for wb, stride, width in itertools.product((8, 4, 2), (1, 2), (1, 2, 3, 8, 9, 17, 31, 62, 83)):
+        for height in (1, 2, 3, 5, int(rng.integers(6, 60))):
+            c, padding = int(rng.integers(1, 5)), ("same", "same", "torch")[int(rng.integers(3))]
+            size = (height, width, c)
+            layers.append(GridLayer(size, c, (3, 3), (stride, stride), (1, 1), c, padding, 8, wb, 8, len(layers)))
     return [build(layer) for layer in layers]
 
 
@@ -66,11 +69,20 @@ def test_target_computes_every_byte(seed: int, tmp_path: Path) -> None:
 
 
 def test_the_grid_reaches_every_kernel() -> None:
-    named = set(re.findall(r"CONVOLUTION\((mcuq_\w+_mve)\)", EXTRA.read_text(encoding="ascii")))
-    named |= {f"mcuq_depthwise3x3_w{bits}_p{pitch}_mve" for bits in (8, 4, 2) for pitch in (16, 32, 64, 112)}
+    named = set(re.findall(r'(?:CONVOLUTION\(|\{")(mcuq_\w+_mve)\b', EXTRA.read_text(encoding="ascii")))
+    kinds = itertools.product((8, 4, 2), ("", "z"), (1, 2))
+    named |= {f"mcuq_depthwise3x3_w{bits}{zero}_s{stride}_mve" for bits, zero, stride in kinds}
     named = {name for name in named if "##" not in name}
     reached = {case.kernel for case in mve_grid(1)}
-    assert len(named) == 18 and named == reached
+    assert len(named) == 21 and named == reached
+
+
+def test_average_of_more_taps_than_a_lane_holds(tmp_path: Path) -> None:
+    sizes = ((20, 17, 21), (3, 255, 8), (17, 16, 3))
+    cases = [elementwise(Layer("avg_pool", size, size[2], Window(size[:2])), 1) for size in sizes]
+    moved = [fast for case in cases if (fast := on_mve(case)) is not None]
+    assert len(moved) == 3
+    assert check_on_target(TARGET, moved, tmp_path, kernels=KERNELS, extra=EXTRA) == []
 
 
 # 16 * 2^27 and 64 * 2^25 are 2^31: one less is the largest sum that the scaled accumulators admit.

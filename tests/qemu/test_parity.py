@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from nets import integer_net, samples
+from nets import further_operators, integer_net, samples
 
 from mcuq.build.run import count, run_samples, stack_used
 from mcuq.errors import UsageError
@@ -43,9 +43,24 @@ def test_every_operator_on_this_computer(weight_bits: int, activation_bits: int,
     assert result.compared_bytes == 3 * sum(op.output.bytes for op in graph)
 
 
+@pytest.mark.parametrize(("weight_bits", "activation_bits"), [(8, 8), (4, 4), (2, 2)])
+def test_further_operators_on_this_computer(weight_bits: int, activation_bits: int) -> None:
+    graph = integer_net(9, weight_bits, activation_bits, net=further_operators)
+    result = check(graph, "host")
+    assert result.exact, result.first
+
+
 @pytest.mark.parametrize("machine", MACHINES)
 def test_every_operator_on_every_core(machine: str) -> None:
     result = check(integer_net(21, 4, 4), machine, 2)
+    assert result.exact, result.first
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("activation_bits", [8, 4, 2])
+def test_further_operators_on_every_core(machine: str, activation_bits: int) -> None:
+    result = check(integer_net(21, 8, activation_bits, net=further_operators), machine, 2)
     assert result.exact, result.first
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 import pytest
+from nets import further_operators, integer_net
 from sample_networks import integer, pixels
 
 from mcuq.errors import CheckError, DataError
@@ -141,6 +144,67 @@ def test_a_whole_network_against_loops() -> None:
             inputs = [values[name][image] for name in op.inputs]
             wanted = slow(graph, op, inputs)
             np.testing.assert_array_equal(values[op.name][image], wanted, err_msg=op.name)
+
+
+@pytest.mark.parametrize("bits", [8, 4, 2])
+def test_further_operators_against_loops(bits: int) -> None:
+    graph = integer_net(5, 8, bits, net=further_operators)
+    values = run(graph, pixels(2, shape=(8, 9, 3)))
+    for op in graph.ops[1:]:
+        tensors = [graph.tensor(name) for name in op.inputs]
+        for image in range(2):
+            inputs = [values[name][image] for name in op.inputs]
+            wanted = slower(op, inputs, tensors)
+            if wanted is not None:
+                np.testing.assert_array_equal(values[op.name][image], wanted, err_msg=op.name)
+
+
+def slower(op: Any, inputs: list[Any], tensors: list[QTensor]) -> Any:
+    """Output codes of the newer operators by loops over elements; None for the others."""
+    kind, out = type(op).__name__, np.zeros(op.output.shape, dtype=object)
+    x, zero = inputs[0], tensors[0].zero_point
+
+    def affine(code: int, a: Affine, factor: int | None = None) -> int:
+        return clamp((code * (a.multipliers[0] if factor is None else factor) + a.constant) // 2**a.shift, *op.clamp)
+
+    for at in np.ndindex(*op.output.shape):
+        if kind == "QMul":
+            other = inputs[1][tuple(i if n > 1 else 0 for i, n in zip(at, inputs[1].shape, strict=True))]
+            product = (int(x[at]) - zero) * (int(other) - tensors[1].zero_point)
+            out[at] = requantized(product, int(op.multiplier[0]), int(op.shift[0]), op.output.zero_point, op.clamp)
+        elif kind == "QExtremum":
+            both = [affine(int(y[at]), a) for y, a in zip(inputs, op.affines, strict=True)]
+            out[at] = min(both) if op.smallest else max(both)
+        elif kind == "QTable":
+            out[at] = int(op.entries[int(x[at]) - code_range(tensors[0].bits)[0]])
+        elif kind == "QPrelu":
+            d = int(x[at]) - zero
+            out[at] = affine(d, op.affine, None if d >= 0 else int(op.multiplier[at[2]]))
+        elif kind == "QResample":
+            row, column = int(op.row[at[0]]), int(op.column[at[1]])
+            down, right = int(op.row_weight[at[0]]), int(op.column_weight[at[1]])
+            if op.chooses:
+                out[at] = int(x[row, column, at[2]])
+                continue
+            total = 0
+            for i, j in itertools.product(range(2), range(2)):
+                weight = (down if i else 2048 - down) * (right if j else 2048 - right)
+                total += weight * (int(x[row + i, column + j, at[2]]) - zero) if weight else 0
+            out[at] = requantized(total, int(op.multiplier[0]), int(op.shift[0]), op.output.zero_point, op.clamp)
+        elif kind == "QCopy":
+            number, index = int(np.ravel_multi_index(at, op.output.shape)), op.offset
+            for size, stride in zip(op.sizes[::-1], op.strides[::-1], strict=True):
+                number, counter = divmod(number, size)
+                index += counter * stride
+            out[at] = int(x.ravel()[index])
+        elif kind == "QL2Normalize":
+            row = [int(v) - zero for v in x[at[0], at[1]]]
+            length = sum(d * d for d in row)
+            real = Decimal(128 * row[at[2]]) / Decimal(max(length, 1)).sqrt()  # 28 digits
+            out[at] = min(math.floor(real + Decimal("0.5")), 127)
+        else:
+            return None
+    return out
 
 
 def slow(graph: IntegerGraph, op: Any, inputs: list[Any]) -> Any:

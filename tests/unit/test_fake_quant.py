@@ -15,7 +15,7 @@ from mcuq.build.host_library import host_library, loaded_openmp  # noqa: E402
 from mcuq.build.toolchain import WARNINGS, host_clang, host_gcc, run_tool  # noqa: E402
 from mcuq.errors import ToolchainError, UsageError  # noqa: E402
 from mcuq.quant import kernels  # noqa: E402
-from mcuq.quant.fake_quant import Learned, Rule, fake_quantize, norm_quantize  # noqa: E402
+from mcuq.quant.fake_quant import Learned, Norm, Rule, fake_quantize, norm_quantize  # noqa: E402
 
 GRIDS = {
     "unsigned 2": (0.7, 0.0, 3.0),
@@ -144,11 +144,14 @@ def test_libraries_are_compiled_once(tmp_path: Path) -> None:
 
 
 def test_one_pool_of_threads() -> None:
-    """The kernels run on the OpenMP library that torch loaded, not on a second one."""
+    """The kernels run on the OpenMP library that torch loaded, not on the compiler's."""
     kernels.quantize(torch.zeros(4), kernels.Grid(1, 0, 1, 0, 1))
     lines = Path("/proc/self/maps").read_text().splitlines()
     found = {line.split(maxsplit=5)[5] for line in lines if "libgomp" in line or "libomp" in line}
-    assert kernels.why_not_native() is None and found == {loaded_openmp()}
+    mine = loaded_openmp()
+    packages = Path(torch.__file__).parents[1]
+    assert kernels.why_not_native() is None and mine in found and "torch" in Path(mine).parts
+    assert all(Path(file).is_relative_to(packages) for file in found)
 
 
 @pytest.mark.parametrize("source", kernels.SOURCES, ids=lambda path: path.name)
@@ -159,6 +162,7 @@ def test_sources_compile_without_warnings(compiler: object, source: Path, tmp_pa
     except ToolchainError as error:
         pytest.skip(str(error))
     warnings = [flag.replace("-Wcast-align=strict", "-Wcast-align") for flag in WARNINGS]
+    warnings += ["-Wno-pass-failed"] if "clang" in tool.name else []  # a loop that clang does not vectorize
     command = [
         tool.compiler,
         "-std=c11",
@@ -206,7 +210,8 @@ def test_norm_and_quantization_equal_the_definition(
     sure = ((ratio + 0.5) - (ratio + 0.5).round()).abs() > 1e-3
     sure &= torch.minimum((ratio - rule.low).abs(), (ratio - rule.high).abs()) > 1e-3
     g = normal(*shape, seed=5) * sure
-    y, statistics = norm_quantize(x, gamma, beta, 1e-5, rule)
+    running = torch.zeros(channels), torch.ones(channels)
+    y = norm_quantize(x, Norm(gamma, beta, running, 0.25, 1e-5), rule)
     y.backward(g)
     codes = (ratio + 0.5).floor().clamp(rule.low, rule.high)
     assert y.stride() == x.stride()
@@ -220,8 +225,9 @@ def test_norm_and_quantization_equal_the_definition(
     terms = torch.where(inside, codes * rule.step - v.detach(), torch.where(ratio <= rule.low, 0.5, -2.0)) * g
     assert step.grad is not None
     assert float(step.grad) == pytest.approx(float(terms.sum()), rel=1e-4, abs=1e-5 * float(terms.abs().sum()))
-    torch.testing.assert_close(statistics[0].double(), mean, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(statistics[1].double(), variance, rtol=1e-4, atol=1e-7)
+    unbiased = variance * (v[:, 0].numel() / (v[:, 0].numel() - 1))
+    torch.testing.assert_close(running[0].double(), 0.25 * mean, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(running[1].double(), 0.75 + 0.25 * unbiased, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -232,8 +238,9 @@ def test_norm_and_quantization_do_not_depend_on_the_number_of_threads(layout: to
     try:
         for threads in (1, 2, 3, 7):
             torch.set_num_threads(threads)
-            forward = kernels.norm_quantize(x, gamma, beta, 1e-5, grid)
-            results.append((*forward, *kernels.norm_quantize_gradient(x, g, forward[1], grid)))
+            running = torch.zeros(10), torch.ones(10)
+            forward = kernels.norm_quantize(x, gamma, beta, running, 0.1, 1e-5, grid)
+            results.append((*forward, *running, *kernels.norm_quantize_gradient(x, g, forward[1], grid)))
     finally:
         torch.set_num_threads(before)
     for result in results[1:]:
@@ -244,5 +251,6 @@ def test_large_means_do_not_cancel() -> None:
     """Sums are of differences from the first value of a channel."""
     for layout in (torch.contiguous_format, torch.channels_last):
         x = (normal(16, 4, 20, 20) * 1e-2 + 1000.0).to(memory_format=layout)
-        statistics = kernels.norm_quantize(x, torch.ones(4), torch.zeros(4), 1e-5, rule_of("signed 8").grid)[2]
-        torch.testing.assert_close(statistics[1].double(), x.double().var((0, 2, 3), unbiased=False), rtol=1e-3, atol=0)
+        running, grid = (torch.zeros(4), torch.zeros(4)), rule_of("signed 8").grid
+        kernels.norm_quantize(x, torch.ones(4), torch.zeros(4), running, 1.0, 1e-5, grid)
+        torch.testing.assert_close(running[1].double(), x.double().var((0, 2, 3)), rtol=1e-3, atol=0)

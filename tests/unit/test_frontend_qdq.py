@@ -146,6 +146,90 @@ def test_qlinear_conv_equals_qdq(tmp_path: Path) -> None:
     assert [a.params for a in direct.activations] == [a.params for a in pairs.activations]
 
 
+def test_onnxruntimes_operators_equal_qdq(tmp_path: Path) -> None:
+    """QLinearConcat, Mul and Add with constants, average pool, softmax, a padding with the zero point."""
+    values = constants(np.uint8)
+    codes = RNG.integers(0, 256, (4, 1, 1)).astype(np.uint8)
+    values |= {"k": codes, "sk": np.float32(0.02), "zk": np.uint8(130), "sm": np.float32(1 / 256), "zm": np.uint8(0)}
+    values |= {"pads": np.array([0, 0, 1, 1, 0, 0, 0, 1])}
+    contributed = {"domain": "com.microsoft"}
+    nodes = [
+        node("QuantizeLinear", "x sx zx", "q"),
+        node("Pad", "q pads zx", "p"),
+        node("QLinearConv", "p sx zx w sw zw sy zy b", "c"),
+        node("QLinearMul", "c sy zy k sk zk sy zy", "m", **contributed),
+        node("QLinearAdd", "m sy zy k sk zk sz zz", "a", **contributed),
+        node("QLinearConcat", "sz zz c sy zy a sz zz", "j", axis=1, **contributed),
+        node("QLinearAveragePool", "j sz zz sz zz", "v", kernel_shape=[5, 6], **contributed),
+        node("QLinearSoftmax", "v sz zz sm zm", "s", axis=1, opset=13, **contributed),
+        node("DequantizeLinear", "s sm zm", "y"),
+    ]
+    path, proto = save(tmp_path, nodes, values, [1, 8, 1, 1])
+    proto.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    path.write_bytes(proto.SerializeToString())
+    direct = import_onnx(path)
+    plain = [
+        *qdq("x", "xd", "sx", "zx"),
+        node("Pad", "xd pads", "p"),
+        node("DequantizeLinear", "w sw zw", "wd", axis=0),
+        node("DequantizeLinear", "b sb zb", "bd", axis=0),
+        node("Conv", "p wd bd", "c"),
+        *qdq("c", "cd", "sy", "zy"),
+        node("DequantizeLinear", "k sk zk", "kd"),
+        node("Mul", "cd kd", "m"),
+        *qdq("m", "md", "sy", "zy"),
+        node("Add", "md kd", "a"),
+        *qdq("a", "ad", "sz", "zz"),
+        node("Concat", "cd ad", "j", axis=1),
+        *qdq("j", "jd", "sz", "zz"),
+        node("AveragePool", "jd", "v", kernel_shape=[5, 6]),
+        *qdq("v", "vd", "sz", "zz"),
+        node("Softmax", "vd", "s", axis=1),
+        *qdq("s", "y", "sm", "zm"),
+    ]
+    path, proto = save(tmp_path, plain, values, [1, 8, 1, 1])
+    pairs = import_onnx(path)
+    assert isinstance(direct, QuantizedGraph) and isinstance(pairs, QuantizedGraph)
+    assert [type(op).__name__ for op in direct.graph] == [type(op).__name__ for op in pairs.graph]
+    assert [a.params for a in direct.activations] == [a.params for a in pairs.activations]
+    x = RNG.integers(-128, 128, (8, 6, 6, 3))
+    ours, theirs = (integer.run_outputs(lower(q), x)[q.graph.outputs[0]] for q in (direct, pairs))
+    np.testing.assert_array_equal(ours, theirs)
+    real = (0.03 * (x - (-5))).astype(np.float32).transpose(0, 3, 1, 2)
+    evaluator = ReferenceEvaluator(proto)
+    wanted = np.concatenate([evaluator.run(None, {"x": image[None]})[0] for image in real]).reshape(8, 8)
+    assert np.abs((ours.reshape(8, 8) + 128) / 256 - wanted).max() <= 5 / 256  # steps of five operators add up
+
+
+def test_quantization_at_run_time_is_refused_once(tmp_path: Path) -> None:
+    nodes = [
+        node("DynamicQuantizeLinear", "x", "q s z"),
+        node("ConvInteger", "q w z", "c", pads=[1, 1, 1, 1]),
+        node("Cast", "c", "f", to=TensorProto.FLOAT),
+        node("Mul", "f s", "y"),
+    ]
+    with pytest.raises(UnsupportedError, match="quantized at run time") as caught:
+        import_onnx(save(tmp_path, nodes, constants(np.uint8), [1, 4, 6, 6])[0])
+    assert "1 operator" in str(caught.value)
+
+
+def test_sixteen_bit_activations_are_refused_once(tmp_path: Path) -> None:
+    nodes, values = residual(np.int8)
+    values |= {"zx": np.int16(0)}
+    with pytest.raises(UnsupportedError, match="type int16; int8, uint8, int4 and uint4") as caught:
+        import_onnx(save(tmp_path, nodes, values, [1, 4, 6, 6])[0])
+    assert "1 operator" in str(caught.value)
+
+
+def test_old_files_with_constants_that_are_no_inputs(tmp_path: Path) -> None:
+    """Quantizers add such to files of IR version 3."""
+    nodes = [node("Conv", "x k", "y")]
+    path, proto = save(tmp_path, nodes, {"k": RNG.normal(0, 1, (4, 3, 1, 1)).astype(np.float32)}, [1, 4, 6, 6])
+    proto.ir_version, proto.opset_import[0].version = 3, 8
+    path.write_bytes(proto.SerializeToString())
+    assert len(import_onnx(path).convs) == 1  # type: ignore[union-attr]
+
+
 def test_final_scores_without_scale_keep_32_bits(tmp_path: Path) -> None:
     nodes, values = residual(np.int8)
     nodes = [*nodes[:4], node("Conv", "xd wd bd", "y", pads=[1, 1, 1, 1])]

@@ -37,6 +37,31 @@ def test_the_average_follows_its_recurrence_and_is_handed_over() -> None:
     assert module.weight.item() == pytest.approx(expected, rel=1e-6)
 
 
+def test_learned_steps_survive_the_freeze_unless_weights_are_folded() -> None:
+    for fold, survives in (("ICN", True), ("folding_weights", False)):
+        op = op_of(small_net(), bits=2, fold_type=fold, fold_delay=1)
+        with torch.no_grad():
+            op.layers["0"].quantizer.log_step.fill_(-1.25)
+            op.layers["0"].norm.gamma.fill_(3.0)
+        op.start_epoch(1)
+        assert op.frozen and bool((op.layers["0"].quantizer.log_step == -1.25).all()) == survives
+
+
+def test_the_average_starts_anew_where_batch_norms_freeze() -> None:
+    module = nn.Linear(1, 1, bias=False)
+    average = WeightAverage(module, 0.99)
+    for _ in range(3):
+        with torch.no_grad():
+            module.weight.fill_(100.0)
+        average.after_step(0.0)
+    with torch.no_grad():
+        module.weight.fill_(2.0)
+    average.restart()
+    average.after_step(0.5)
+    average.finish()
+    assert module.weight.item() == pytest.approx(2.0)
+
+
 def test_dampening_adds_the_gradient_of_the_squared_distance() -> None:
     op = op_of(small_net(), bits=2, fold_type="ICN")
     layer = op.layers["0"]

@@ -95,7 +95,7 @@ FAST_TYPES = ("PerChannelsSymMSE", "PerChannelsAsymMinMax", "PerLayerAsymPACT", 
 @pytest.mark.parametrize(
     "quant_type", [t if t in FAST_TYPES else pytest.param(t, marks=pytest.mark.slow) for t in QUANT_TYPES]
 )
-def test_fake_quantization_is_the_integer_network(quant_type: str, fold_type: str, bits: int) -> None:
+def test_r23_r14_fake_quantization_is_the_integer_network(quant_type: str, fold_type: str, bits: int) -> None:
     if fold_type == "folding_weights" and quant_type.endswith(("DoReFa", *(r for r in RULES if r.startswith("SAT")))):
         with pytest.raises(UsageError, match="gives the weights another scale"):
             make(network(), quant_type, bits, fold_type=fold_type)
@@ -114,7 +114,7 @@ def test_fake_quantization_is_the_integer_network(quant_type: str, fold_type: st
     assert (expected[last].argmax(-1) == actual[last].argmax(-1)).all()
 
 
-def test_real_weights_come_back_bit_for_bit() -> None:
+def test_r22_real_weights_come_back_bit_for_bit() -> None:
     net = network()
     before = copy.deepcopy(net.state_dict())
     op = make(net, bits=2)
@@ -181,7 +181,7 @@ def test_gradient_accumulation_equals_one_batch() -> None:
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
-def test_fold_equals_folded_convolution() -> None:
+def test_r18_fold_equals_folded_convolution() -> None:
     """The de-folded quantized weights before the frozen batch norm are the quantized folded convolution."""
     net = network()
     with torch.no_grad():
@@ -203,7 +203,7 @@ def test_fold_equals_folded_convolution() -> None:
     assert float((through_op - expected).abs().max()) < 1e-5
 
 
-def test_batch_norm_statistics_move_before_the_delay_and_freeze_after() -> None:
+def test_r21_batch_norm_statistics_move_before_the_delay_and_freeze_after() -> None:
     net = network()
     op = make(net, "PerLayerAsymPACT", 4, fold_delay=1)
     op.calibrate([pixels()])
@@ -231,7 +231,7 @@ def test_batch_norm_statistics_move_before_the_delay_and_freeze_after() -> None:
     ("quant_type", "fold_type"),
     [*((t, f) for t in FAST_TYPES[:4] for f in ("folding_weights", "ICN")), ("PerLayerSATDefault", "ICN")],
 )
-def test_gamma_and_variance_of_zero(quant_type: str, fold_type: str) -> None:
+def test_r19_gamma_and_variance_of_zero(quant_type: str, fold_type: str) -> None:
     net = network()
     with torch.no_grad():
         net.stem[1].weight[2] = 0.0
@@ -253,7 +253,7 @@ def test_gamma_and_variance_of_zero(quant_type: str, fold_type: str) -> None:
     assert params.scale * (constant.flat[0] - params.zero_point) == pytest.approx(0.7, abs=params.scale)
 
 
-def test_all_pixel_levels_survive_the_input() -> None:
+def test_r31_all_pixel_levels_survive_the_input() -> None:
     op = make(nn.Sequential(nn.Conv2d(1, 1, 1)), input_shape=(16, 16, 1), normalization=Normalization(2 / 255, 128))
     x = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
     op.calibrate([x])
@@ -355,7 +355,7 @@ def test_calibration_methods() -> None:
         op.calibrate([pixels()], "entropy")
 
 
-def test_layer_config_round_trip() -> None:
+def test_r11_layer_config_round_trip() -> None:
     import json
 
     entries = [

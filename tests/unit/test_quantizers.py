@@ -68,7 +68,7 @@ def test_asymmetric_scales_follow_the_definition() -> None:
     assert per_layer.export(weight)[1].tolist() == pytest.approx([1.2 / 15])
 
 
-def test_pact_weight_gradients_equal_finite_sums() -> None:
+def test_r12_pact_weight_gradients_equal_finite_sums() -> None:
     weight = torch.tensor([[-0.9, -0.2, 0.4], [0.7, 0.0, -0.5], [1.1, 0.5, -0.1]]).reshape(1, 1, 3, 3)
     grad = torch.arange(1.0, 10.0).reshape(1, 1, 3, 3)
     quantizer = weights.make("PerLayerAsymPACT", 4, 1)
@@ -117,7 +117,7 @@ def test_learned_steps_match_finite_differences() -> None:
 
 @pytest.mark.parametrize("bits", [4, 2])
 @pytest.mark.parametrize("shape", ["normal", "heavy", "skewed", "uniform"])
-def test_ppq_is_never_worse_than_min_max(bits: int, shape: str) -> None:
+def test_r17_ppq_is_never_worse_than_min_max(bits: int, shape: str) -> None:
     w = normal(2000)
     w = {"normal": w, "heavy": w**3, "skewed": w.exp() - 1, "uniform": torch.rand(2000) - 0.3}[shape]
     low, high = ranges.progressive_projection(w, 2**bits - 1)

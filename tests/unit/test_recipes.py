@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from mcuq.data.dataset import Augmentation
 from mcuq.errors import UsageError
 from mcuq.ir.plans import BitPlan, Limits, TensorBits
 from mcuq.pipeline import ModelSpec, logs, model_spec, parse_recipe
@@ -44,6 +45,16 @@ def test_recipe_texts_become_values() -> None:
         recipe_values([("lr", "1")])
     with pytest.raises(UsageError, match="reestimate=x: int is needed"):
         recipe_values([("reestimate", "x")])
+
+
+def test_images_are_augmented_as_the_data_and_the_user_say() -> None:
+    own = Augmentation(flip=True, shift=1)
+    assert TrainConfig(1).augmentation(own) == own
+    assert TrainConfig(1, shift=3).augmentation(own) == Augmentation(flip=True, shift=3)
+    assert TrainConfig(1, flip=True).augmentation(Augmentation()) == Augmentation(flip=True)
+    assert TrainConfig(1, augment=False, flip=True).augmentation(own) == Augmentation()
+    with pytest.raises(UsageError, match="number of pixels"):
+        TrainConfig(1, shift=-1)
 
 
 def plan_of(*bits: int) -> BitPlan:

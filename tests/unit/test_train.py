@@ -80,7 +80,7 @@ class StopAfter:
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 @pytest.mark.parametrize("phase", ["float", "qat"])
-def test_resume_gives_the_same_bits(phase: str, optimizer: str, tmp_path: Path) -> None:
+def test_r33_resume_gives_the_same_bits(phase: str, optimizer: str, tmp_path: Path) -> None:
     from dataclasses import replace
 
     config = replace(CONFIG, optimizer=optimizer)

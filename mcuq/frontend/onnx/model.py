@@ -41,6 +41,8 @@ def load(path: Path) -> ModelProto:
     try:
         _check_limits(model, path)
         _embed_external_data(model, path)
+        if model.ir_version < 4:  # since then initializers need not be inputs; quantizers add such to old files
+            model.ir_version = 4
         checker.check_model(model, full_check=True)
         _check_values(model, path)
     except ModelError:

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcuq.frontend.builder import Coded, Constant
-from mcuq.frontend.onnx import layers, windows
+from mcuq.frontend.onnx import layers
 from mcuq.frontend.onnx.model import bits_of
-from mcuq.frontend.onnx.translate import Handlers, Node, Translator, Value
+from mcuq.frontend.onnx.translate import Handler, Handlers, Node, Translator, Value
 from mcuq.frontend.views import Refusal, View
 from mcuq.ir import graph as ir
 from mcuq.ir.graph import Normalization
@@ -137,14 +137,45 @@ def qgemm(t: Translator, node: Node) -> View:
     return t.builder.quantize(result, activation_params(t, node, 7)[0], node.where)
 
 
-def qlinear_add(t: Translator, node: Node) -> View:
-    result = t.builder.add(node.view(0), node.view(3), node.label, node.where)
-    return t.builder.quantize(result, activation_params(t, node, 6)[0], node.where)
+def _plain(t: Translator, node: Node, kind: str, inputs: list[Value | None]) -> Value:
+    """The float operator ``kind`` on dequantized inputs. Raises Refusal when there is none."""
+    if kind not in t.handlers:
+        raise Refusal(f"mcuq has no operator {kind}")
+    result = t.handlers[kind](t, replace(node, inputs=inputs))
+    assert isinstance(result, View | Constant)
+    return result
 
 
-def qlinear_global_average(t: Translator, node: Node) -> View:
-    result = windows.global_average(t, node)
-    return t.builder.quantize(result, activation_params(t, node, 3)[0], node.where)
+def _operand(t: Translator, node: Node, at: int) -> Value | None:
+    """An input of codes, its scale and zero point behind it; constants become real ones."""
+    value = node.inputs[at]
+    return Constant(coded_constant(t, node, at, at + 1, 0).value) if isinstance(value, Constant) else value
+
+
+def _quantized(t: Translator, node: Node, value: Value, at: int) -> Value:
+    if not isinstance(value, View):
+        raise Refusal("this input has to be an activation, found a constant")
+    return t.builder.quantize(value, activation_params(t, node, at)[0], node.where)
+
+
+def _unary(kind: str) -> Handler:
+    """(x, scale, zero point, output scale, output zero point)."""
+    return lambda t, node: _quantized(t, node, _plain(t, node, kind, [node.view(0)]), 3)
+
+
+def _binary(kind: str) -> Handler:
+    """(a, scale, zero point, b, scale, zero point, output scale, output zero point)."""
+
+    def handler(t: Translator, node: Node) -> Value:
+        return _quantized(t, node, _plain(t, node, kind, [_operand(t, node, 0), _operand(t, node, 3)]), 6)
+
+    return handler
+
+
+def qlinear_concat(t: Translator, node: Node) -> Value:
+    """(output scale, output zero point, then x, scale, zero point of every part)."""
+    parts: list[Value | None] = [node.view(at) for at in range(2, len(node.inputs), 3)]
+    return _quantized(t, node, _plain(t, node, "Concat", parts), 0)
 
 
 HANDLERS: Handlers = {
@@ -155,8 +186,13 @@ HANDLERS: Handlers = {
 }
 CONTRIBUTED: Handlers = {
     "QGemm": qgemm,
-    "QLinearAdd": qlinear_add,
-    "QLinearGlobalAveragePool": qlinear_global_average,
+    "QLinearAdd": _binary("Add"),
+    "QLinearMul": _binary("Mul"),
+    "QLinearConcat": qlinear_concat,
+    "QLinearAveragePool": _unary("AveragePool"),
+    "QLinearGlobalAveragePool": _unary("GlobalAveragePool"),
+    "QLinearReduceMean": _unary("ReduceMean"),
+    "QLinearSoftmax": _unary("Softmax"),
     "QuantizeLinear": quantize_linear,
     "DequantizeLinear": dequantize_linear,
 }

@@ -50,6 +50,10 @@ ADVICE = {
     "NonMaxSuppression": "run it on the network's outputs, outside the deployed network",
     "RoiAlign": "run it outside the deployed network",
     "MaxRoiPool": "run it outside the deployed network",
+    **dict.fromkeys(
+        ("DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"),
+        "quantized at run time: quantize the float model with calibration, here or by onnxruntime's quantize_static",
+    ),
     "If": "export the branch that is used",
     "Loop": "unroll the loop before exporting",
     "Scan": "unroll the loop before exporting",
@@ -144,7 +148,8 @@ class Translator:
         results: tuple[Value | None, ...] = ()
         if not known:
             raise ModelError(f"node {proto.name[:80]!r} reads a tensor that nothing computes. Export the model again.")
-        if proto.domain not in STANDARD_DOMAINS or not skipped:
+        known = proto.domain in STANDARD_DOMAINS or proto.op_type in self.contributed
+        if not (skipped and known):  # what follows a refused operator is not refused itself
             node = Node(proto, attributes_of(proto), inputs, self.opset)
             try:
                 result = self._translate(node)
@@ -166,7 +171,7 @@ class Translator:
             if node.proto.op_type not in handlers:
                 raise Refusal("only operators of the ONNX standard are supported")
         extra = [name for name in node.proto.output[1:] if name and self._uses[name]]
-        if extra and node.proto.op_type != "Split":
+        if extra and node.proto.op_type in handlers and node.proto.op_type != "Split":
             raise Refusal(f"only its first output is supported, {extra[0][:80]!r} is read, too")
         kind = node.proto.op_type
         if kind == "Shape" and isinstance(node.inputs[0], View):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from mcuq.frontend.builder import map_shape
@@ -191,7 +193,7 @@ def pad(t: Translator, node: Node) -> View:
     chosen = node.array(3)
     axes = list(range(rank)) if chosen is None else [int(a) % rank for a in np.ravel(chosen)]
     widths = [int(p) for p in np.ravel(amounts)]
-    if (value is not None and np.any(np.asarray(value) != 0)) or len(widths) != 2 * len(axes):
+    if (value is not None and np.any(np.asarray(value) != _zero(t, view, value))) or len(widths) != 2 * len(axes):
         raise Refusal("only padding with zeros is supported")
     before, after = [0] * rank, [0] * rank
     for position, axis in enumerate(axes):
@@ -202,6 +204,14 @@ def pad(t: Translator, node: Node) -> View:
     if rank in (3, 4) and not any(before[:2] + after[:2]) and min(before + after) >= 0:
         return _spatial_pad(t, node, view, before, after)
     return pad_view(view, tuple(before), tuple(after))
+
+
+def _zero(t: Translator, view: View, value: Any) -> int:
+    """What stands for zero: 0, or for a padding of integer codes the view's zero point."""
+    params, kind = t.builder.params.get(view.op), np.asarray(value).dtype.str
+    if params is None or kind not in ("|i1", "|u1"):
+        return 0
+    return params.zero_point + (128 if kind == "|u1" else 0)
 
 
 def _spatial_pad(t: Translator, node: Node, view: View, before: list[int], after: list[int]) -> View:

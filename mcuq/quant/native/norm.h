@@ -13,7 +13,7 @@ typedef struct {
 
 typedef struct {
     Index images, channels, plane; /* plane: values per image and channel; images * plane per channel */
-    float epsilon;
+    float epsilon, momentum; /* momentum: weight of this batch in the running statistics */
     int threads;
 } Shape;
 
@@ -35,16 +35,20 @@ static inline void moments(double sum, double squares, double count, float shift
     *variance = v < 0.0 ? 0.0 : v;
 }
 
-/* Keeps a channel in saved [4][C] (mean, inverse, gain, offset) and its batch statistics in [2][C]. */
-static inline void keep(const Channel ch, Index c, Index channels, float *saved, float *statistics, double mean,
-                        double variance)
+/* Keeps a channel in saved [4][C] (mean, inverse, gain, offset) and moves its running mean and (unbiased) variance. */
+static inline Channel keep(Index c, const Shape *shape, double mean, double variance, float gamma, float beta,
+                           float *saved, float *running_mean, float *running_variance)
 {
+    const Channel ch = channel(mean, variance, gamma, beta, shape->epsilon);
+    const Index C = shape->channels;
+    const double count = (double)(shape->images * shape->plane), unbiased = variance * (count / (count - 1.0));
     saved[c] = ch.mean;
-    saved[channels + c] = ch.inverse;
-    saved[2 * channels + c] = ch.gain;
-    saved[3 * channels + c] = ch.offset;
-    statistics[c] = (float)mean;
-    statistics[channels + c] = (float)variance;
+    saved[C + c] = ch.inverse;
+    saved[2 * C + c] = ch.gain;
+    saved[3 * C + c] = ch.offset;
+    running_mean[c] += shape->momentum * ((float)mean - running_mean[c]);
+    running_variance[c] += shape->momentum * ((float)unbiased - running_variance[c]);
+    return ch;
 }
 
 #endif

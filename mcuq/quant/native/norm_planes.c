@@ -18,9 +18,9 @@ static void plane_sums(const float *restrict x, Index count, float shift, double
     }
 }
 
-/* statistics: [2][C] of mean and biased variance of the batch; saved: [4][C] for the backward pass. */
+/* saved: [4][C] for the backward pass. The running statistics [C] move. */
 int mcuq_norm_planes(const float *restrict x, float *restrict y, const float *gamma, const float *beta,
-                      float *restrict saved, float *restrict statistics, const Shape *shape, const Grid *shared)
+                      float *restrict saved, float *restrict running_mean, float *restrict running_variance, const Shape *shape, const Grid *shared)
 {
     const Index C = shape->channels, P = shape->plane, N = shape->images;
     const Grid grid = *shared;
@@ -32,8 +32,7 @@ int mcuq_norm_planes(const float *restrict x, float *restrict y, const float *ga
             plane_sums(x + (n * C + c) * P, P, shift, &sum, &squares);
         }
         moments(sum, squares, (double)(N * P), shift, &mean, &variance);
-        const Channel ch = channel(mean, variance, gamma[c], beta[c], shape->epsilon);
-        keep(ch, c, C, saved, statistics, mean, variance);
+        const Channel ch = keep(c, shape, mean, variance, gamma[c], beta[c], saved, running_mean, running_variance);
         for (Index n = 0; n < N; n++) {
             const float *restrict a = x + (n * C + c) * P;
             float *restrict b = y + (n * C + c) * P;
@@ -70,7 +69,7 @@ static void plane_gradient_sums(const float *restrict x, const float *restrict g
 }
 
 int mcuq_norm_planes_gradient(const float *restrict x, const float *restrict g, float *restrict dx,
-                               const float *saved, float *restrict dgamma, float *restrict dbeta, Sums *total,
+                               const float *saved, float *restrict dnorm, Sums *total,
                                const Shape *shape, const Grid *shared)
 {
     const Index C = shape->channels, P = shape->plane, N = shape->images;
@@ -90,8 +89,8 @@ int mcuq_norm_planes_gradient(const float *restrict x, const float *restrict g, 
             plane_gradient_sums(x + start, g + start, P, ch, grid, &part, sums);
         }
         parts[c] = part;
-        dbeta[c] = (float)sums[0];
-        dgamma[c] = (float)(sums[1] * (double)ch.inverse);
+        dnorm[C + c] = (float)sums[0];
+        dnorm[c] = (float)(sums[1] * (double)ch.inverse);
         const float mean = (float)(sums[0] / count);
         const float slope = (float)(sums[1] / count * (double)ch.inverse * (double)ch.inverse);
         for (Index n = 0; n < N; n++) {

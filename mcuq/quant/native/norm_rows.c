@@ -31,18 +31,34 @@ static Index row_start(const Rows rows, Index k)
     return smaller(first * rows.columns, rows.count);
 }
 
-static void row_sums(const float *restrict x, Index start, Index end, Index columns, const float *restrict shift,
+/* Rows taken together, so that sums per column are loaded and stored once for all of them. */
+#define TOGETHER 4
+
+static inline void add_rows(const float *restrict x, Index rows, Index width, Index columns,
+                            const float *restrict shift, float *restrict sum, float *restrict squares)
+{
+#pragma omp simd
+    for (Index c = 0; c < width; c++) {
+        float s = 0.0F, q = 0.0F;
+        for (Index r = 0; r < rows; r++) {
+            const float d = x[r * columns + c] - shift[c];
+            s += d;
+            q += d * d;
+        }
+        sum[c] += s;
+        squares[c] += q;
+    }
+}
+
+static void row_sums(const float *restrict x, Index count, Index columns, const float *restrict shift,
                      float *restrict sum, float *restrict squares)
 {
-    for (Index i = start; i < end; i += columns) {
-        const Index width = smaller(columns, end - i);
-        const float *restrict a = x + i;
-#pragma omp simd
-        for (Index c = 0; c < width; c++) {
-            const float d = a[c] - shift[c];
-            sum[c] += d;
-            squares[c] += d * d;
-        }
+    Index i = 0;
+    for (; i + TOGETHER * columns <= count; i += TOGETHER * columns) {
+        add_rows(x + i, TOGETHER, columns, columns, shift, sum, squares);
+    }
+    for (; i < count; i += columns) {
+        add_rows(x + i, 1, smaller(columns, count - i), columns, shift, sum, squares);
     }
 }
 
@@ -52,16 +68,22 @@ static Index row_block(Index columns)
     return BLOCK / columns > 0 ? 16 * BLOCK / columns * columns : columns;
 }
 
-/* Column c of array k, [k][columns], becomes channel c % C; sums over wide columns in order. */
-static double fold(const double *parts, Index stride, Index slices, Index columns, Index channels, Index c)
+/* Adds up slices of [sums][columns] in order into the first, then the columns of each channel into its first one. */
+static void fold(double *parts, const Rows rows, Index sums, Index channels)
 {
-    double sum = 0.0;
-    for (Index k = 0; k < slices; k++) {
-        for (Index i = c; i < columns; i += channels) {
-            sum += parts[k * stride + i];
+    for (Index k = 1; k < rows.slices; k++) {
+        for (Index c = 0; c < sums * rows.columns; c++) {
+            parts[c] += parts[k * sums * rows.columns + c];
         }
     }
-    return sum;
+    for (Index s = 0; s < sums; s++) {
+        double *const row = parts + s * rows.columns;
+        for (Index c = channels; c < rows.columns; c += channels) {
+            for (Index i = 0; i < channels; i++) {
+                row[i] += row[c + i];
+            }
+        }
+    }
 }
 
 /* Scratch for `sums` arrays of doubles and of floats per slice, and `wide` arrays of floats, one value per column each. */
@@ -79,7 +101,7 @@ static void widen(float *wide, Index columns, const float *narrow, Index channel
 }
 
 int mcuq_norm_rows(const float *restrict x, float *restrict y, const float *gamma, const float *beta,
-                    float *restrict saved, float *restrict statistics, const Shape *shape, const Grid *shared)
+                    float *restrict saved, float *restrict running_mean, float *restrict running_variance, const Shape *shape, const Grid *shared)
 {
     const Index C = shape->channels;
     const Rows rows = rows_of(shape);
@@ -100,19 +122,17 @@ int mcuq_norm_rows(const float *restrict x, float *restrict y, const float *gamm
         memset(total, 0, (size_t)(2 * W) * sizeof *total);
         for (Index i = row_start(rows, k); i < end; i += block) {
             memset(part, 0, (size_t)(2 * W) * sizeof *part);
-            row_sums(x, i, smaller(i + block, end), W, shift, part, part + W);
+            row_sums(x + i, smaller(block, end - i), W, shift, part, part + W);
             for (Index c = 0; c < 2 * W; c++) {
                 total[c] += (double)part[c];
             }
         }
     }
+    fold(scratch, rows, 2, C);
     for (Index c = 0; c < C; c++) {
         double mean, variance;
-        const double sum = fold(scratch, 2 * W, rows.slices, W, C, c);
-        const double squares = fold(scratch + W, 2 * W, rows.slices, W, C, c);
-        moments(sum, squares, (double)(rows.count / C), x[c], &mean, &variance);
-        const Channel ch = channel(mean, variance, gamma[c], beta[c], shape->epsilon);
-        keep(ch, c, C, saved, statistics, mean, variance);
+        moments(scratch[c], scratch[W + c], (double)(rows.count / C), x[c], &mean, &variance);
+        keep(c, shape, mean, variance, gamma[c], beta[c], saved, running_mean, running_variance);
     }
     widen(gain, W, saved + 2 * C, C);
     widen(offset, W, saved + 3 * C, C);
@@ -131,29 +151,45 @@ int mcuq_norm_rows(const float *restrict x, float *restrict y, const float *gamm
     return 0;
 }
 
-static void row_gradient_sums(const float *restrict x, const float *restrict g, Index start, Index end,
-                              Index columns, const float *restrict wide, const Grid grid, float *restrict part)
+/* wide: [3][columns] of mean, gain, offset; part: [5][columns] of the sums of d, d * (x - mean), and of Sums. */
+static inline void add_row_gradients(const float *restrict x, const float *restrict g, Index rows, Index width,
+                                     Index columns, const float *restrict wide, const Grid grid, float *restrict part)
 {
-    const float *restrict mean = wide, *restrict gain = wide + columns, *restrict offset = wide + 2 * columns;
-    float *restrict plain = part, *restrict product = part + columns, *restrict inside = part + 2 * columns;
-    float *restrict below = part + 3 * columns, *restrict above = part + 4 * columns;
-    for (Index i = start; i < end; i += columns) {
-        const Index width = smaller(columns, end - i);
-        const float *restrict a = x + i, *restrict h = g + i;
 #pragma omp simd
-        for (Index c = 0; c < width; c++) {
-            const float v = a[c] * gain[c] + offset[c], d = inside_only(v, h[c], &grid);
-            plain[c] += d;
-            product[c] += d * (a[c] - mean[c]);
-            inside[c] += inside_only(v, h[c] * (quantized(v, &grid) - v), &grid);
-            below[c] += v <= grid.bottom ? h[c] : 0.0F;
-            above[c] += v >= grid.top ? h[c] : 0.0F;
+    for (Index c = 0; c < width; c++) {
+        const float mean = wide[c], gain = wide[columns + c], offset = wide[2 * columns + c];
+        float plain = 0.0F, product = 0.0F, inside = 0.0F, below = 0.0F, above = 0.0F;
+        for (Index r = 0; r < rows; r++) {
+            const float a = x[r * columns + c], h = g[r * columns + c], v = a * gain + offset;
+            const float d = inside_only(v, h, &grid);
+            plain += d;
+            product += d * (a - mean);
+            inside += inside_only(v, h * (quantized(v, &grid) - v), &grid);
+            below += v <= grid.bottom ? h : 0.0F;
+            above += v >= grid.top ? h : 0.0F;
         }
+        part[c] += plain;
+        part[columns + c] += product;
+        part[2 * columns + c] += inside;
+        part[3 * columns + c] += below;
+        part[4 * columns + c] += above;
+    }
+}
+
+static void row_gradient_sums(const float *restrict x, const float *restrict g, Index count, Index columns,
+                              const float *restrict wide, const Grid grid, float *restrict part)
+{
+    Index i = 0;
+    for (; i + TOGETHER * columns <= count; i += TOGETHER * columns) {
+        add_row_gradients(x + i, g + i, TOGETHER, columns, columns, wide, grid, part);
+    }
+    for (; i < count; i += columns) {
+        add_row_gradients(x + i, g + i, 1, smaller(columns, count - i), columns, wide, grid, part);
     }
 }
 
 int mcuq_norm_rows_gradient(const float *restrict x, const float *restrict g, float *restrict dx,
-                             const float *saved, float *restrict dgamma, float *restrict dbeta, Sums *total,
+                             const float *saved, float *restrict dnorm, Sums *total,
                              const Shape *shape, const Grid *shared)
 {
     const Index C = shape->channels;
@@ -178,21 +214,21 @@ int mcuq_norm_rows_gradient(const float *restrict x, const float *restrict g, fl
         memset(sums, 0, (size_t)(5 * W) * sizeof *sums);
         for (Index i = row_start(rows, k); i < end; i += block) {
             memset(part, 0, (size_t)(5 * W) * sizeof *part);
-            row_gradient_sums(x, g, i, smaller(i + block, end), W, wide, grid, part);
+            row_gradient_sums(x + i, g + i, smaller(block, end - i), W, wide, grid, part);
             for (Index c = 0; c < 5 * W; c++) {
                 sums[c] += (double)part[c];
             }
         }
     }
     Sums sum = {0.0, 0.0, 0.0};
+    fold(scratch, rows, 5, C);
     for (Index c = 0; c < C; c++) {
-        const double plain = fold(scratch, 5 * W, rows.slices, W, C, c);
-        const double product = fold(scratch + W, 5 * W, rows.slices, W, C, c), inverse = (double)saved[C + c];
-        sum.inside += fold(scratch + 2 * W, 5 * W, rows.slices, W, C, c);
-        sum.below += fold(scratch + 3 * W, 5 * W, rows.slices, W, C, c);
-        sum.above += fold(scratch + 4 * W, 5 * W, rows.slices, W, C, c);
-        dbeta[c] = (float)plain;
-        dgamma[c] = (float)(product * inverse);
+        const double plain = scratch[c], product = scratch[W + c], inverse = (double)saved[C + c];
+        sum.inside += scratch[2 * W + c];
+        sum.below += scratch[3 * W + c];
+        sum.above += scratch[4 * W + c];
+        dnorm[C + c] = (float)plain;
+        dnorm[c] = (float)(product * inverse);
         for (Index i = c; i < W; i += C) {
             wide[3 * W + i] = (float)(plain / count);
             wide[4 * W + i] = (float)(product / count * inverse * inverse);

@@ -1,5 +1,20 @@
 /* Fake quantization of a dense tensor, and of weights row by row: one pass forward, one pass backward. */
 #include "grid.h"
+#include <limits.h>
+#ifdef __linux__
+#include <malloc.h>
+#endif
+
+/* Keeps freed memory for the next step instead of giving it back to the system, whose new pages cost more than the
+ * arithmetic on them. Returns 1 where the C library can. */
+int mcuq_keep_memory(void)
+{
+#if defined(__GLIBC__)
+    return mallopt(M_MMAP_THRESHOLD, 1 << 30) && mallopt(M_TRIM_THRESHOLD, INT_MAX) && mallopt(M_TOP_PAD, 1 << 26);
+#else
+    return 0;
+#endif
+}
 
 void mcuq_quantize(const float *restrict x, float *restrict y, Index count, const Grid *shared, int threads)
 {
@@ -49,11 +64,12 @@ void mcuq_quantize_gradient(const float *restrict x, const float *restrict g, fl
     add_slices(parts, SLICES, total);
 }
 
-/* Rows of `length` values, each with its own grid. */
-void mcuq_quantize_rows(const float *restrict x, float *restrict y, Index rows, Index length, const Grid *grids)
+/* Rows of `length` values, each with a step and codes low .. high of its own. */
+void mcuq_quantize_rows(const float *restrict x, float *restrict y, Index rows, Index length, const float *steps,
+                        const float *lows, const float *highs)
 {
     for (Index r = 0; r < rows; r++) {
-        const Grid grid = grids[r];
+        const Grid grid = {steps[r], lows[r], highs[r], 0.0F, 0.0F};
 #pragma omp simd
         for (Index i = 0; i < length; i++) {
             y[r * length + i] = quantized(x[r * length + i], &grid);
@@ -61,11 +77,18 @@ void mcuq_quantize_rows(const float *restrict x, float *restrict y, Index rows, 
     }
 }
 
-void mcuq_quantize_rows_gradient(const float *restrict x, const float *restrict g, float *restrict dx, Index rows,
-                                 Index length, const Grid *grids, Sums *totals)
+/* Gradients pass between low and high times step. sums, [3][rows]: gradients of the steps' logarithms, which are the
+ * sums of g * (y - x) inside and g * y outside; sums of g at or below the low end; at or above the high end. */
+void mcuq_quantize_rows_gradient(const float *restrict x, const float *restrict g, float *restrict dx,
+                                 float *restrict sums, Index rows, Index length, const float *steps,
+                                 const float *lows, const float *highs)
 {
     for (Index r = 0; r < rows; r++) {
-        const Index start = r * length;
-        totals[r] = gradient(x + start, g + start, dx + start, length, grids[r]);
+        const Grid grid = {steps[r], lows[r], highs[r], lows[r] * steps[r], highs[r] * steps[r]};
+        const Sums row = gradient(x + r * length, g + r * length, dx + r * length, length, grid);
+        const double outside = (double)grid.bottom * row.below + (double)grid.top * row.above;
+        sums[r] = (float)(row.inside + outside);
+        sums[rows + r] = (float)row.below;
+        sums[2 * rows + r] = (float)row.above;
     }
 }

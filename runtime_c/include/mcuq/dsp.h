@@ -2,7 +2,8 @@
  * mcuq.h. weights: 4-byte aligned, in the layout that mcuq/target/kernels_dsp.py names with the function; the layouts
  * of conv2d and fully connected kernels hold bias, multipliers, shifts and weight zero points too.
  *
- * Suffix z: weight zero points; c: 8-bit weights without range condition; pN: bytes of a depthwise plane row. */
+ * Suffix z: weight zero points; c: 8-bit weights without range condition; direct: int8 inputs read where they lie;
+ * pN: bytes of a depthwise plane row. */
 #ifndef MCUQ_DSP_H
 #define MCUQ_DSP_H
 
@@ -18,7 +19,9 @@ mcuq_conv2d_kernel mcuq_conv2d_w8_dsp, mcuq_conv2d_w8z_dsp, mcuq_conv2d_w8c_dsp,
     mcuq_conv2d_w4z_dsp, mcuq_conv2d_w2_dsp, mcuq_conv2d_w2z_dsp, mcuq_conv2d_w2_lanes2_dsp, mcuq_conv2d_w2_lanes4_dsp;
 
 mcuq_conv2d_kernel mcuq_fully_connected_w8_dsp, mcuq_fully_connected_w8z_dsp, mcuq_fully_connected_w4_dsp,
-    mcuq_fully_connected_w4z_dsp, mcuq_fully_connected_w2_dsp, mcuq_fully_connected_w2z_dsp;
+    mcuq_fully_connected_w4z_dsp, mcuq_fully_connected_w2_dsp, mcuq_fully_connected_w2z_dsp,
+    mcuq_fully_connected_w8_direct_dsp, mcuq_fully_connected_w8z_direct_dsp, mcuq_fully_connected_w4_direct_dsp,
+    mcuq_fully_connected_w4z_direct_dsp, mcuq_fully_connected_w2_direct_dsp, mcuq_fully_connected_w2z_direct_dsp;
 
 mcuq_conv2d_kernel mcuq_depthwise3x3_w8_p16_dsp, mcuq_depthwise3x3_w8_p32_dsp, mcuq_depthwise3x3_w8_p64_dsp,
     mcuq_depthwise3x3_w8_p128_dsp, mcuq_depthwise3x3_w8_p256_dsp, mcuq_depthwise3x3_w4_p16_dsp,

@@ -88,14 +88,86 @@ typedef struct {
 } mcuq_rescale_params;
 void mcuq_rescale_copy(const mcuq_rescale_params *p, const void *input, void *output);
 
+/* A function of every code: out = entries[x - lowest code], 256, 16 or 4 entries. In place as rescaling. */
+typedef struct {
+    const int8_t *entries;
+    mcuq_shape input, output; /* same height, width, channels */
+} mcuq_table_params;
+void mcuq_table(const mcuq_table_params *p, const void *input, void *output);
+
+/* With d = x - input_zero_point: out = clamp((d * (d >= 0 ? affine.multiplier : slopes[c]) + constant) >> shift).
+ * In place as rescaling. */
+typedef struct {
+    const int32_t *slopes;
+    mcuq_shape input, output; /* same height, width, channels */
+    mcuq_affine affine;
+    int32_t clamp_lo, clamp_hi;
+    int16_t input_zero_point;
+} mcuq_prelu_params;
+void mcuq_prelu(const mcuq_prelu_params *p, const void *input, void *output);
+
+/* Elementwise product: out = requantize((a - zero_point_a) * (b - zero_point_b)), of a's height, width and channels;
+ * sizes of b that are 1 are repeated. In place of a when the output's rows are no longer; of b also, when no size of
+ * b is repeated. */
+typedef struct {
+    mcuq_shape a, b;
+    int32_t multiplier;
+    int32_t clamp_lo, clamp_hi;
+    int16_t zero_point_a, zero_point_b, output_zero_point;
+    uint8_t shift, output_bits;
+} mcuq_mul_params;
+void mcuq_mul(const mcuq_mul_params *p, const void *a, const void *b, void *output);
+
+/* Elementwise maximum, or minimum when smallest is set, of both inputs rescaled. In place as mcuq_add. */
+typedef struct {
+    mcuq_shape shape; /* bits: of the output */
+    uint8_t bits_a, bits_b, smallest;
+    mcuq_affine a, b;
+    int32_t clamp_lo, clamp_hi;
+} mcuq_extremum_params;
+void mcuq_extremum(const mcuq_extremum_params *p, const void *a, const void *b, void *output);
+
+/* Moved codes: output element with counters i over sizes (the last fastest; leading sizes may be 1) is input element
+ * offset + sum i * stride, both numbered in (height, width, channels) order. Same bits. */
+#define MCUQ_COPY_RANK 6u
+typedef struct {
+    mcuq_shape input, output;
+    uint32_t sizes[MCUQ_COPY_RANK];
+    int32_t strides[MCUQ_COPY_RANK];
+    uint32_t offset;
+} mcuq_copy_params;
+void mcuq_copy(const mcuq_copy_params *p, const void *input, void *output);
+
+/* Chosen rows and columns: output pixel (y, x) is input pixel (rows[y], columns[x]). Same channels and bits. */
+typedef struct {
+    const uint16_t *rows, *columns;
+    mcuq_shape input, output;
+} mcuq_choose_params;
+void mcuq_choose(const mcuq_choose_params *p, const void *input, void *output);
+
+/* Blended rows and columns (bilinear): weights are the shares of row rows[y] + 1 and column columns[x] + 1 in units of
+ * 2^-11; out = requantize(sum weight * (x - input_zero_point)) over the four neighbours. */
+typedef struct {
+    const uint16_t *rows, *columns, *row_weights, *column_weights;
+    mcuq_shape input, output;
+    int32_t multiplier;
+    int32_t clamp_lo, clamp_hi;
+    int16_t input_zero_point, output_zero_point;
+    uint8_t shift;
+} mcuq_blend_params;
+void mcuq_blend(const mcuq_blend_params *p, const void *input, void *output);
+
+/* Every pixel's channels divided by their Euclidean length; output int8, scale 1/128, zero point 0. */
+void mcuq_l2_normalize(mcuq_shape input, int32_t zero_point, const void *source, int8_t *destination);
+
 /* Same codes in (height, width, channels) order under another shape, bits unchanged (rows repacked). */
 void mcuq_reshape(mcuq_shape input, mcuq_shape output, const void *source, void *destination);
 
-/* Border of output_zero_point around the rescaled input. */
+/* Border of one code around the rescaled input. */
 typedef struct {
     mcuq_shape input, output;
     uint8_t pad_top, pad_left;
-    int16_t output_zero_point;
+    int16_t border;
     mcuq_affine affine;
     int32_t clamp_lo, clamp_hi;
 } mcuq_pad_params;
@@ -147,5 +219,8 @@ void mcuq_pixels_to_int8(void *data, size_t count);
 #endif
 
 #include "mcuq/dsp.h"
+#if defined(__ARM_FEATURE_MVE)
+#include "mcuq/mve.h"
+#endif
 
 #endif

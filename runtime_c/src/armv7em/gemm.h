@@ -1,4 +1,4 @@
-/* The matrix kernels' interface: gemm_w8.S, gemm_w4.S, gemm_w2.S, gemm_octets.S, gemm_lanes.S. */
+/* The matrix kernels' interface: gemm_w8.S, gemm_w4.S, gemm_w2.S, gemm_octets.S, gemm_direct.S, gemm_lanes.S. */
 #ifndef MCUQ_ARMV7EM_GEMM_H
 #define MCUQ_ARMV7EM_GEMM_H
 
@@ -19,6 +19,21 @@ typedef struct {
     int32_t sums[4]; /* sum_factor * scale * sum of the inputs, of each pixel */
     uint32_t scale;  /* 2^k: how far the layer's shifts are raised; columns hold x * 2^k, those of lanes x */
 } mcuq_gemm_frame;
+
+/* The same for gemm_direct.S, which reads int8 inputs where they lie; depth is a multiple of 4. */
+typedef struct {
+    const int8_t *inputs;
+    uint32_t skipped_steps;
+    const int8_t *inputs_end;
+    int8_t *output;
+    const uint32_t *records; /* 8 multipliers, 8 bytes v */
+    int32_t rounding;
+    const uint32_t *weights_end;
+    const uint32_t *weights;
+    int32_t sum;          /* sum_factor * sum of the inputs */
+    uint32_t record_step; /* bytes from one panel's record to the next; 0: one for all */
+    uint32_t unused[2];
+} mcuq_direct_frame;
 
 /* One matrix kernel and the shape of its panels. */
 typedef struct {
@@ -46,5 +61,11 @@ void mcuq_gemm_octets4(const mcuq_gemm_frame *frame);
 void mcuq_gemm_octets4z(const mcuq_gemm_frame *frame);
 void mcuq_gemm_octets2(const mcuq_gemm_frame *frame);
 void mcuq_gemm_octets2z(const mcuq_gemm_frame *frame);
+void mcuq_gemm_direct8(const mcuq_direct_frame *frame);
+void mcuq_gemm_direct8z(const mcuq_direct_frame *frame);
+void mcuq_gemm_direct4(const mcuq_direct_frame *frame);
+void mcuq_gemm_direct4z(const mcuq_direct_frame *frame);
+void mcuq_gemm_direct2(const mcuq_direct_frame *frame);
+void mcuq_gemm_direct2z(const mcuq_direct_frame *frame);
 
 #endif

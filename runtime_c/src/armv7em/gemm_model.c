@@ -54,30 +54,61 @@ static uint32_t start(const panel_kind *k, const uint32_t *header, uint32_t c, u
     return header[c] + sum * (k->bits == 4 ? 273u : 85u);
 }
 
+/* The sums of a panel at `panel` (its header): of the pairs `step` words apart, or of int8 inputs four by four. */
+static void panel_sums(uint32_t *sums, const panel_kind *k, const uint32_t *panel, int32_t input_sum, uint32_t pairs,
+                       const uint32_t *columns, uint32_t step, const int8_t *inputs)
+{
+    const uint32_t *words = panel + k->channels * (k->zero_points ? 2u : 1u);
+    for (uint32_t c = 0; c < k->channels; c++) {
+        int32_t sum = (int32_t)start(k, panel, c, (uint32_t)input_sum);
+        for (uint32_t j = 0; j < pairs; j++) {
+            const uint32_t codes = columns != NULL ? 0 : mcuq_load(inputs + j / 2u * 4u);
+            const uint32_t direct = j & 1u ? mcuq_sxtb16_high(codes) : mcuq_sxtb16(codes);
+            const uint32_t pair = columns != NULL ? columns[j * step] : direct;
+            sum = mcuq_smlad(pair, operand(k, words, j, c), sum);
+        }
+        sums[c] = (uint32_t)sum;
+        const uint32_t place = c % sharing(k);
+        for (uint32_t i = 1; !k->clean && place + 1u == sharing(k) && i <= place; i++)
+            sums[c] -= sums[c - i];
+    }
+}
+
+static int8_t requantized(uint32_t sum, uint32_t multiplier, uint32_t v, int32_t rounding)
+{
+    const int32_t high = mcuq_smmla((int32_t)sum, (int32_t)multiplier, (int32_t)((uint32_t)rounding << v));
+    return (int8_t)mcuq_half_sat8(high >> v);
+}
+
 static void run(const mcuq_gemm_frame *f, const panel_kind *k)
 {
     const uint32_t pairs = (uint32_t)(f->columns_end - f->columns) / k->pixels;
     const uint32_t *next = f->weights;
     for (int8_t *out = f->output; next != f->weights_end; out += k->channels) {
-        const uint32_t *words = next + k->channels * (k->zero_points ? 2u : 1u);
-        const uint32_t *records = words + pairs * k->channels * k->bits / 16u;
+        const uint32_t header = k->channels * (k->zero_points ? 2u : 1u);
+        const uint32_t *records = next + header + pairs * k->channels * k->bits / 16u;
         for (uint32_t p = 0; p < k->pixels; p++) {
             uint32_t sums[MAX_CHANNELS];
-            for (uint32_t c = 0; c < k->channels; c++) {
-                int32_t sum = (int32_t)start(k, next, c, (uint32_t)f->sums[p]);
-                for (uint32_t j = 0; j < pairs; j++)
-                    sum = mcuq_smlad(f->columns[j * k->pixels + p], operand(k, words, j, c), sum);
-                sums[c] = (uint32_t)sum;
-                const uint32_t place = c % sharing(k);
-                for (uint32_t i = 1; !k->clean && place + 1u == sharing(k) && i <= place; i++)
-                    sums[c] -= sums[c - i];
-                const uint32_t v = records[2u * c + 1u] & 0xFFu;
-                const int32_t rounding = (int32_t)((uint32_t)f->rounding << v);
-                const int32_t high = mcuq_smmla((int32_t)sums[c], (int32_t)records[2u * c], rounding);
-                out[p * f->stride + c] = (int8_t)mcuq_half_sat8(high >> v);
-            }
+            panel_sums(sums, k, next, f->sums[p], pairs, f->columns + p, k->pixels, NULL);
+            for (uint32_t c = 0; c < k->channels; c++)
+                out[p * f->stride + c] =
+                    requantized(sums[c], records[2u * c], records[2u * c + 1u] & 0xFFu, f->rounding);
         }
         next = records + 2u * k->channels;
+    }
+}
+
+static void run_direct(const mcuq_direct_frame *f, const panel_kind *k)
+{
+    const uint32_t pairs = (uint32_t)(f->inputs_end - f->inputs) / 2u;
+    const uint32_t panel = k->channels * (k->zero_points ? 2u : 1u) + pairs * k->channels * k->bits / 16u;
+    const uint32_t *records = f->records;
+    int8_t *out = f->output;
+    for (const uint32_t *next = f->weights; next != f->weights_end; next += panel, records += f->record_step / 4u) {
+        uint32_t sums[MAX_CHANNELS];
+        panel_sums(sums, k, next, f->sum, pairs, NULL, 0, f->inputs);
+        for (uint32_t c = 0; c < k->channels; c++)
+            *out++ = requantized(sums[c], records[c], records[8u + c / 4u] >> (8u * (c % 4u)) & 0xFFu, f->rounding);
     }
 }
 
@@ -102,6 +133,20 @@ KERNEL(mcuq_gemm_octets4z, 8, 1, 4, 1, 0)
 KERNEL(mcuq_gemm_octets2, 8, 1, 2, 0, 0)
 KERNEL(mcuq_gemm_octets2z, 8, 1, 2, 1, 0)
 
+#define DIRECT_KERNEL(name, ...) \
+    void name(const mcuq_direct_frame *frame) \
+    { \
+        static const panel_kind kind = {__VA_ARGS__}; \
+        run_direct(frame, &kind); \
+    }
+
+DIRECT_KERNEL(mcuq_gemm_direct8, 8, 1, 8, 0, 0)
+DIRECT_KERNEL(mcuq_gemm_direct8z, 8, 1, 8, 1, 0)
+DIRECT_KERNEL(mcuq_gemm_direct4, 8, 1, 4, 0, 0)
+DIRECT_KERNEL(mcuq_gemm_direct4z, 8, 1, 4, 1, 0)
+DIRECT_KERNEL(mcuq_gemm_direct2, 8, 1, 2, 0, 0)
+DIRECT_KERNEL(mcuq_gemm_direct2z, 8, 1, 2, 1, 0)
+
 /* gemm_lanes.S: two pixels in a half word; `chunk` pairs are summed before the lanes are read. */
 static void run_lanes(const mcuq_gemm_frame *f, uint32_t lane, uint32_t chunk)
 {
@@ -123,10 +168,8 @@ static void run_lanes(const mcuq_gemm_frame *f, uint32_t lane, uint32_t chunk)
                     }
                 }
                 total = total * f->scale + header[c] + (uint32_t)f->sums[p];
-                const uint32_t v = records[2u * c + 1u] & 0xFFu;
-                const int32_t rounding = (int32_t)((uint32_t)f->rounding << v);
-                const int32_t high = mcuq_smmla((int32_t)total, (int32_t)records[2u * c], rounding);
-                out[p * f->stride + c] = (int8_t)mcuq_half_sat8(high >> v);
+                out[p * f->stride + c] =
+                    requantized(total, records[2u * c], records[2u * c + 1u] & 0xFFu, f->rounding);
             }
         }
         next = records + 4;

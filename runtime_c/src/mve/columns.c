@@ -30,6 +30,28 @@ static int8_t *fill(int8_t *to, int32_t code, uint32_t count)
     return end;
 }
 
+/* `rows` runs of `bytes` bytes, both at least 1, each `to_pitch` and `from_pitch` behind the one before it. */
+static void copy_rows(int8_t *to, const uint8_t *from, uint32_t bytes, uint32_t rows, uint32_t to_pitch,
+                      uint32_t from_pitch)
+{
+    if (bytes <= 16u) {
+        __asm__ volatile("vctp.8 %2\n"
+                         "dls lr, %3\n"
+                         "1: vpstt\n"
+                         "vldrbt.u8 q0, [%1]\n"
+                         "vstrbt.8 q0, [%0]\n"
+                         "add %1, %1, %5\n"
+                         "add %0, %0, %4\n"
+                         "le lr, 1b"
+                         : "+r"(to), "+r"(from)
+                         : "r"(bytes), "r"(rows), "r"(to_pitch), "r"(from_pitch)
+                         : "q0", "lr", "memory");
+        return;
+    }
+    for (; rows > 0; rows--, to += to_pitch, from += from_pitch)
+        copy(to, from, bytes);
+}
+
 /* Codes that start on a byte; 4- and 2-bit ones become bytes, 16 packed bytes at a time. */
 static int8_t *expand(int8_t *to, const uint8_t *codes, uint32_t count, uint32_t bits)
 {
@@ -80,10 +102,30 @@ static int8_t *tap_row(const mcuq_conv2d_params *p, const uint8_t *row, int32_t 
     return to;
 }
 
+/* A column of bytes without dilation: the part of the window that lies inside the input, a rectangle, over zero points. */
+static int8_t *byte_column(const mcuq_conv2d_params *p, const uint8_t *input, int32_t y, int32_t x, int8_t *column)
+{
+    const int32_t kernel_height = p->window.kernel_height, kernel_width = p->window.kernel_width;
+    const int32_t channels = p->input.channels, width = p->input.width;
+    const int32_t top = y < 0 ? -y : 0, left = x < 0 ? -x : 0;
+    const int32_t bottom = p->input.height - y < kernel_height ? p->input.height - y : kernel_height;
+    const int32_t right = width - x < kernel_width ? width - x : kernel_width;
+    const int32_t rows = bottom - top, columns = right - left;
+    if (rows != kernel_height || columns != kernel_width)
+        fill(column, p->input_zero_point, (uint32_t)(kernel_height * kernel_width * channels));
+    if (rows > 0 && columns > 0)
+        copy_rows(column + (top * kernel_width + left) * channels,
+                  input + ((y + top) * width + x + left) * channels, (uint32_t)(columns * channels), (uint32_t)rows,
+                  (uint32_t)(kernel_width * channels), (uint32_t)(width * channels));
+    return column;
+}
+
 const int8_t *mcuq_mve_column(const mcuq_conv2d_params *p, const uint8_t *input, int32_t y, int32_t x, int8_t *column)
 {
     const mcuq_window *w = &p->window;
     const int32_t height = p->input.height, width = p->input.width;
+    if (p->input.bits == 8 && w->dilation_height == 1 && w->dilation_width == 1)
+        return byte_column(p, input, y, x, column);
     const uint32_t row_bytes = (uint32_t)width * mcuq_row_bytes(p->input.channels, p->input.bits);
     int8_t *to = column;
     for (uint32_t ky = w->kernel_height; ky > 0; ky--, y += w->dilation_height)

@@ -1,92 +1,117 @@
-/* Depthwise 3 x 3, stride 1, by planes: one channel of a strip of rows is gathered into a plane of bytes whose border is
- * the input's zero point, then convolved. Weight layout "nines".
+/* Depthwise 3 x 3 by planes: one channel of a tile is gathered into a plane of bytes whose border is the input's zero
+ * point, then convolved. Weight layouts "helium_nines*" (docs/kernels.md).
  *
  * Scratch: the plane, at most 2 KB; mcuq/target/kernels_mve.py adds up the same. */
 #include "depthwise3x3.h"
 
-#include <arm_mve.h>
+#include <stddef.h>
 #include <string.h>
 
 #include "armv7em/simd.h"
 
-enum { PLANE_BYTES = 2048, HIGH_WORD_SHIFT = 33 };
+_Static_assert(sizeof(void *) != 4u || offsetof(mcuq_mve_depthwise_frame, position) == 296u,
+               "depthwise3x3_patches.S has other offsets");
 
-/* Weights of a channel as int32, times 2^scale. */
-static void unpack_nines(const uint8_t *codes, uint32_t bits, int32_t zero, uint32_t scale, int32_t *weights)
+enum { PLANE_BYTES = 2048 };
+
+typedef struct {
+    uint32_t stride, rows, columns, pitch; /* of a tile: outputs, and bytes of a plane row */
+} tiling;
+
+static uint32_t smaller(uint32_t a, uint32_t b)
 {
-    static const uint8_t even[4] = {0, 3, 6, 2}, odd[4] = {1, 4, 7, 5};
-    if (bits == 8) {
-        const int8_t *taps = (const int8_t *)codes;
-        for (uint32_t tap = 0; tap < 8; tap += 4)
-            vstrwq_s32(weights + tap, vshlq_r_s32(vsubq_n_s32(vldrbq_s32(taps + tap), zero), (int32_t)scale));
-        weights[8] = (taps[8] - zero) * (int32_t)(1u << scale);
-        return;
-    }
-    const uint32_t word = codes[0] | (uint32_t)codes[1] << 8 | (uint32_t)codes[2] << 16 |
-                          (bits == 4 ? (uint32_t)codes[3] << 24 : 0u);
-    const uint32_t mask = (1u << bits) - 1u;
-    const int32_t offset = (int32_t)(1u << (bits - 1u)) + zero, factor = (int32_t)(1u << scale);
-    for (uint32_t i = 0; i < 4; i++) {
-        weights[even[i]] = ((int32_t)(word >> (bits * i) & mask) - offset) * factor;
-        weights[odd[i]] = ((int32_t)(word >> (16u + bits * i) & mask) - offset) * factor;
-    }
-    weights[8] = ((int32_t)(bits == 4 ? codes[4] : word >> 8 & mask) - offset) * factor;
+    return a < b ? a : b;
 }
 
-/* What of the strip's plane lies inside the input, as a gather of channel 0; the border is written. */
-static mcuq_mve_gather_frame start_plane(const mcuq_conv2d_params *p, const uint8_t *input, int8_t *plane,
-                                         int32_t first_row, int32_t rows, uint32_t pitch)
+/* Inputs of a patch are at most 255 bytes apart: 3 rows and 3 columns, 4 rows and 4 columns with stride 2. */
+static tiling tiles_of(const mcuq_conv2d_params *p)
 {
-    const int32_t top = p->window.pad_top, left = p->window.pad_left, channels = p->input.channels;
-    const int32_t start = first_row - top, end = start + rows + 2, width = p->output.width + 2 - left;
-    const int32_t from = start < 0 ? 0 : start, to = end < p->input.height ? end : p->input.height;
-    const int32_t columns = width < p->input.width ? width : p->input.width;
-    memset(plane, p->input_zero_point & 0xFF, (uint32_t)(rows + 2) * pitch);
-    const mcuq_mve_gather_frame frame = {
-        .codes = input + from * p->input.width * channels,
-        .plane = plane + (uint32_t)(from - start) * pitch + left,
-        .rows = to > from ? (uint32_t)(to - from) : 0u,
-        .columns = (uint32_t)columns,
-        .row_bytes = (uint32_t)(p->input.width * channels),
-        .pitch = pitch,
-        .channels = (uint32_t)channels,
-    };
-    return frame;
+    tiling t = {.stride = p->window.stride_width};
+    t.columns = smaller(p->output.width, t.stride == 1u ? 82u : 30u);
+    t.pitch = (t.columns > 1u ? t.columns - 1u : 1u) * t.stride + 3u;
+    t.rows = smaller(p->output.height, ((PLANE_BYTES / t.pitch - 3u) / t.stride + 1u) & ~1u);
+    return t;
 }
 
-static void set_channel(const mcuq_conv2d_params *p, uint32_t channel, uint32_t bits, mcuq_mve_channel *c)
+/* Places of weights, inputs and outputs, the same for all tiles. */
+static void set_patterns(mcuq_mve_depthwise_frame *f, const mcuq_conv2d_params *p, uint32_t bits, uint32_t pitch)
 {
-    const uint32_t scale_index = p->per_channel_scale ? channel : 0u;
-    const uint32_t zero_index = p->per_channel_zero_point ? channel : 0u;
-    const int32_t zero = p->weight_zero_points != NULL ? p->weight_zero_points[zero_index] : 0;
-    const uint32_t shift = p->shifts[scale_index], raised = shift < HIGH_WORD_SHIFT ? HIGH_WORD_SHIFT - shift : 0u;
-    const uint32_t last = shift + raised - HIGH_WORD_SHIFT, bytes = bits == 8 ? 9u : bits == 4 ? 5u : 3u;
-    unpack_nines((const uint8_t *)p->weights + channel * bytes, bits, zero, raised, c->weights);
-    c->bias = (int32_t)((uint32_t)p->bias[channel] << raised);
-    c->multiplier = p->multipliers[scale_index];
-    c->rounding = (2 * p->output_zero_point + 1) * (int32_t)(1u << last);
-    c->shift = -(int32_t)last - 1;
+    const uint32_t stride = p->window.stride_width, wide = stride == 1u ? 4u : 5u, count = p->output.width > 1u;
+    const uint32_t below = stride == 1u && p->output.height > 1u, channels = p->output.channels;
+    for (uint32_t lane = 0; lane < 16; lane++) {
+        const uint32_t row = lane / wide, column = lane % wide, tap = 3u * row + column;
+        const uint32_t inside = row < 3u && column < 3u;
+        f->taps[lane] = (uint8_t)(inside ? tap * bits >> 3 : 0u);
+        f->tap_mask_shift[lane] = (uint8_t)(inside ? 8u - bits - (tap * bits & 7u) : 0u);
+        f->tap_mask[lane] = (uint8_t)(inside ? 0x100u - (1u << (8u - bits)) : 0u);
+        f->patch[lane] = (uint8_t)(lane < 15u || stride == 1u ? row * pitch + column : 0u);
+        f->second_patch[lane] = (uint8_t)(lane < 15u && p->output.height > 1u ? f->patch[lane] + 2u * pitch : f->patch[lane]);
+        for (uint32_t window = 0; window < 4; window++) {
+            const uint32_t y = row - (window >> 1) * below, x = column - (window & 1u) * count * stride;
+            f->ones[window][lane] = lane < 15u + (stride == 1u) && y < 3u && x < 3u;
+        }
+    }
+    f->right_shift = 8u * count;
+    f->moved_weights = f->weights + (stride == 1u ? (below ? 0u : 4u) : (count ? 0u : 2u));
+    for (uint32_t i = 0; i < 4; i++)
+        f->places[i] = ((i & 1u) * count + (i >> 1) * (p->output.height > 1u) * p->output.width) * channels;
+    f->output_step[0] = 2u * channels;
+    f->output_step[1] = channels;
+}
+
+/* The outputs from (y, x): what of the plane lies inside the input; the border is written. */
+static void start_tile(mcuq_mve_depthwise_frame *f, const mcuq_conv2d_params *p, const tiling *t, const uint8_t *input,
+                       int8_t *output, uint32_t y, uint32_t x)
+{
+    const int32_t channels = p->input.channels, stride = (int32_t)t->stride, pitch = (int32_t)t->pitch;
+    const uint32_t rows = smaller(t->rows, p->output.height - y), columns = smaller(t->columns, p->output.width - x);
+    const int32_t top = (int32_t)y * stride - p->window.pad_top, left = (int32_t)x * stride - p->window.pad_left;
+    const int32_t bottom = top + ((int32_t)rows - 1) * stride + 3, right = left + ((int32_t)columns - 1) * stride + 3;
+    const int32_t y0 = top < 0 ? 0 : top, x0 = left < 0 ? 0 : left;
+    const int32_t y1 = bottom < p->input.height ? bottom : p->input.height;
+    const int32_t x1 = right < p->input.width ? right : p->input.width;
+    if (y0 > top || x0 > left || y1 < bottom || x1 < right)
+        memset(f->plane, p->input_zero_point & 0xFF, (uint32_t)(bottom - top) * t->pitch);
+    f->codes = input + (y0 * p->input.width + x0) * channels;
+    f->inside = f->plane + (y0 - top) * pitch + (x0 - left);
+    f->rows = y1 > y0 && x1 > x0 ? (uint32_t)(y1 - y0) : 0u;
+    f->columns = (uint32_t)(x1 - x0);
+    f->output = output + (y * p->output.width + x) * p->output.channels;
+    f->groups = columns > 1u ? columns / 2u : 1u;
+    f->odd_column = columns > 1u ? columns & 1u : 0u;
+    f->pairs = (rows + 1u) / 2u;
+    const int32_t passed = 2 * (int32_t)f->groups + (int32_t)f->odd_column, line = p->output.width * channels;
+    f->wrap[0] = 2 * stride * pitch - passed * stride;
+    f->wrap[1] = 2 * line - passed * channels;
+    f->last_pair[0] = rows & 1u ? -stride * pitch : 0;
+    f->last_pair[1] = rows & 1u ? -line : 0;
 }
 
 void mcuq_mve_depthwise3x3(mcuq_mve_depthwise_kernel *kernel, const mcuq_conv2d_params *p, const void *input,
-                           void *output, void *scratch, uint32_t weight_bits, uint32_t pitch)
+                           void *output, void *scratch, uint32_t weight_bits, uint32_t zero_points)
 {
-    const uint32_t height = p->output.height, width = p->output.width, channels = p->output.channels;
-    const uint32_t most = PLANE_BYTES / pitch - 2u;
-    int8_t *const plane = scratch;
-    for (uint32_t first = 0; first < height; first += most) {
-        const uint32_t rows = height - first < most ? height - first : most;
-        mcuq_mve_gather_frame gather = start_plane(p, input, plane, (int32_t)first, (int32_t)rows, pitch);
-        int8_t *out = (int8_t *)output + first * width * channels;
-        mcuq_mve_channel c = {.row_bytes = width * channels, .channels = channels, .threes = rows / 3u,
-                              .rest = rows % 3u, .last = plane + width - 4u};
-        for (uint32_t channel = 0; channel < channels; channel++, gather.codes++) {
-            if (gather.rows > 0)
-                mcuq_mve_gather(&gather);
-            set_channel(p, channel, weight_bits, &c);
-            c.plane = plane;
-            c.output = out + channel;
-            kernel(&c);
+    const uint32_t channels = p->output.channels;
+    const tiling t = tiles_of(p);
+    mcuq_mve_depthwise_frame frame;
+    memset(&frame, 0, sizeof frame);
+    frame.row_bytes = (uint32_t)p->input.width * channels;
+    frame.pitch = t.pitch;
+    frame.pixel_bytes = channels;
+    frame.plane = scratch;
+    frame.record_bytes = 1u + zero_points + ((9u * weight_bits + 7u) >> 3);
+    frame.rounding = 2 * p->output_zero_point + 1;
+    frame.position = 8u - weight_bits;
+    set_patterns(&frame, p, weight_bits, t.pitch);
+    const uint32_t height = p->output.height, width = p->output.width;
+    for (uint32_t y = 0; y < height; y += t.rows) {
+        for (uint32_t x = 0; x < width; x += t.columns) {
+            y -= y > 0 && y + 1u == height; /* a tile has two rows and columns when the output has: compute one again */
+            x -= x > 0 && x + 1u == width;
+            start_tile(&frame, p, &t, input, output, y, x);
+            frame.scales = p->weights;
+            frame.records = (const uint8_t *)p->weights + 8u * channels;
+            frame.channels_left = channels;
+            kernel(&frame);
         }
     }
     if (p->clamp_lo > -128 || p->clamp_hi < 127)

@@ -1,4 +1,4 @@
-/* One channel of a depthwise strip (depthwise3x3_rows.S). */
+/* Depthwise 3 x 3 over planes: what the kernels of depthwise3x3_patches.S read. */
 #ifndef MCUQ_MVE_DEPTHWISE3X3_H
 #define MCUQ_MVE_DEPTHWISE3X3_H
 
@@ -6,32 +6,36 @@
 
 #include "mcuq/mve.h"
 
-/* depthwise3x3_rows.S has the same offsets. */
+/* A tile of outputs, all channels one after another; depthwise3x3_patches.S has the same offsets. */
 typedef struct {
-    int32_t weights[9];
-    const int8_t *plane; /* input of the next four outputs */
-    int8_t *output;      /* these */
-    int32_t bias;
-    uint32_t row_bytes; /* of the output */
-    uint32_t threes, rest; /* rows: 3 * threes + rest */
-    int32_t multiplier, rounding, shift; /* shift: of the product's high word, negative */
-    uint32_t channels;
-    const int8_t *last; /* input of the last four outputs of a row */
-} mcuq_mve_channel;
-
-typedef void mcuq_mve_depthwise_kernel(mcuq_mve_channel *channel);
-mcuq_mve_depthwise_kernel mcuq_mve_depthwise_p16, mcuq_mve_depthwise_p32, mcuq_mve_depthwise_p64,
-    mcuq_mve_depthwise_p112;
-
-/* A channel's codes of `rows` input rows of `columns` pixels, into plane rows of `pitch` bytes. */
-typedef struct {
-    const uint8_t *codes;
+    uint8_t taps[16], tap_mask_shift[16], tap_mask[16]; /* byte, left shift and field of each weight of a patch */
+    uint8_t patch[16], second_patch[16];                /* plane offsets of the inputs of a patch */
+    uint32_t places[4];                                 /* offsets of four outputs */
+    int8_t ones[4][16];                                 /* the windows of a patch */
+    uint8_t weights[32];                                /* scratch behind zeros: windows further to the right or below */
+    const uint8_t *codes;                               /* of the channel, inside the input */
+    int8_t *inside;                                     /* their plane */
+    uint32_t rows, columns, row_bytes, pitch, pixel_bytes;
     int8_t *plane;
-    uint32_t rows, columns, row_bytes, pitch, channels;
-} mcuq_mve_gather_frame;
-void mcuq_mve_gather(const mcuq_mve_gather_frame *frame);
+    int8_t *output;
+    const int32_t *scales;  /* bias, multiplier */
+    const uint8_t *records; /* shift, zero point if any, nine codes */
+    uint32_t record_bytes;
+    int32_t rounding; /* 2 * output zero point + 1 */
+    uint32_t channels_left;
+    uint32_t groups, odd_column, pairs;
+    int32_t wrap[2], last_pair[2];
+    uint32_t right_shift;
+    const uint8_t *moved_weights;
+    uint32_t pairs_left;
+    uint32_t output_step[2]; /* bytes of two pixels, of one */
+    uint32_t position;       /* log2 of what weights are multiplied by */
+} mcuq_mve_depthwise_frame;
+
+typedef void mcuq_mve_depthwise_kernel(mcuq_mve_depthwise_frame *frame);
+mcuq_mve_depthwise_kernel mcuq_mve_depthwise_s1, mcuq_mve_depthwise_s1z, mcuq_mve_depthwise_s2, mcuq_mve_depthwise_s2z;
 
 void mcuq_mve_depthwise3x3(mcuq_mve_depthwise_kernel *kernel, const mcuq_conv2d_params *p, const void *input,
-                           void *output, void *scratch, uint32_t weight_bits, uint32_t pitch);
+                           void *output, void *scratch, uint32_t weight_bits, uint32_t zero_points);
 
 #endif

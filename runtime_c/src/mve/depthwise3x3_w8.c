@@ -1,22 +1,22 @@
 /* Depthwise 3 x 3, 8-bit weights. */
 #include "depthwise3x3.h"
 
-void mcuq_depthwise3x3_w8_p16_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch)
+void mcuq_depthwise3x3_w8_s1_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch)
 {
-    mcuq_mve_depthwise3x3(mcuq_mve_depthwise_p16, p, input, output, scratch, 8, 16);
+    mcuq_mve_depthwise3x3(mcuq_mve_depthwise_s1, p, input, output, scratch, 8, 0);
 }
 
-void mcuq_depthwise3x3_w8_p32_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch)
+void mcuq_depthwise3x3_w8z_s1_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch)
 {
-    mcuq_mve_depthwise3x3(mcuq_mve_depthwise_p32, p, input, output, scratch, 8, 32);
+    mcuq_mve_depthwise3x3(mcuq_mve_depthwise_s1z, p, input, output, scratch, 8, 1);
 }
 
-void mcuq_depthwise3x3_w8_p64_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch)
+void mcuq_depthwise3x3_w8_s2_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch)
 {
-    mcuq_mve_depthwise3x3(mcuq_mve_depthwise_p64, p, input, output, scratch, 8, 64);
+    mcuq_mve_depthwise3x3(mcuq_mve_depthwise_s2, p, input, output, scratch, 8, 0);
 }
 
-void mcuq_depthwise3x3_w8_p112_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch)
+void mcuq_depthwise3x3_w8z_s2_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch)
 {
-    mcuq_mve_depthwise3x3(mcuq_mve_depthwise_p112, p, input, output, scratch, 8, 112);
+    mcuq_mve_depthwise3x3(mcuq_mve_depthwise_s2z, p, input, output, scratch, 8, 1);
 }

@@ -19,13 +19,19 @@ SMALL = {
     "resnet8": {"resolution": 12},
     "resnet20": {"resolution": 12},
     "resnet20_a": {"resolution": 12},
+    "resnet18": {"width": 0.25, "resolution": 32, "classes": 10},
+    "inception_v1": {"width": 0.25, "resolution": 32, "classes": 10},
     "vww": {"resolution": 32},
     "lenet": {"resolution": 28},
     "toynet": {"resolution": 10},
 }
 
 
-@pytest.mark.parametrize("name", [card.name for card in zoo.models()])
+NAMES = [card.name for card in zoo.models()]
+LARGE = ("resnet18", "inception_v1")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n in NAMES])
 def test_graph_equals_module(name):
     options = SMALL.get(name, {})
     module = zoo.build(name, **options)

@@ -53,8 +53,41 @@ def test_macs_and_weights_equal_the_published_counts(name):
     assert sum(conv.weight.size for conv in graph.convs) == expected_weights
 
 
+LARGE = {"resnet18": (1_814_073_344, 11_506_880 + 172_032), "inception_v1": (1_498_376_192, 6_609_344)}
+"""ResNet-18 with and without its three 1x1 shortcuts; Inception-v1 as torchvision counts it."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LARGE)
+def test_n22_macs_and_weights_of_large_models(name):
+    graph = capture(zoo.build(name), zoo.card(name).input_shape).graph
+    assert (sum(macs(op) for op in graph), sum(conv.weight.size for conv in graph.convs)) == LARGE[name]
+
+
+def test_n22_weights_without_shortcuts():
+    module = zoo.build_meta("resnet18")
+    weights = {n: p.numel() for n, p in module.named_parameters() if n.endswith("weight") and p.ndim > 1}
+    shortcuts = sum(count for name, count in weights.items() if "shortcut" in name)
+    assert (sum(weights.values()) - shortcuts, shortcuts) == (11_506_880, 172_032)
+
+
+@pytest.mark.slow
+def test_n23_weight_bytes_by_range():
+    """MobileNetV1 with both ends at 8 bits: 4.2, 2.6 and 1.8 MB; binary weights are stored with 2 bits, not 1."""
+    from mcuq.pipeline.bits import uniform
+
+    graph = fuse(capture(zoo.build("mobilenet_v1"), (224, 224, 3)).graph)
+    counts = [conv.weight.size for conv in graph.convs]
+    for bits, megabytes in ((8, 4.2), (4, 2.6), (2, 1.8)):
+        plan = uniform(graph, bits, 8, None, "cortex-m7")
+        stored = sum(t.bytes for t in plan.tensors if t.kind == "weight")
+        ideal = (sum(counts) - counts[0] - counts[-1]) * bits / 8 + counts[0] + counts[-1]
+        assert round(ideal / 1e6, 1) == megabytes
+        assert ideal <= stored < 1.03 * ideal, (bits, stored)  # rows start on bytes, kernels pad
+
+
 @pytest.mark.parametrize("width, expected", [(1.0, 4_209_088), (0.75, 2_568_144), (0.5, 1_319_648), (0.25, 463_600)])
-def test_mobilenet_v1_element_counts(width, expected):
+def test_n22_mobilenet_v1_element_counts(width, expected):
     module = zoo.build_meta("mobilenet-v1", width=width)
     assert sum(p.numel() for n, p in module.named_parameters() if n.endswith("weight") and p.ndim > 1) == expected
 
