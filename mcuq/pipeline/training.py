@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+import tempfile
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -57,9 +58,21 @@ def train(
     Raises:
         UsageError, DataError, ModelError: wrong input; InfeasibleError: the limits; TrainingError: NaN, memory.
     """
-    began = time.monotonic()
-    prepared = prepare(checked(settings))
-    settings = prepared.settings
+    from mcuq.quant import distributed
+
+    settings = checked(settings)
+    with distributed.processes(settings.device) as device:
+        prepared = prepare(replace(settings, device=device))
+        if distributed.rank() == 0:
+            return _lead(prepared, out, resume, overwrite, console)
+        with tempfile.TemporaryDirectory(prefix="mcuq-rank-") as folder, TrainingBar(None) as bar:
+            _trained(prepared, RunFolder(Path(folder)), bar, False)
+    raise SystemExit(0)
+
+
+def _lead(prepared: Prepared, out: Path | None, resume: bool, overwrite: bool, console: Console | None) -> TrainOutcome:
+    """All of a training, by its first process: the one that writes."""
+    began, settings = time.monotonic(), prepared.settings
     limits = settings.choice.limits()
     if limits is not None and settings.choice.bits is None:
         refuse_infeasible(prepared.graph, settings.choice, limits)
@@ -70,14 +83,28 @@ def train(
         bar.listeners = (RunLog(run.path), *_events(settings, run, bar))
         run.write_record({"settings": _plain(settings), "finished": False})
         remember(run)
-        float_accuracy = _train_float(prepared, run, bar, resume)
-        graph = captured(prepared.module, prepared.dataset.input_shape, prepared.dataset.normalization)
-        plan = _plan(graph, prepared, run, bar, resume)
-        op, qat_accuracy = _train_qat(prepared, plan, run, bar, resume)
+        op, plan, accuracies = _trained(prepared, run, bar, resume)
         integer = _lowered(op, settings)
-        outcome = _finish(prepared, run, plan, integer, (float_accuracy, qat_accuracy), began)
+        outcome = _finish(prepared, run, plan, integer, accuracies, began)
         pictures.write(run, plan, integer, settings.choice.core)
     return outcome
+
+
+def _trained(
+    prepared: Prepared, run: RunFolder, bar: TrainingBar, resume: bool
+) -> tuple[QuantOp, BitPlan, tuple[float, float]]:
+    """Float training, bits, training with quantization, by every process; (network, plan, accuracies of both)."""
+    from mcuq.quant import distributed
+
+    float_accuracy = _train_float(prepared, run, bar, resume)
+    plan: BitPlan | None = None
+    if distributed.rank() == 0:
+        graph = captured(prepared.module, prepared.dataset.input_shape, prepared.dataset.normalization)
+        plan = _plan(graph, prepared, run, bar, resume)
+    plan = distributed.of_first(plan)
+    assert plan is not None
+    op, qat_accuracy = _train_qat(prepared, plan, run, bar, resume)
+    return op, plan, (float_accuracy, qat_accuracy)
 
 
 def _events(settings: TrainSettings, run: RunFolder, bar: TrainingBar) -> tuple[Any, ...]:
@@ -104,13 +131,16 @@ def _clear(run: RunFolder) -> None:
 
 def _train_float(prepared: Prepared, run: RunFolder, bar: TrainingBar, resume: bool) -> float:
     """Train the module unless its trained weights are there; returns its accuracy on the held-out split."""
+    from mcuq.quant import distributed
     from mcuq.quant import train as loops
     from mcuq.quant.evaluate import correct
     from mcuq.quant.weights_file import load_weights, save_weights
 
     module, dataset, settings = prepared.module, prepared.dataset, prepared.settings
-    if resume and run.float_weights.exists():
-        load_weights(module, run.float_weights)
+    if distributed.of_first(resume and run.float_weights.exists()):
+        if distributed.rank() == 0:
+            load_weights(module, run.float_weights)
+        module.load_state_dict(distributed.of_first(module.state_dict()))
     elif settings.weights is None:
         config = _configured(loops.float_preset(_float_epochs(settings, dataset)), settings)
         bar.stage(f"training the float network for {config.epochs} epochs")

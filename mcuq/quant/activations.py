@@ -17,7 +17,7 @@ from mcuq.errors import UsageError
 from mcuq.ir.graph import NO_CLAMP, Clamp
 from mcuq.ir.quantized import QuantParams
 from mcuq.numerics import code_range
-from mcuq.quant import ranges
+from mcuq.quant import distributed, ranges
 from mcuq.quant.fake_quant import Learned, Rule, fake_quantize
 from mcuq.quant.grid import STORED_BITS
 
@@ -141,11 +141,12 @@ class Observed(ActivationQuantizer):
         self._observe(values, 1.0)
 
     def _observe(self, x: Tensor, weight: float) -> None:
-        if not bool(torch.isfinite(x).all()):
-            return  # the loss will be NaN too, and training stops with the layer's name
         with torch.no_grad():
-            self.low.lerp_(x.detach().amin().clamp_max(0.0).to(self.low.dtype), weight)
-            self.high.lerp_(x.detach().amax().clamp_min(0.0).to(self.high.dtype), weight)
+            low, high = distributed.extremes(x.detach().amin(), x.detach().amax())
+            if not bool(torch.isfinite(high - low)):
+                return  # the loss will be NaN too, and training stops with the layer's name
+            self.low.lerp_(low.clamp_max(0.0).to(self.low.dtype), weight)
+            self.high.lerp_(high.clamp_min(0.0).to(self.high.dtype), weight)
             span = float(self.high - self.low)
             step = (span if span > 0 else 1.0) / (self.qmax - self.qmin)
             zero = min(max(self.qmin + math.floor(-float(self.low) / step + 0.5), self.qmin), self.qmax)
@@ -240,7 +241,7 @@ class PactActivation(ActivationQuantizer):
 
     def scale(self) -> Tensor:
         span = self.high.detach().clamp_min(0.0) - self.low.detach().clamp_max(0.0)
-        return torch.where(span > 0, span, torch.ones_like(span)) / (self.qmax - self.qmin)
+        return torch.where(span <= 0, torch.ones_like(span), span) / (self.qmax - self.qmin)  # NaN stays
 
     def zero_point(self) -> int:
         low, step = float(self.low.detach()), float(self.scale())

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from mcuq.errors import TrainingError
 
-FORMAT = 1
+FORMAT = 2
 STATE_FILE = "state.json"
 
 

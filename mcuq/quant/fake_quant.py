@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from mcuq.quant import kernels
+from mcuq.quant import distributed, kernels
 from mcuq.quant.kernels import Grid
 
 
@@ -98,8 +98,9 @@ class Norm:
 
 
 def fuses_norm(x: Tensor) -> bool:
-    """Batch norm of ``x`` and a rule can be one operator: a machine with native kernels, more than one value."""
-    return kernels.layout_of(x) is not None and x.numel() > x.shape[1] and kernels.means_for(x) == "native"
+    """Batch norm of ``x`` and a rule can be one operator: native kernels, a whole batch, more than one value."""
+    whole = kernels.layout_of(x) is not None and x.numel() > x.shape[1] and not distributed.sharded()
+    return whole and kernels.means_for(x) == "native"
 
 
 def norm_quantize(x: Tensor, norm: Norm, rule: Rule) -> Tensor:

@@ -14,6 +14,7 @@ from mcuq.errors import UsageError
 from mcuq.ir import graph as ir
 from mcuq.ir.quantized import WeightQuant
 from mcuq.ir.scaling import check_scaling
+from mcuq.quant import distributed
 from mcuq.quant.fake_quant import Norm, Rule, fake_quantize, fuses_norm, norm_quantize
 from mcuq.quant.network import conv2d
 from mcuq.quant.rounding import round_half_up
@@ -91,6 +92,9 @@ class BatchNormTensors:
     def train_step(self, x: Tensor) -> Tensor:
         """Normalize by the batch's statistics and update the running ones, as the module would."""
         momentum = self._momentum()
+        if distributed.sharded():
+            values = self.mean, self.variance, self.gamma, self.beta
+            return distributed.batch_norm(x, *values, momentum, self.epsilon)
         return F.batch_norm(x, self.mean, self.variance, self.gamma, self.beta, True, momentum, self.epsilon)
 
     def quantized_train_step(self, x: Tensor, rule: Rule) -> Tensor:
@@ -111,13 +115,7 @@ class BatchNormTensors:
         if self._averaged is not None:
             self._averaged += 1
             return 1.0 / self._averaged
-        momentum = getattr(self.module, "momentum", 0.1)
-        batches = getattr(self.module, "num_batches_tracked", None)
-        if isinstance(batches, Tensor):
-            batches.add_(1)
-            if momentum is None:
-                momentum = 1.0 / float(batches)
-        return 0.1 if momentum is None else float(momentum)
+        return distributed.momentum_of(self.module)
 
     @contextmanager
     def averaging(self) -> Generator[None]:

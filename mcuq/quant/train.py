@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mcuq.data.dataset import Dataset
 from mcuq.errors import UsageError
+from mcuq.quant import distributed
 from mcuq.quant.batches import Batches
 from mcuq.quant.criterion import Criterion
 from mcuq.quant.diagnosis import first_bad_layer, first_bad_module
@@ -77,10 +78,11 @@ def train_float(
         {"params": decayed, "lr": config.lr, "weight_decay": config.weight_decay},
         {"params": others, "lr": config.lr, "weight_decay": 0.0},
     ]
+    network = distributed.parallel(model)
     loop = Loop(
         phase="float",
         module=model,
-        forward=lambda x: cast(Tensor, model(real_inputs(x, layout))),
+        forward=lambda x: cast(Tensor, network(real_inputs(x, layout))),
         optimizer=_optimizer(groups, config),
         data=data,
         config=config,
@@ -142,10 +144,11 @@ def train_qat(
             hooks.restart()
         op.start_epoch(epoch)
 
+    network = distributed.parallel(op, op.weight_quantizers.parameters())
     loop = Loop(
         phase=phase,
         module=op,
-        forward=lambda x: cast(Tensor, op(x)),
+        forward=lambda x: cast(Tensor, network(x)),
         optimizer=optimizer,
         data=data,
         config=config,
@@ -192,5 +195,5 @@ def _criterion(config: TrainConfig, data: Dataset, teacher: nn.Module | None) ->
 def _optimizer(groups: list[dict[str, Any]], config: TrainConfig) -> torch.optim.Optimizer:
     groups = [{**group, "base_lr": group["lr"]} for group in groups if group["params"]]
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=True)
-    return torch.optim.AdamW(groups, lr=config.lr)
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=True, fused=True)
+    return torch.optim.AdamW(groups, lr=config.lr, fused=True)

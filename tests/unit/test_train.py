@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from itertools import pairwise
 from pathlib import Path
 
@@ -236,3 +237,87 @@ def test_a_softmax_at_the_end_trains_as_its_scores() -> None:
     assert op.generate_deployment_model().params("1").scale == 1 / 256
     with pytest.raises(UsageError, match="ends in argmax has no gradient"):
         train_float(nn.Sequential(small_net(), Argmax()), small_data(), CONFIG)
+
+
+# -- being stopped ------------------------------------------------------------------------------------------
+
+
+class TerminateAt:
+    """Sends SIGTERM to this process in the middle of an epoch."""
+
+    def __init__(self, epoch: int, step: int) -> None:
+        self.at = (epoch, step)
+
+    def on_step(self, step: Step) -> None:
+        if (step.epoch, step.step) == self.at:
+            signal.raise_signal(signal.SIGTERM)
+
+    def on_epoch(self, result: EpochResult) -> None: ...
+
+
+@pytest.mark.parametrize("at", [(1, 2), (2, 1)])
+def test_sigterm_saves_and_resume_gives_the_same_bits(at: tuple[int, int], tmp_path: Path) -> None:
+    """Also within an epoch, with dropout and augmentation, before and after batch norms are frozen."""
+
+    def run(folder: Path, progress: TerminateAt | None, resume: bool) -> tuple[dict[str, torch.Tensor], list[object]]:
+        op = op_of(small_net(), fold_delay=2, fold_type="folding_weights")
+        history = train_qat(op, small_data(), CONFIG, progress=progress, checkpoint=folder, resume=resume)
+        return op.state_dict(), [(r.loss, r.train_accuracy, r.accuracy, r.lr) for r in history]
+
+    handler = signal.getsignal(signal.SIGTERM)
+    whole, history = run(tmp_path / "whole", None, False)
+    where = f"epoch {at[0] + 1} after step {at[1] + 1}; the state is saved"
+    with pytest.raises(TrainingError, match=where):
+        run(tmp_path / "stopped", TerminateAt(*at), False)
+    assert signal.getsignal(signal.SIGTERM) == handler
+    resumed, resumed_history = run(tmp_path / "stopped", None, True)
+    assert resumed_history == history
+    for name, value in whole.items():
+        assert torch.equal(value, resumed[name]), name
+
+
+def test_resume_gives_the_same_bits_on_another_number_of_threads(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        whole = op_of(small_net())
+        train_qat(whole, small_data(), CONFIG)
+        with pytest.raises(TrainingError, match="SIGTERM"):
+            train_qat(op_of(small_net()), small_data(), CONFIG, progress=TerminateAt(1, 1), checkpoint=tmp_path)
+        torch.set_num_threads(1)
+        resumed = op_of(small_net())
+        train_qat(resumed, small_data(), CONFIG, checkpoint=tmp_path, resume=True)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_out_of_memory_names_the_batch_size_to_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    op = op_of(small_net())
+    op.calibrate([torch.from_numpy(small_data().x_train).permute(0, 3, 1, 2)])
+    for error in (
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4096 bytes"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        MemoryError(),
+    ):
+
+        def fail(_: object, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr(op, "forward", fail)
+        with pytest.raises(TrainingError, match=r"batches of 16; try --batch-size 8"):
+            train_qat(op, small_data(), CONFIG)
+        assert not op.stored, "real weights are back after the error"
+
+
+@pytest.mark.parametrize("act_type", ["LSQ", "PACT"])
+def test_a_step_size_that_is_not_finite_stops_with_the_layer(act_type: str) -> None:
+    op = op_of(small_net(), act_type=act_type)
+    op.calibrate([torch.from_numpy(small_data().x_train).permute(0, 3, 1, 2)])
+    with torch.no_grad():
+        for parameter in op.activation_quantizer("0").parameters():
+            parameter.fill_(float("nan"))
+    with pytest.raises(TrainingError, match=r"the loss is nan .* first not finite: output of layer '0'"):
+        train_qat(op, small_data(), CONFIG)
