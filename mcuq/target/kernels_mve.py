@@ -5,10 +5,12 @@ A layer that fails a condition of docs/kernels.md gets None: the DSP family, the
 
 from __future__ import annotations
 
+import numpy as np
+
 from mcuq.numerics import SHIFT_MAX
 from mcuq.target.kernel_types import ConvCase, Facts, Kernel, is_depthwise_case
 from mcuq.target.layouts_dsp import HIGH_WORD_SHIFT
-from mcuq.target.layouts_mve import POSITIONS, VECTOR_SHIFT, helium_bytes, nines_bytes
+from mcuq.target.layouts_mve import CHANNELS, POSITIONS, VECTOR_SHIFT, helium_bytes, nines_bytes, raised_inputs
 from mcuq.target.overlap import may_overwrite
 
 MVE_CORES = frozenset({"cortex-m55"})
@@ -37,7 +39,7 @@ def select_mve(case: ConvCase) -> Kernel | None:
         return _depthwise3x3(case)
     if case.output_bits == 32 or case.groups != 1:
         return None
-    if not _admitted(POSITIONS[case.weight_bits], case.facts):
+    if not _matrix_admitted(case):
         return None
     name = f"{case.weight_bits}{'z' if case.asymmetric else ''}"
     depth = case.weight_shape[1] * case.weight_shape[2] * case.weight_shape[3]
@@ -64,7 +66,7 @@ def _depthwise3x3(case: ConvCase) -> Kernel | None:
         return None
     if case.input_bits != 8 or case.output_bits != 8 or 15 * channels >= 2**16:
         return None
-    if not _admitted(1 << (8 - bits), case.facts, VECTOR_SHIFT):
+    if not _admitted(POSITIONS[bits], case.facts):
         return None
     stride, zero_point = window.stride[0], "z" if case.asymmetric else ""
     columns = min(width, _TILE_COLUMNS[stride])
@@ -83,25 +85,38 @@ def _depthwise3x3(case: ConvCase) -> Kernel | None:
     )
 
 
-def _admitted(position: int, facts: Facts | None, smallest: int = HIGH_WORD_SHIFT) -> bool:
-    """Shifts stay in ``smallest``..55 at the position, and position * |acc| below 2^31."""
+_RAISE_MAX = {8: 0, 4: 3, 2: 5}
+"""Most bits that inputs of 8, 4, 2 bits can be shifted left in an int8: 15 * 2^3, 3 * 2^5."""
+
+
+def _matrix_admitted(case: ConvCase) -> bool:
+    """Inputs can be raised so far that every shift is at least 32 at its position, and the layer is then admitted."""
+    if case.facts is None:
+        return True
+    raised = raised_inputs(case.weight_bits, np.array(_live_shifts(case.facts)))
+    return raised <= _RAISE_MAX[case.input_bits] and _admitted(POSITIONS[case.weight_bits] << raised, case.facts)
+
+
+def _live_shifts(facts: Facts) -> list[int]:
+    live = [shift for shift, idle in zip(facts.shift, facts.idle, strict=True) if not idle]
+    return live or [HIGH_WORD_SHIFT]
+
+
+def _admitted(position: int, facts: Facts | None) -> bool:
+    """Shifts stay in 32..55 at the position, and position * |acc| below 2^31."""
     if facts is None:
         return True
-    raised = position.bit_length() - 1
-    live = [shift + raised for shift, idle in zip(facts.shift, facts.idle, strict=True) if not idle] or [smallest]
-    return (
-        smallest <= min(live)
-        and max(live) <= SHIFT_MAX
-        and position * max(facts.accumulator) < 2**31
-    )
+    live = [shift + position.bit_length() - 1 for shift in _live_shifts(facts)]
+    return min(live) >= VECTOR_SHIFT and max(live) <= SHIFT_MAX and position * max(facts.accumulator) < 2**31
 
 
 def _scratch(case: ConvCase, depth: int) -> int:
     """int8 columns unless they lie in the input; rows of finished outputs unless stored at once."""
     height, width, outputs = case.output_shape
-    columns = 0 if _in_place(case) else min(PIXELS, height * width) * _round4(depth)
-    stored_at_once = case.output_bits == 8 and outputs % 2 == 0 and height * width >= PIXELS
-    return columns + (0 if stored_at_once else _round4(PIXELS * (outputs + outputs % 2)))
+    group = PIXELS if height * width >= PIXELS else 1
+    columns = 0 if _in_place(case) else group * _round4(depth)
+    stored_at_once = case.output_bits == 8 and outputs >= CHANNELS
+    return columns + (0 if stored_at_once else _round4(group * max(outputs, CHANNELS)))
 
 
 def _in_place(case: ConvCase) -> bool:

@@ -1,8 +1,8 @@
-"""Panels of two output channels for the Helium kernels (``runtime_c/src/mve/gemm.S``); docs/kernels.md draws them.
+"""Weights for the Helium kernels (``runtime_c/src/mve``); docs/kernels.md draws them.
 
-A panel: start values of both channels, with zero points their factors of the columns' sums, then (multiplier, v) of
-each, all little-endian 32-bit words; then both channels' weights, ``ceil(K * bits / 8)`` bytes each; then zeros up to
-a whole word. Channels are summed at ``POSITIONS[bits]`` times their value, which the shifts take out again.
+Matrix kernels: parameters of four channels at a time (start values, multipliers, shifts, zero points if the layout has
+any), then the weights of channel after channel, ``ceil(K * bits / 8)`` bytes each. Channels are summed at
+``POSITIONS[bits]`` times their value, which the shifts take out again.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ VECTOR_SHIFT = 32
 
 LANES = 16
 
+CHANNELS = 4
+"""Channels whose parameters stand together."""
+
 
 @dataclass(frozen=True, slots=True)
 class HeliumFormat:
@@ -36,42 +39,44 @@ HELIUM = {f"helium{bits}{suffix}": HeliumFormat(bits, suffix == "z") for bits in
 
 
 def helium_bytes(layout: str, channels: int, depth: int) -> int:
-    """Bytes of all panels of ``channels`` output channels with ``depth`` inputs each."""
+    """Bytes of all ``channels`` output channels with ``depth`` inputs each."""
     form = HELIUM[layout]
-    words = 8 if form.zero_points else 6
-    return -(-channels // 2) * (4 * words + _round4(2 * _channel_bytes(depth, form.bits)))
+    weights = max(channels, CHANNELS) * _channel_bytes(depth, form.bits)
+    return 4 + -(-channels // CHANNELS) * (36 + 4 * form.zero_points) + weights
+
+
+def raised_inputs(bits: int, shifts: IntArray) -> int:
+    """log2 of what inputs are multiplied by, so that every shift at the position of ``bits`` is at least 32."""
+    return max(0, VECTOR_SHIFT - (POSITIONS[bits].bit_length() - 1) - int(min(shifts)))
 
 
 def pack_helium(
     layout: str, codes: IntArray, zero: IntArray, bias: IntArray, multiplier: IntArray, shift: IntArray
 ) -> NDArray[np.uint8]:
-    """Panels of all output channels.
+    """A word with ``raised_inputs``, the parameters of four channels at a time, the weights of channel after channel.
 
     Args:
         codes: [O, K]; zero, bias, multiplier, shift: [O].
 
     Raises:
-        ValueError: a shift leaves 33..55 at its position, or a start value does not fit 32 bits.
+        ValueError: a shift leaves 32..55 at its position, or a start value does not fit 32 bits.
     """
     form = HELIUM[layout]
-    position = POSITIONS[form.bits]
-    pad = len(codes) % 2
+    pad = max(CHANNELS - len(codes), 0)
     codes = np.pad(codes, ((0, pad), (0, 0)))
     zero, bias, multiplier = (np.pad(a, (0, pad)) for a in (zero, bias, multiplier))
-    shift = np.pad(shift, (0, pad), constant_values=HIGH_WORD_SHIFT) + position.bit_length() - 1
-    if shift.min() < HIGH_WORD_SHIFT or shift.max() > SHIFT_MAX:
-        raise ValueError(f"layout {layout}: shifts {shift.min()}..{shift.max()} leave {HIGH_WORD_SHIFT}..{SHIFT_MAX}")
-    start = position * bias
-    if start.min() < -(2**31) or start.max() >= 2**31:
-        raise ValueError("a bias does not fit its position in 32 bits")
-    by_panel = [start.reshape(-1, 2)]
-    if form.zero_points:
-        by_panel.append(-position * zero.reshape(-1, 2))
-    by_panel.append(np.stack([multiplier, shift - HIGH_WORD_SHIFT], axis=1).reshape(-1, 4))
-    header = np.concatenate(by_panel, axis=1).astype("<i4").view(np.uint8)
-    weights = _fields(codes, form.bits).reshape(len(header), -1)
-    fill = -weights.shape[1] % 4
-    return np.concatenate([header, np.pad(weights, ((0, 0), (0, fill)))], axis=1).reshape(-1)
+    shift = np.pad(shift, (0, pad), constant_values=HIGH_WORD_SHIFT)
+    raised = raised_inputs(form.bits, shift)
+    start, shift = _positioned(form, bias, shift, raised)
+    count = len(codes)
+    panels: list[NDArray[np.uint8]] = [np.array([raised], "<i4").view(np.uint8)]
+    for first in (*range(0, count - CHANNELS, CHANNELS), count - CHANNELS):  # the last four may overlap
+        part = slice(first, first + CHANNELS)
+        words = np.concatenate([start[part], multiplier[part]]).astype("<i4").view(np.uint8)
+        panels += [words, (shift[part] - VECTOR_SHIFT).astype(np.uint8)]
+        if form.zero_points:
+            panels.append(zero[part].astype(np.int8).view(np.uint8))
+    return np.concatenate([*panels, _fields(codes, form.bits).reshape(-1)])
 
 
 NINES = {f"helium_nines{bits}{suffix}": HeliumFormat(bits, suffix == "z") for bits in POSITIONS for suffix in ("", "z")}
@@ -97,7 +102,7 @@ def pack_helium_nines(
         ValueError: a shift leaves 32..55 at its position, or a start value does not fit 32 bits.
     """
     form = NINES[layout]
-    start, shift = _positioned(form, bias, shift, VECTOR_SHIFT)
+    start, shift = _positioned(form, bias, shift)
     scales = np.stack([start, multiplier], axis=1).astype("<i4").view(np.uint8)
     columns = [(shift - VECTOR_SHIFT)[:, None], pack(codes, form.bits)]
     if form.zero_points:
@@ -106,12 +111,12 @@ def pack_helium_nines(
     return np.concatenate([scales.reshape(-1), records.reshape(-1)])
 
 
-def _positioned(form: HeliumFormat, bias: IntArray, shift: IntArray, smallest: int) -> tuple[IntArray, IntArray]:
-    """Bias and shift at the format's position."""
-    position = POSITIONS[form.bits]
+def _positioned(form: HeliumFormat, bias: IntArray, shift: IntArray, raised: int = 0) -> tuple[IntArray, IntArray]:
+    """Bias and shift at the format's position, inputs times 2^raised."""
+    position = POSITIONS[form.bits] << raised
     start, shift = position * bias, shift + position.bit_length() - 1
-    if shift.min() < smallest or shift.max() > SHIFT_MAX:
-        raise ValueError(f"shifts {shift.min()}..{shift.max()} leave {smallest}..{SHIFT_MAX}")
+    if shift.min() < VECTOR_SHIFT or shift.max() > SHIFT_MAX:
+        raise ValueError(f"shifts {shift.min()}..{shift.max()} leave {VECTOR_SHIFT}..{SHIFT_MAX}")
     if start.min() < -(2**31) or start.max() >= 2**31:
         raise ValueError("a bias does not fit its position in 32 bits")
     return start, shift
@@ -143,7 +148,3 @@ def _merged(stored: IntArray, bits: int) -> IntArray:
 
 def _channel_bytes(depth: int, bits: int) -> int:
     return (depth * bits + 7) // 8
-
-
-def _round4(size: int) -> int:
-    return (size + 3) & ~3

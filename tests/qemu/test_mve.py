@@ -15,7 +15,7 @@ from convolutions import Layer as GridLayer
 from convolutions import build
 from drivers import PORTABLE, Target, check_on_target, that_fit
 from dsp import EXTRA, on_dsp, sources
-from test_dsp import extreme, wide
+from test_dsp import extreme, raised, smallest_shift, wide
 from test_grid import grid
 
 from mcuq.ir.graph import Window
@@ -58,7 +58,9 @@ def planes(seed: int) -> list[Case]:
 @cache
 def mve_grid(seed: int) -> list[Case]:
     return [
-        moved for case in (*grid(seed), *wide(seed), *deep(seed), *planes(seed)) if (moved := on_mve(case)) is not None
+        moved
+        for case in (*grid(seed), *wide(seed), *deep(seed), *planes(seed), *raised(seed)[::3])
+        if (moved := on_mve(case)) is not None
     ]
 
 
@@ -75,6 +77,22 @@ def test_the_grid_reaches_every_kernel() -> None:
     named = {name for name in named if "##" not in name}
     reached = {case.kernel for case in mve_grid(1)}
     assert len(named) == 21 and named == reached
+
+
+SMALLEST_SHIFT = {(8, 8): 32, (8, 4): 28, (8, 2): 26, (4, 8): 29, (4, 4): 25, (2, 8): 27, (2, 2): 21}
+"""By (input bits, weight bits): 32, less the position of the weights, less the bits that inputs can be raised."""
+
+
+@pytest.mark.parametrize(("bits", "shift"), SMALLEST_SHIFT.items())
+def test_inputs_are_raised_as_far_as_bytes_hold(bits: tuple[int, int], shift: int, tmp_path: Path) -> None:
+    admitted, refused = (on_mve(extreme(1, *bits, 0, scale=(1 << s >> 3, s))) for s in (shift, shift - 1))
+    assert admitted is not None and refused is None
+    assert check_on_target(TARGET, [admitted], tmp_path, kernels=KERNELS, extra=EXTRA) == []
+
+
+def test_the_grid_has_raised_layers() -> None:
+    low = {fast.kernel for case in raised(1)[::3] if smallest_shift(case) < 28 and (fast := on_mve(case)) is not None}
+    assert low >= {f"mcuq_conv2d_w{bits}{zero}_mve" for bits in (4, 2) for zero in ("", "z")}
 
 
 def test_average_of_more_taps_than_a_lane_holds(tmp_path: Path) -> None:

@@ -134,6 +134,19 @@ const int8_t *mcuq_mve_column(const mcuq_conv2d_params *p, const uint8_t *input,
     return column;
 }
 
+void mcuq_mve_raise(int8_t *column, uint32_t depth, uint32_t bits)
+{
+    __asm__ volatile("wlstp.8 lr, %1, 2f\n"
+                     "1: vldrb.u8 q0, [%0]\n"
+                     "vshl.u8 q0, %2\n"
+                     "vstrb.8 q0, [%0], #16\n"
+                     "letp lr, 1b\n"
+                     "2:"
+                     : "+r"(column)
+                     : "r"(depth), "r"(bits)
+                     : "q0", "lr", "memory");
+}
+
 int32_t mcuq_mve_sum(const int8_t *column, uint32_t depth)
 {
     register int32_t sum __asm__("r0") = 0; /* VADDVA wants an even register */

@@ -1,12 +1,26 @@
 #include "conv2d_driver.h"
 
+#include <stddef.h>
+
 #include "armv7em/simd.h"
 #include "columns.h"
 
-enum { PIXELS = MCUQ_MVE_PIXELS };
+_Static_assert(sizeof(void *) != 4u || offsetof(mcuq_mve_frame, accumulators) == 88u, "gemm.S has other offsets");
 
-/* Every column is a run of bytes of the input. */
-static int in_place(const mcuq_conv2d_params *p)
+enum { PIXELS = MCUQ_MVE_PIXELS, CHANNELS = MCUQ_MVE_CHANNELS };
+
+/* A layer on its way. Weights: a word, log2 of what 4- and 2-bit inputs are multiplied by; parameters; weights. */
+typedef struct {
+    const mcuq_mve_gemm *gemm;
+    const mcuq_conv2d_params *p;
+    const uint8_t *input, *parameters, *weights;
+    uint32_t depth, channels; /* at least CHANNELS are computed */
+    uint32_t raised;
+    int inside; /* every column is a run of bytes of the input */
+    mcuq_mve_frame frame;
+} layer;
+
+static int columns_inside(const mcuq_conv2d_params *p)
 {
     const mcuq_window *w = &p->window;
     return p->input.bits == 8 && w->dilation_height == 1 && w->dilation_width == 1 &&
@@ -15,71 +29,92 @@ static int in_place(const mcuq_conv2d_params *p)
            (p->output.width - 1) * w->stride_width + w->kernel_width <= p->input.width;
 }
 
-static mcuq_mve_frame frame_of(const mcuq_conv2d_params *p, uint32_t depth, const mcuq_mve_gemm *gemm)
+static void set_frame(layer *l)
 {
-    const uint32_t bits = gemm->weight_bits, fields = 8u / bits, rest = depth % (16u * fields);
-    const uint32_t channel_bytes = (depth * bits + 7u) >> 3, rest_bytes = (rest + fields - 1u) / fields;
-    const uint32_t panel = (gemm->zero_points ? 32u : 24u) + ((2u * channel_bytes + 3u) & ~3u);
-    mcuq_mve_frame frame = {
-        .channel_bytes = channel_bytes,
-        .rounding = 2 * p->output_zero_point + 1,
-        .weights = p->weights,
-        .panel_bytes = panel,
-        .weights_end = (const uint8_t *)p->weights + (p->output.channels + 1u) / 2u * panel,
-        .blocks = depth / (16u * fields),
-    };
+    const uint32_t bits = l->gemm->weight_bits, fields = 8u / bits, rest = l->depth % (16u * fields);
+    const uint32_t channel_bytes = (l->depth * bits + 7u) >> 3, rest_bytes = (rest + fields - 1u) / fields;
+    const uint32_t panels = (l->channels + CHANNELS - 1u) / CHANNELS;
+    mcuq_mve_frame *const f = &l->frame;
+    f->channel_bytes = channel_bytes;
+    f->pair_bytes = 2u * channel_bytes;
+    f->blocks = l->depth / (16u * fields);
+    l->parameters = (const uint8_t *)l->p->weights + 4;
+    l->weights = l->parameters + panels * (l->gemm->zero_points ? 40u : 36u);
+    l->raised = *(const uint8_t *)l->p->weights;
     uint32_t left = rest;
     for (uint32_t i = 0; i < 4u; i++) {
-        frame.rest[i] = left < rest_bytes ? left : rest_bytes;
-        left -= frame.rest[i];
+        f->rest[i] = left < rest_bytes ? left : rest_bytes;
+        left -= f->rest[i];
+        f->rounding[i] = 2 * l->p->output_zero_point + 1;
     }
-    return frame;
+}
+
+/* Column `index` of the frame for the window whose tap (0, 0) is input (y, x). */
+static void set_column(layer *l, uint32_t index, int32_t y, int32_t x, int8_t *room)
+{
+    const int8_t *column = l->inside ? (const int8_t *)l->input + (y * l->p->input.width + x) * l->p->input.channels
+                                     : mcuq_mve_column(l->p, l->input, y, x, room);
+    if (l->raised > 0)
+        mcuq_mve_raise(room, l->depth, l->raised);
+    l->frame.columns[index] = column;
+    if (l->gemm->zero_points)
+        l->frame.sums[index] = (int32_t)(0u - ((uint32_t)mcuq_mve_sum(column, l->depth) << (8u - l->gemm->weight_bits)));
+}
+
+/* All channels of the frame's columns; the last four overlap the ones before. */
+static void run(layer *l, mcuq_mve_matrix_kernel *kernel, int8_t *to)
+{
+    const uint32_t whole = l->channels / CHANNELS * CHANNELS;
+    mcuq_mve_frame *const f = &l->frame;
+    f->parameters = l->parameters;
+    f->output = to;
+    f->weights = l->weights;
+    f->weights_end = l->weights + whole * f->channel_bytes;
+    kernel(f);
+    if (whole < l->channels) {
+        f->output = to + (l->channels - CHANNELS);
+        f->weights = l->weights + (l->channels - CHANNELS) * f->channel_bytes;
+        f->weights_end = f->weights + CHANNELS * f->channel_bytes;
+        kernel(f);
+    }
 }
 
 void mcuq_mve_conv2d(const mcuq_mve_gemm *gemm, const mcuq_conv2d_params *p, const void *input, void *output,
                      void *scratch)
 {
-    const uint32_t out_bits = p->output.bits, channels = p->output.channels, width = p->output.width;
-    const uint32_t depth = (uint32_t)p->window.kernel_height * p->window.kernel_width * p->input.channels;
-    const uint32_t pixels = p->output.height * width, out_row = mcuq_row_bytes(channels, out_bits);
-    const int direct = out_bits == 8u && channels % 2u == 0 && pixels >= PIXELS;
-    const int narrow = p->clamp_lo > -128 || p->clamp_hi < 127, inside = in_place(p);
-    const uint32_t pitch = (depth + 3u) & ~3u, row_stride = (channels + 1u) & ~1u;
-    const int32_t stride_y = p->window.stride_height, stride_x = p->window.stride_width;
-    int8_t *const columns = scratch;
-    int8_t *const rows = columns + (inside ? 0u : pitch * (pixels < PIXELS ? pixels : PIXELS));
-    mcuq_mve_frame frame = frame_of(p, depth, gemm);
-    frame.stride = direct ? channels : row_stride;
-    for (uint32_t first = 0; first < pixels; first += PIXELS) {
-        if (first + PIXELS > pixels && pixels >= PIXELS)
-            first = pixels - PIXELS; /* the last group computes some pixels again */
+    const uint32_t width = p->output.width, pixels = p->output.height * width, out_bits = p->output.bits;
+    const uint32_t outputs = p->output.channels, out_row = mcuq_row_bytes(outputs, out_bits);
+    const uint32_t group = pixels < PIXELS ? 1u : (uint32_t)PIXELS;
+    const int narrow = p->clamp_lo > -128 || p->clamp_hi < 127, direct = out_bits == 8u && outputs >= CHANNELS;
+    layer l = {.gemm = gemm, .p = p, .input = input, .inside = columns_inside(p),
+               .depth = (uint32_t)p->window.kernel_height * p->window.kernel_width * p->input.channels,
+               .channels = outputs < CHANNELS ? (uint32_t)CHANNELS : outputs};
+    const uint32_t pitch = (l.depth + 3u) & ~3u;
+    int8_t *const columns = scratch, *const rows = columns + (l.inside ? 0u : pitch * group);
+    set_frame(&l);
+    l.frame.stride = l.channels;
+    for (uint32_t first = 0; first < pixels; first += group) {
+        if (first + group > pixels)
+            first = pixels - group; /* the last group computes some pixels again */
         const uint32_t oy = first / width;
         uint32_t ox = first - oy * width;
-        int32_t y = (int32_t)oy * stride_y - p->window.pad_top, x = (int32_t)ox * stride_x - p->window.pad_left;
-        for (uint32_t i = 0; i < PIXELS; i++) {
-            if (i > 0 && first + i >= pixels) { /* the last pixel again */
-                frame.columns[i] = frame.columns[i - 1u];
-                frame.sums[i] = frame.sums[i - 1u];
-                continue;
-            }
-            frame.columns[i] = inside ? (const int8_t *)input + (uint32_t)(y * p->input.width + x) * p->input.channels
-                                      : mcuq_mve_column(p, input, y, x, columns + i * pitch);
-            if (gemm->zero_points)
-                frame.sums[i] = mcuq_mve_sum(frame.columns[i], depth);
-            x += stride_x;
+        int32_t y = (int32_t)oy * p->window.stride_height - p->window.pad_top;
+        int32_t x = (int32_t)ox * p->window.stride_width - p->window.pad_left;
+        for (uint32_t i = 0; i < group; i++) {
+            set_column(&l, i, y, x, columns + i * pitch);
+            x += p->window.stride_width;
             if (++ox == width) {
                 ox = 0;
                 x = -(int32_t)p->window.pad_left;
-                y += stride_y;
+                y += p->window.stride_height;
             }
         }
         uint8_t *out = (uint8_t *)output + first * out_row;
         int8_t *const finished = direct ? (int8_t *)out : rows;
-        frame.output = finished;
-        gemm->run(&frame);
+        run(&l, group == 1u ? gemm->one : gemm->three, finished);
         if (direct && !narrow)
             continue;
-        for (uint32_t i = 0; i < PIXELS && first + i < pixels; i++, out += out_row)
-            mcuq_finish_row(finished + i * frame.stride, out, channels, out_bits, p->clamp_lo, p->clamp_hi);
+        for (uint32_t i = 0; i < group; i++, out += out_row)
+            mcuq_finish_row(finished + i * l.channels, out, outputs, out_bits, p->clamp_lo, p->clamp_hi);
     }
 }

@@ -1,84 +1,37 @@
-/* Panels of 2 channels x 3 pixels (Helium). docs/kernels.md draws the panels.
+/* Four output channels over three columns, or over one (Helium). docs/kernels.md draws weights and parameters.
  *
- * VMLADAVA adds 16 products to an even register: r0, r2, r4 are channel A's three pixels, r6, r8, r10 channel B's.
- * r1, r3, r5 walk the columns, r7 and r9 the weights of A and B; r11 is the panel, r12 the frame, lr the loop.
- * Loads of a tail are predicated: no byte outside a column or a channel's weights is touched, and lanes that are not
- * loaded are zero.
+ * VMLADAVA adds 16 products to an even register. Three columns: two channels at a time, r0, r2, r4 are channel A's three
+ * pixels, r6, r8, r10 channel B's; r1, r3, r5 walk the columns, r7 and r9 the weights of A and B. One column: r0, r2, r4, r6
+ * are four channels; r1 walks the column, r3, r5, r7, r9 the weights, r8 the parameters, r10 the output. r11 is the next
+ * channel's weights, r12 the frame, lr the loop. Loads of a tail are predicated: no byte outside a column or a channel's
+ * weights is touched, and lanes that are not loaded are zero.
  *
- * 4- and 2-bit weights are multiplied where they lie in the top bits of a byte, at 16 and 64 times their value; the
- * panel's start values and shifts are scaled alike. Requantization: armv7em/gemm.inc.h.
+ * 4- and 2-bit weights are multiplied where they lie in the top bits of a byte, at 16 and 64 times their value; start
+ * values and shifts are scaled alike. Requantization: four channels of a pixel in the lanes of a vector, as in
+ * depthwise3x3_patches.S.
  */
 #if defined(__ARM_FEATURE_MVE)
     .syntax unified
     .thumb
 
+    /* mcuq_mve_frame */
     .equ COLUMNS, 0
     .equ CHANNEL_BYTES, 12
-    .equ OUTPUT, 16      /* and the stride */
-    .equ ROUNDING, 24
+    .equ OUTPUT, 16 /* and the stride */
+    .equ PARAMETERS, 24
     .equ WEIGHTS, 28
-    .equ PANEL_BYTES, 32 /* and the end of the weights */
+    .equ WEIGHTS_END, 32
+    .equ PAIR_BYTES, 36
     .equ SUMS, 40
     .equ BLOCKS, 52
     .equ REST, 56
+    .equ ROUNDING, 72
+    .equ ACCUMULATORS, 88
 
-/* Start values: bias, less zero point times the column's sum. */
-.macro START zero_points
-    ldrd    r0, r6, [r11]
-    .if \zero_points
-    ldrd    r7, r9, [r11, #8]
-    ldrd    r1, r3, [r12, #SUMS]
-    ldr     r5, [r12, #SUMS + 8]
-    mla     r2, r7, r3, r0
-    mla     r4, r7, r5, r0
-    mla     r0, r7, r1, r0
-    mla     r8, r9, r3, r6
-    mla     r10, r9, r5, r6
-    mla     r6, r9, r1, r6
-    .else
-    mov     r2, r0
-    mov     r4, r0
-    mov     r8, r6
-    mov     r10, r6
-    .endif
-    add     r7, r11, #(24 + 8 * \zero_points)
-    ldrd    r1, r3, [r12, #COLUMNS]
-    ldrd    r5, r9, [r12, #COLUMNS + 8]
-.endm
-
-.macro MACS a, b, wa, wb, x
-    vmladava.s8 \a, \wa, \x
-    vmladava.s8 \b, \wb, \x
-.endm
-
-.macro REQUANTIZE record, a, b, c
-    ldrd    r3, r5, [r11, #\record]
-    lsl     lr, r1, r5
-    smmla   \a, \a, r3, lr
-    smmla   \b, \b, r3, lr
-    smmla   \c, \c, r3, lr
-    asr     \a, \a, r5
-    asr     \b, \b, r5
-    asr     \c, \c, r5
-    ssat    \a, #8, \a, asr #1
-    ssat    \b, #8, \b, asr #1
-    ssat    \c, #8, \c, asr #1
-    strb    \b, [r7, r9]
-    strb    \c, [r7, r9, lsl #1]
-    strb    \a, [r7], #1
-.endm
-
-.macro FINISH zero_points, next
-    ldrd    r7, r9, [r12, #OUTPUT]
-    ldr     r1, [r12, #ROUNDING]
-    REQUANTIZE 8 + 8 * \zero_points, r0, r2, r4
-    REQUANTIZE 16 + 8 * \zero_points, r6, r8, r10
-    str     r7, [r12, #OUTPUT]
-    ldrd    r3, r5, [r12, #PANEL_BYTES]
-    add     r11, r11, r3
-    cmp     r11, r5
-    bne     \next
-.endm
+    /* A panel's parameters */
+    .equ MULTIPLIERS, 16
+    .equ SHIFTS, 32
+    .equ ZERO_POINTS, 36
 
 .macro PROLOGUE name
     .section .text.\name, "ax", %progbits
@@ -97,13 +50,107 @@
     .size \name, . - \name
 .endm
 
+.macro MASK bits
+    vpush   {d8-d15}
+    .if \bits == 4
+    vmov.i8 q7, #0xF0
+    .else
+    vmov.i8 q7, #0xC0
+    .endif
+.endm
+
+/* \field: what of \raw lies \shift below the top, other bits masked off by q7. */
+.macro FIELD field, raw, shift, lowest
+    .if \shift == 0
+    vand    \field, \raw, q7
+    .else
+    vshl.i8 \field, \raw, #\shift
+    .if \lowest == 0
+    vand    \field, \field, q7
+    .endif
+    .endif
+.endm
+
+/* Scale and rounding of a panel: q0 multipliers, q1 minus shifts, q2 rounding, q4 zero points. r7: the parameters. */
+.macro SCALES zero_points
+    vldrb.u32 q1, [r7, #SHIFTS]
+    vldrw.u32 q0, [r7, #MULTIPLIERS]
+    vldrw.u32 q2, [r12, #ROUNDING]
+    .if \zero_points
+    vldrb.s32 q4, [r7, #ZERO_POINTS]
+    .endif
+    vshl.s32 q2, q2, q1
+    vmvn    q1, q1
+.endm
+
+/* Codes of q3's accumulators. */
+.macro REQUANTIZE
+    vqdmulh.s32 q3, q3, q0
+    vqadd.s32 q3, q3, q2
+    vshl.s32 q3, q3, q1
+    vqmovnb.s32 q3, q3
+    vqmovnb.s16 q3, q3
+.endm
+
+/* ---- three columns ---- */
+
+.macro START second
+    ldr     r7, [r12, #PARAMETERS]
+    ldrd    r0, r6, [r7, #(8 * \second)]
+    mov     r2, r0
+    mov     r4, r0
+    mov     r8, r6
+    mov     r10, r6
+    ldrd    r1, r3, [r12, #COLUMNS]
+    ldrd    r5, r9, [r12, #(COLUMNS + 8)]
+    mov     r7, r11
+.endm
+
+.macro KEEP second
+    strd    r0, r6, [r12, #(ACCUMULATORS + 8 * \second)]
+    strd    r2, r8, [r12, #(ACCUMULATORS + 16 + 8 * \second)]
+    strd    r4, r10, [r12, #(ACCUMULATORS + 32 + 8 * \second)]
+    ldr     r1, [r12, #PAIR_BYTES]
+    add     r11, r11, r1
+.endm
+
+.macro PIXEL index, zero_points, to:vararg
+    vldrw.u32 q3, [r12, #(ACCUMULATORS + 16 * \index)]
+    .if \zero_points
+    ldr     r0, [r12, #(SUMS + 4 * \index)]
+    vmla.s32 q3, q4, r0
+    .endif
+    REQUANTIZE
+    vstrb.32 q3, \to
+.endm
+
+.macro FINISH zero_points, next
+    ldr     r7, [r12, #PARAMETERS]
+    SCALES  \zero_points
+    add     r7, r7, #(36 + 4 * \zero_points)
+    str     r7, [r12, #PARAMETERS]
+    ldrd    r1, r3, [r12, #OUTPUT]
+    add     r5, r1, r3
+    add     r7, r5, r3
+    PIXEL   1, \zero_points, [r5]
+    PIXEL   2, \zero_points, [r7]
+    PIXEL   0, \zero_points, [r1], #4
+    str     r1, [r12, #OUTPUT]
+    ldr     r0, [r12, #WEIGHTS_END]
+    cmp     r11, r0
+    bne     \next
+.endm
+
+.macro MACS a, b, wa, wb, x
+    vmladava.s8 \a, \wa, \x
+    vmladava.s8 \b, \wb, \x
+.endm
+
 /* 12 instructions for 96 products. */
-.macro GEMM_W8 name, zero_points
-    PROLOGUE \name
-1:
-    START \zero_points
+.macro PAIR_W8 second
+    START   \second
     dlstp.8 lr, r9
-    add     r9, r7, r9
+    add     r9, r11, r9
 2:
     vldrb.u8 q0, [r7], #16
     vldrb.u8 q1, [r9], #16
@@ -114,27 +161,27 @@
     vldrb.u8 q2, [r5], #16
     MACS    r4, r10, q0, q1, q2
     letp    lr, 2b
+    KEEP    \second
+.endm
+
+.macro GEMM_W8 name, zero_points
+    PROLOGUE \name
+    .if \zero_points
+    vpush   {d8-d9}
+    .endif
+1:
+    PAIR_W8 0
+    PAIR_W8 1
     FINISH  \zero_points, 1b
+    .if \zero_points
+    vpop    {d8-d9}
+    .endif
     EPILOGUE \name
 .endm
 
-/* q2, q3: the field of q0, q1 that lies \shift below the top, others masked off by q7. */
-.macro FIELD shift, lowest
-    .if \shift == 0
-    vand    q2, q0, q7
-    vand    q3, q1, q7
-    .else
-    vshl.i8 q2, q0, #\shift
-    vshl.i8 q3, q1, #\shift
-    .if \lowest == 0
-    vand    q2, q2, q7
-    vand    q3, q3, q7
-    .endif
-    .endif
-.endm
-
 .macro BLOCK_FIELD shift, lowest
-    FIELD   \shift, \lowest
+    FIELD   q2, q0, \shift, \lowest
+    FIELD   q3, q1, \shift, \lowest
     vldrb.u8 q4, [r1], #16
     MACS    r0, r6, q2, q3, q4
     vldrb.u8 q5, [r3], #16
@@ -157,23 +204,16 @@
     vldrbt.u8 q4, [r1]
     vldrbt.u8 q5, [r3]
     vldrbt.u8 q6, [r5]
-    FIELD   \shift, 0
+    FIELD   q2, q0, \shift, 0
+    FIELD   q3, q1, \shift, 0
     MACS    r0, r6, q2, q3, q4
     MACS    r2, r8, q2, q3, q5
     MACS    r4, r10, q2, q3, q6
 .endm
 
 /* 25 instructions for 192 products of 4-bit weights, 51 for 384 of 2-bit weights. */
-.macro GEMM_FIELDS name, bits, zero_points
-    PROLOGUE \name
-    vpush   {d8-d15}
-    .if \bits == 4
-    vmov.i8 q7, #0xF0
-    .else
-    vmov.i8 q7, #0xC0
-    .endif
-1:
-    START \zero_points
+.macro PAIR_FIELDS bits, second
+    START   \second
     ldr     lr, [r12, #BLOCKS]
     add     r9, r7, r9
     wls     lr, lr, 3f
@@ -206,7 +246,167 @@
     REST_FIELD 0, 3
     .endif
 4:
+    KEEP    \second
+.endm
+
+.macro GEMM_FIELDS name, bits, zero_points
+    PROLOGUE \name
+    MASK    \bits
+1:
+    PAIR_FIELDS \bits, 0
+    PAIR_FIELDS \bits, 1
     FINISH  \zero_points, 1b
+    vpop    {d8-d15}
+    EPILOGUE \name
+.endm
+
+/* ---- one column ---- */
+
+.macro START_ONE
+    ldrd    r0, r2, [r8]
+    ldrd    r4, r6, [r8, #8]
+    ldr     r1, [r12, #COLUMNS]
+    ldr     r9, [r12, #CHANNEL_BYTES]
+    mov     r3, r11
+    add     r5, r11, r9
+    add     r7, r5, r9
+    add     r11, r11, r9, lsl #2
+.endm
+
+.macro FINISH_ONE zero_points, next
+    vmov    q3[2], q3[0], r0, r4
+    vmov    q3[3], q3[1], r2, r6
+    mov     r7, r8
+    SCALES  \zero_points
+    add     r8, r8, #(36 + 4 * \zero_points)
+    .if \zero_points
+    ldr     r0, [r12, #SUMS]
+    vmla.s32 q3, q4, r0
+    .endif
+    REQUANTIZE
+    mov     r1, r10
+    add     r10, r10, #4
+    vstrb.32 q3, [r1]
+    ldr     r0, [r12, #WEIGHTS_END]
+    cmp     r11, r0
+    bne     \next
+    str     r8, [r12, #PARAMETERS]
+.endm
+
+.macro PROLOGUE_ONE name
+    PROLOGUE \name
+    ldr     r8, [r12, #PARAMETERS]
+    ldr     r10, [r12, #OUTPUT]
+.endm
+
+/* 10 instructions for 64 products. */
+.macro ONE_W8 name, zero_points
+    PROLOGUE_ONE \name
+    .if \zero_points
+    vpush   {d8-d9}
+    .endif
+1:
+    START_ONE
+    dlstp.8 lr, r9
+    add     r9, r7, r9
+2:
+    vldrb.u8 q0, [r1], #16
+    ONE_MAC r0, r3
+    ONE_MAC r2, r5
+    ONE_MAC r4, r7
+    ONE_MAC r6, r9
+    letp    lr, 2b
+    FINISH_ONE \zero_points, 1b
+    .if \zero_points
+    vpop    {d8-d9}
+    .endif
+    EPILOGUE \name
+.endm
+
+.macro ONE_MAC acc, weights
+    vldrb.u8 q1, [\weights], #16
+    vmladava.s8 \acc, q0, q1
+.endm
+
+/* All fields of q2's weights times the inputs in q0, q1 (4 bits) or q0, q1, q4, q5 (2 bits). */
+.macro ONE_FIELDS bits, acc
+    .if \bits == 4
+    vshl.i8 q3, q2, #4
+    vmladava.s8 \acc, q3, q0
+    vand    q3, q2, q7
+    vmladava.s8 \acc, q3, q1
+    .else
+    vshl.i8 q3, q2, #6
+    vmladava.s8 \acc, q3, q0
+    FIELD   q3, q2, 4, 0
+    vmladava.s8 \acc, q3, q1
+    FIELD   q3, q2, 2, 0
+    vmladava.s8 \acc, q3, q4
+    vand    q3, q2, q7
+    vmladava.s8 \acc, q3, q5
+    .endif
+.endm
+
+.macro BLOCK_ONE bits, acc, weights
+    vldrb.u8 q2, [\weights], #16
+    ONE_FIELDS \bits, \acc
+.endm
+
+.macro REST_ONE bits, acc, weights
+    vpst
+    vldrbt.u8 q2, [\weights]
+    ONE_FIELDS \bits, \acc
+.endm
+
+.macro REST_INPUTS to, index
+    ldr     lr, [r12, #REST]
+    .if \index
+    add     r1, r1, lr
+    ldr     lr, [r12, #(REST + 4 * \index)]
+    .endif
+    vctp.8  lr
+    vpst
+    vldrbt.u8 \to, [r1]
+.endm
+
+/* 23 instructions for 128 products of 4-bit weights, 49 for 256 of 2-bit weights. */
+.macro ONE_W42 name, bits, zero_points
+    PROLOGUE_ONE \name
+    MASK    \bits
+1:
+    START_ONE
+    ldr     lr, [r12, #BLOCKS]
+    add     r9, r7, r9
+    wls     lr, lr, 3f
+2:
+    vldrb.u8 q0, [r1], #16
+    vldrb.u8 q1, [r1], #16
+    .if \bits == 2
+    vldrb.u8 q4, [r1], #16
+    vldrb.u8 q5, [r1], #16
+    .endif
+    BLOCK_ONE \bits, r0, r3
+    BLOCK_ONE \bits, r2, r5
+    BLOCK_ONE \bits, r4, r7
+    BLOCK_ONE \bits, r6, r9
+    le      lr, 2b
+3:
+    ldr     lr, [r12, #REST]
+    wls     lr, lr, 4f /* a branch when zero */
+    REST_INPUTS q0, 0
+    REST_INPUTS q1, 1
+    .if \bits == 2
+    REST_INPUTS q4, 2
+    REST_INPUTS q5, 3
+    .endif
+    ldr     lr, [r12, #REST]
+    vctp.8  lr
+    REST_ONE \bits, r0, r3
+    REST_ONE \bits, r2, r5
+    REST_ONE \bits, r4, r7
+    REST_ONE \bits, r6, r9
+4:
+    FINISH_ONE \zero_points, 1b
     vpop    {d8-d15}
     EPILOGUE \name
 .endm
@@ -217,4 +417,10 @@
     GEMM_FIELDS mcuq_mve_gemm_w4z, 4, 1
     GEMM_FIELDS mcuq_mve_gemm_w2, 2, 0
     GEMM_FIELDS mcuq_mve_gemm_w2z, 2, 1
+    ONE_W8  mcuq_mve_gemm1_w8, 0
+    ONE_W8  mcuq_mve_gemm1_w8z, 1
+    ONE_W42 mcuq_mve_gemm1_w4, 4, 0
+    ONE_W42 mcuq_mve_gemm1_w4z, 4, 1
+    ONE_W42 mcuq_mve_gemm1_w2, 2, 0
+    ONE_W42 mcuq_mve_gemm1_w2z, 2, 1
 #endif
