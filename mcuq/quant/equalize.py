@@ -1,10 +1,14 @@
 """Cross-layer equalization (Nagel et al., ICCV 2019): channels of neighbouring layers share one weight range.
 
 A ReLU without upper bound commutes with a positive factor per channel, so a factor can move from the weights
-that write a channel to the weights that read it without changing the network.
+that write a channel to the weights that read it without changing the network. Below an upper bound (ReLU6) that holds
+for channels that do not reach it: those that did on the calibration images keep their factor, the others get none
+that would let them.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -15,20 +19,35 @@ from mcuq.quant.float_model import FloatModel
 
 ROUNDS = 20
 LARGEST_FACTOR = 1e3
+HEADROOM = 0.95
+"""Largest share of the upper bound that a channel may be scaled up to."""
 
 
-def equalize(model: FloatModel) -> int:
-    """Rescale ``model``'s weights and biases in place; returns the number of pairs of layers."""
-    pairs = [(first, second) for first in model.graph.convs for second in _reader(model.graph, first)]
+def equalize(model: FloatModel, peaks: Mapping[str, Tensor] | None = None) -> int:
+    """Rescale ``model``'s weights and biases in place; returns the number of pairs of layers.
+
+    Args:
+        peaks: layer -> largest value of each channel [O], of :func:`bounded_peaks`; layers with an upper bound and
+            without peaks stay as they are.
+    """
+    known = dict(peaks or {})
+    pairs = [(first, second) for first in model.graph.convs for second in _reader(model.graph, first, known)]
     for _ in range(ROUNDS):
         for first, second in pairs:
-            _balance(model, first, second)
+            _balance(model, first, second, known)
     return len(pairs)
 
 
-def _reader(graph: Graph, conv: Conv2d) -> list[Conv2d]:
+def bounded_peaks(model: FloatModel, x: Tensor) -> dict[str, Tensor]:
+    """Largest value of each channel of layers with an upper bound, for real inputs x [N, C, H, W]."""
+    values = model.run(x)
+    return {op.name: values[op.name].amax((0, 2, 3)) for op in model.graph.convs if op.clamp[1] is not None}
+
+
+def _reader(graph: Graph, conv: Conv2d, peaks: Mapping[str, Tensor]) -> list[Conv2d]:
     """The only convolution that reads ``conv``, if just pools and paddings lie between."""
-    name, homogeneous = conv.name, conv.clamp in ((0.0, None), (None, None))
+    name, (low, high) = conv.name, conv.clamp
+    homogeneous = low in (0.0, None) and (high is None or (low == 0.0 and high > 0 and name in peaks))
     while homogeneous and name not in graph.outputs:
         readers = graph.consumers(name)
         if len(readers) != 1:
@@ -43,13 +62,18 @@ def _reader(graph: Graph, conv: Conv2d) -> list[Conv2d]:
     return []
 
 
-def _balance(model: FloatModel, first: Conv2d, second: Conv2d) -> None:
+def _balance(model: FloatModel, first: Conv2d, second: Conv2d, peaks: dict[str, Tensor]) -> None:
     written, read = model.weights[first.name], model.weights[second.name]
     outgoing = written.flatten(1).abs().amax(1)
     incoming = _by_input(read, second.groups).abs().amax(1)
     used = (outgoing > 0) & (incoming > 0)
     factor = torch.where(used, torch.sqrt(outgoing / incoming.clamp_min(1e-30)), torch.ones_like(outgoing))
     factor = factor.clamp(1 / LARGEST_FACTOR, LARGEST_FACTOR)
+    bound = first.clamp[1]
+    if bound is not None:
+        peak = peaks[first.name]
+        factor = torch.where(peak < HEADROOM * bound, torch.maximum(factor, peak / (HEADROOM * bound)), 1.0)
+        peaks[first.name] = peak / factor
     model.weights[first.name] = written / factor[:, None, None, None]
     model.biases[first.name] = model.biases[first.name] / factor
     fan = read.shape[1]

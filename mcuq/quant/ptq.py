@@ -24,7 +24,7 @@ from mcuq.ir.plans import BitPlan
 from mcuq.ir.quantized import ActivationQuant, QuantizedGraph, QuantParams, WeightQuant
 from mcuq.ir.scaling import check_scaling
 from mcuq.quant.activations import clip
-from mcuq.quant.equalize import equalize
+from mcuq.quant.equalize import bounded_peaks, equalize
 from mcuq.quant.fixed_norm import fixed_gain_bias
 from mcuq.quant.float_model import FloatModel
 from mcuq.quant.network import clamp_of, conv2d, evaluate, fixed_at_eight, moves_codes, non_negative, shares_codes
@@ -36,6 +36,8 @@ from mcuq.quant.widths import WIDTHS, stored_bits, used_codes, width_of
 Rounding = Literal["nearest", "feedback"]
 SAMPLES = 1 << 17
 """Values per tensor on which its range is chosen."""
+PEAK_IMAGES = 64
+"""Images on which :func:`equalize` looks for channels that reach an upper bound."""
 SOFTMAX, ARGMAX, UNIT = QuantParams(8, 1 / 256, -128), QuantParams(32, 1.0, 0), QuantParams(8, 1 / 128, 0)
 
 
@@ -97,7 +99,7 @@ def ptq(
             options = replace(options, precision=precision)
         model = FloatModel(graph)
         if options.equalize:
-            equalize(model)
+            equalize(model, bounded_peaks(model, model.inputs(x_calib[: min(options.images, PEAK_IMAGES)])))
         walk = _Walk(model, bits, options, torch.Generator().manual_seed(options.seed))
         walk.run(model.inputs(x_calib[: options.images]))
     folded = tuple(_folded(op, model, options) if isinstance(op, Conv2d) else op for op in model.graph)
@@ -222,6 +224,7 @@ class _Walk:
         real = conv2d(real_inputs[0], self.model.weights[op.name], self.model.biases[op.name], op.window, op.groups)
         weight, gain, bias = self._parameters(op)
         codes, scale = self._quantize_weights(op, weight, real_inputs[0], stored_inputs[0])
+        gain, scale = gain * torch.sign(scale), scale.abs()
         quantized = (codes * (scale * gain)[:, None, None, None]).float()
         computed = conv2d(stored_inputs[0], quantized, bias.float(), op.window, op.groups)
         if self.options.bias_correction and not is_selection(op):
@@ -254,12 +257,14 @@ class _Walk:
         if is_selection(op):
             return weight, torch.ones(len(weight), dtype=torch.float64)
         given = None if options.precision is None else options.precision.weight_scales(op.name, len(weight), bits)
+        least_error = options.weights == "mse" and options.precision is None
         rule = WeightRule(
             bits,
             None if given is None else torch.from_numpy(given),
             power_of_two=options.grid == "fixed",
-            least_error=options.weights == "mse" and options.precision is None,
+            least_error=least_error,
             feedback=options.rounding == "feedback" and bits < 8,
+            free=least_error and options.grid == "affine",
         )
         return quantize_weights(op, weight, rule, meant, seen, self.generator)
 

@@ -23,6 +23,7 @@ class WeightRule:
     Attributes:
         bits: width. given: scale per channel [O] that goes before the rest. power_of_two: one power of two for
             the layer. least_error: steps of least squared error, else the largest magnitude. feedback: rounding.
+        free: steps may follow the codes and have either sign.
     """
 
     bits: int
@@ -30,37 +31,55 @@ class WeightRule:
     power_of_two: bool
     least_error: bool
     feedback: bool
+    free: bool
 
 
 def quantize_weights(
     op: Conv2d, weight: Tensor, rule: WeightRule, meant: Tensor, seen: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """(codes [O, I/groups, kh, kw], scale [O]) of ``weight``.
+    """(codes [O, I/groups, kh, kw], scale [O]) of ``weight``; a negative scale is a channel of opposite sign.
 
     Args:
         meant, seen: float and stored values of the layer's input; feedback corrects their difference, too.
     """
     outputs = len(weight)
     rows = weight.reshape(outputs, -1).double()
-    grouped = rows.reshape(op.groups, outputs // op.groups, -1)
-    patches = torch.empty(0)
-    if rule.feedback:
-        state = generator.get_state()
-        patches = weight_rounding.patches(op, seen, generator)
-        generator.set_state(state)  # the same rows of both
-        grouped = weight_rounding.compensate(grouped, patches, weight_rounding.patches(op, meant, generator))
-        rows = grouped.reshape(outputs, -1)
-    scale = _steps(rows, rule, patches, op.groups)
-    if rule.feedback:
-        steps = scale.reshape(op.groups, -1)
-        codes = weight_rounding.round_with_feedback(grouped, steps, patches, rule.bits).reshape(outputs, -1)
-    else:
+    if not rule.feedback:
+        scale = _steps(rows, rule, torch.empty(0))
         codes = round_half_up(rows / scale[:, None]).clamp_(*weight_codes(rule.bits))
-    return codes.reshape(weight.shape), scale
+        return codes.reshape(weight.shape), scale
+    state = generator.get_state()
+    patches = weight_rounding.patches(op, seen, generator)
+    generator.set_state(state)  # the same rows of both
+    grouped = rows.reshape(op.groups, outputs // op.groups, -1)
+    grouped = weight_rounding.compensate(grouped, patches, weight_rounding.patches(op, meant, generator))
+    codes, steps = _round(grouped, rule, patches)
+    return codes.reshape(weight.shape), steps.flatten()
 
 
-def _steps(rows: Tensor, rule: WeightRule, patches: Tensor, groups: int) -> Tensor:
-    """Scale per output channel [O]."""
+def _round(weight: Tensor, rule: WeightRule, patches: Tensor) -> tuple[Tensor, Tensor]:
+    """(codes [G, O, K], steps [G, O]) by feedback; where steps are free, of the sign with the smaller error."""
+    correlation = weight_rounding.correlations(patches)
+    power = patches.double().square().mean(1)
+    best: tuple[Tensor, Tensor, Tensor] | None = None
+    for sign in (1.0, -1.0) if rule.free else (1.0,):
+        target = weight * sign
+        rows = target.flatten(0, 1)
+        steps = _steps(rows, rule, power.repeat_interleave(weight.shape[1], 0)).reshape(weight.shape[:2])
+        codes = weight_rounding.round_with_feedback(target, steps, correlation, rule.bits)
+        codes, steps = weight_rounding.refine(target, codes, steps, correlation, rule.bits, refit=rule.free)
+        error = weight_rounding.output_error(target, codes, steps, correlation)
+        if best is None:
+            best = error, codes, steps
+        else:
+            better = error < best[0]
+            best = error, torch.where(better[:, :, None], codes, best[1]), torch.where(better, -steps, best[2])
+    assert best is not None
+    return best[1], best[2]
+
+
+def _steps(rows: Tensor, rule: WeightRule, power: Tensor) -> Tensor:
+    """Scale per output channel [O]; ``power`` of the inputs weighs errors [O, K] (empty: all alike)."""
     if rule.given is not None:
         return rule.given
     if rule.power_of_two:
@@ -70,8 +89,7 @@ def _steps(rows: Tensor, rule: WeightRule, patches: Tensor, groups: int) -> Tens
     if not rule.least_error:
         largest = rows.abs().amax(1)
         return torch.where(largest > 0, largest, torch.ones_like(largest)) / weight_codes(rule.bits)[1]
-    if patches.numel():
-        power = patches.square().mean(1).repeat_interleave(len(rows) // groups, 0)
+    if power.numel():
         return weight_rounding.weighted_steps(rows, power, rule.bits)
     return symmetric_mse_steps(rows, rule.bits)
 

@@ -17,7 +17,7 @@ from mcuq.ir.quantized import QuantizedGraph  # noqa: E402
 from mcuq.lower.lower import lower  # noqa: E402
 from mcuq.numerics import dequantize, quantize  # noqa: E402
 from mcuq.quant import weight_rounding  # noqa: E402
-from mcuq.quant.equalize import equalize  # noqa: E402
+from mcuq.quant.equalize import bounded_peaks, equalize  # noqa: E402
 from mcuq.quant.float_model import FloatModel  # noqa: E402
 from mcuq.quant.ptq import PtqOptions, is_selection, ptq  # noqa: E402
 from mcuq.quant.ptq_ranges import GRIDS, RANGE_METHODS, activation_params, kl_threshold  # noqa: E402
@@ -135,13 +135,41 @@ def test_feedback_rounding_leaves_less_output_error(groups: int) -> None:
     rows = weight_rounding.patches(op, x, torch.Generator().manual_seed(0))
     steps = weight.abs().amax(2) / 7
     nearest = torch.floor(weight / steps[:, :, None] + 0.5).clamp(-8, 7)
-    chosen = weight_rounding.round_with_feedback(weight, steps, rows, 4)
+    chosen = weight_rounding.round_with_feedback(weight, steps, weight_rounding.correlations(rows), 4)
     assert chosen.min() >= -8 and chosen.max() <= 7 and torch.equal(chosen, chosen.round())
 
     def error(codes: Any) -> float:
         return float((rows @ (codes * steps[:, :, None] - weight).transpose(1, 2)).square().mean())
 
     assert error(chosen) < (0.6 if groups == 1 else 0.85) * error(nearest)
+
+
+@pytest.mark.parametrize(("groups", "bits"), [(1, 4), (4, 4), (1, 2), (4, 2)])
+def test_refinement_leaves_less_output_error(groups: int, bits: int) -> None:
+    op, weight, x = layer(groups)
+    correlation = weight_rounding.correlations(weight_rounding.patches(op, x, torch.Generator().manual_seed(0)))
+    steps = weight.abs().amax(2) / ((1 << (bits - 1)) - 0.5)
+    codes = weight_rounding.round_with_feedback(weight, steps, correlation, bits)
+    before = weight_rounding.output_error(weight, codes, steps, correlation)
+    for refit, least in ((False, 1.0), (True, 0.97)):
+        moved, fitted = weight_rounding.refine(weight, codes, steps, correlation, bits, refit=refit)
+        after = weight_rounding.output_error(weight, moved, fitted, correlation)
+        assert torch.all(after <= before * (1 + 1e-9)) and after.sum() < least * before.sum()
+        assert moved.min() >= -(1 << (bits - 1)) and moved.max() < 1 << (bits - 1)
+        assert refit or torch.equal(fitted, steps)
+
+
+def test_channels_of_opposite_sign_use_the_longer_side() -> None:
+    """Weights of 2 bits reach -2 .. 1: a channel with one large positive weight gets a negative multiplier."""
+    net = Net((4, 4, 1), 0)
+    weight = np.array([[[2.0, -1.0], [1.0, 0.0]], [[-2.0, 1.0], [-1.0, 0.0]]])[..., None]
+    net.add_op(Conv2d, "c", "x", weight=weight, window=Window((2, 2)))
+    x = np.random.default_rng(0).normal(0, 1, (64, 4, 4, 1))
+    q = ptq(net.graph(), x, (2, 8))
+    assert q.weight("c").gain.tolist() == [-1.0, 1.0] and np.all(q.weight("c").scale > 0)
+    np.testing.assert_allclose(q.weight("c").codes[:, :, :, 0].astype(int)[0], [[-2, 1], [-1, 0]])
+    assert quality(net.graph(), q, x) > 35
+    assert any(m < 0 for m in lower(q).ops[1].multiplier)  # type: ignore[union-attr]
 
 
 def test_compensation_answers_input_errors() -> None:
@@ -171,6 +199,28 @@ def test_equalization_keeps_the_function_and_balances() -> None:
     written = model.weights["b"].flatten(1).abs().amax(1)
     read = model.weights["c"].transpose(0, 1).flatten(1).abs().amax(1)
     torch.testing.assert_close(written, read, rtol=0.05, atol=0.0)
+
+
+def test_equalization_through_depthwise_and_relu6() -> None:
+    """Channels that reach the bound keep their factor; the network's values on the images stay."""
+    x = torch.from_numpy(images(32)).permute(0, 3, 1, 2).float()
+    net = Net((10, 10, 3), 5)
+    net.conv("a", "x", 8, clamp=RELU6)
+    net.conv("b", "a", 8, groups=8, clamp=RELU6)
+    net.conv("c", "b", 6, (1, 1))
+    model = FloatModel(net.graph())
+    model.weights["a"] *= torch.logspace(-1.5, 0.8, 8)[:, None, None, None]
+    peaks = bounded_peaks(model, x)
+    full = peaks["a"] == 6
+    assert 0 < full.sum() < 8
+    before, written = model.run(x), model.weights["a"].clone()
+    assert equalize(model) == 0, "without peaks nothing is known about the bound"
+    assert equalize(model, peaks) == 2
+    after = model.run(x)
+    torch.testing.assert_close(after["c"], before["c"], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(model.weights["a"][full], written[full])
+    spread = [w.flatten(1).abs().amax(1)[~full] for w in (written, model.weights["a"])]
+    assert spread[1].max() / spread[1].min() < 0.3 * spread[0].max() / spread[0].min()
 
 
 @pytest.mark.parametrize("method", RANGE_METHODS)
