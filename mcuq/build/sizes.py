@@ -100,7 +100,7 @@ def _sizes(
     image: Elf, elf: Path, board: Board, promise: Footprint, prefix: str, bounds: tuple[int, int]
 ) -> Sizes:
     code = code_by_origin(elf, prefix)
-    weight_name = re.compile(rf"{re.escape(prefix)}_l\d+_weights")
+    weight_name = re.compile(rf"{re.escape(prefix)}_l\d+c?_weights")
     arrays = image.section_bytes(".mcuq_weights")
     weights = sum(_round4(symbol.size) for symbol in image.symbols if weight_name.fullmatch(symbol.name))
     flash = (

@@ -31,7 +31,8 @@ from mcuq.ir.integer import (
     QTable,
 )
 from mcuq.ir.shapes import MAX_COPY
-from mcuq.target.runtime import function
+from mcuq.target.fusion import Fusion, fusion_of_add
+from mcuq.target.runtime import function, fused_scratch
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,8 @@ def call(op: IntegerOp, at: Context) -> Call:
         case QConv2d():
             text = f"{name}({params}, {inputs[0]}, {out}, {at.scratch});"
             return Call("mcuq_conv2d_params", _conv(op, at), (), (text,))
+        case QAdd() if (fusion := fusion_of_add(at.graph, op.name)) is not None:
+            return _fused(op, fusion, at)
         case QAdd():
             text = f"{name}({params}, {inputs[0]}, {inputs[1]}, {out});"
             return Call("mcuq_add_params", _add(op, at), (), (text,))
@@ -110,6 +113,41 @@ def call(op: IntegerOp, at: Context) -> Call:
             return Call("", [], (), (f"{name}({_literal(op, at)}, {inputs[0]}, {out});",))
         case _:
             assert_never(op)
+
+
+def _fused(op: QAdd, fusion: Fusion, at: Context) -> Call:
+    """An addition with the convolution that runs inside it."""
+    conv = at.graph.op(fusion.conv)
+    assert isinstance(conv, QConv2d)
+    scratch, _ = fused_scratch(fusion, at.graph, at.core)
+    convolution, addition = at.symbol(conv, "params"), at.symbol(op, "addition")
+    second = op.inputs[1] == fusion.conv
+    fields: Fields = [
+        ("convolution", convolution),
+        ("addition", addition),
+        ("rows", literals.number(fusion.rows, "uint16_t", f"rows of layer {op.name}")),
+        ("convolution_is_b", str(int(second))),
+    ]
+    tables = (
+        Table("mcuq_conv2d_params", convolution, (literals.braces(_conv(conv, at)),)),
+        Table("mcuq_add_params", addition, (literals.braces(_add(op, at)),)),
+    )
+    out = at.idents[op.name]
+    band, rows = f"{out}_band", f"{out}_rows"
+    pointers = f"{at.idents[conv.inputs[0]]}, {at.idents[fusion.residual]}, {out}"
+    pair = f"{band}.residual, {rows}" if second else f"{rows}, {band}.residual"
+    statements = (
+        "{",
+        f"    uint8_t *const {rows} = {at.scratch} + {scratch};",
+        f"    mcuq_band {band};",
+        f"    mcuq_band_start(&{band}, &{at.symbol(op, 'params')}, {pointers});",
+        f"    for (; {band}.bands != 0u; mcuq_band_next(&{band})) {{",
+        f"        {function(conv, at.graph, at.core)}(&{band}.convolution, {band}.input, {rows}, {at.scratch});",
+        f"        {function(op, at.graph, at.core)}(&{band}.addition, {pair}, {band}.output);",
+        "    }",
+        "}",
+    )
+    return Call("mcuq_band_params", fields, tables, statements)
 
 
 def _literal(op: IntegerOp, at: Context) -> str:

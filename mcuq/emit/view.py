@@ -12,7 +12,8 @@ from mcuq.emit.operators import Call, Context, Table, call
 from mcuq.errors import CheckError
 from mcuq.ir.integer import IntegerGraph, IntegerOp, QConv2d, QInput, QReshape, QTensor, reshape_is_alias
 from mcuq.ir.plans import Buffer, MemoryPlan
-from mcuq.target.runtime import conv_kernel, undeclared_kernels
+from mcuq.target.fusion import fusion_of_add, fusions, steps
+from mcuq.target.runtime import step_scratch, undeclared_kernels
 
 _CHART_COLUMNS = 64
 
@@ -109,6 +110,7 @@ def build_view(graph: IntegerGraph, plan: MemoryPlan, core: str, prefix: str) ->
     _check_plan(graph, plan, core)
     ordered = tuple(graph.op(name) for name in plan.order)
     idents = {op.name: f"l{index}" for index, op in enumerate(ordered)}
+    idents |= {fusion.conv: f"{idents[fusion.add]}c" for fusion in fusions(graph)}
     steps = tuple(_step(op, i, graph, plan, core, prefix, idents) for i, op in enumerate(ordered))
     arrays = [array for step in steps for _, array in step.arrays]
     named = frozenset(word for step in steps for text in step.statements for word in re.findall(r"\w+", text))
@@ -136,17 +138,13 @@ def _macs(op: IntegerOp) -> int:
     return op.output.shape[0] * op.output.shape[1] * op.weight.size if isinstance(op, QConv2d) else 0
 
 
-def _scratch(op: IntegerOp, graph: IntegerGraph, core: str) -> int:
-    return conv_kernel(op, graph, core).scratch_bytes if isinstance(op, QConv2d) else 0
-
-
 def _check_plan(graph: IntegerGraph, plan: MemoryPlan, core: str) -> None:
     """The plan has a large enough, aligned buffer for everything; that they do not collide is the planner's proof."""
-    if sorted(plan.order) != sorted(op.name for op in graph):
+    if sorted(plan.order) != sorted(op.name for op in steps(graph)):
         raise CheckError("the memory plan orders other operators than the graph has; plan this graph again")
-    for op in graph:
+    for op in steps(graph):
         need = [("activation", op.output.bytes, 4 if op.output.bits == 32 else 1)]
-        if scratch := _scratch(op, graph, core):
+        if scratch := step_scratch(op, graph, core):
             need.append(("scratch", scratch, 4))
         for kind, size, alignment in need:
             try:
@@ -176,11 +174,13 @@ def _aliased(op: IntegerOp, graph: IntegerGraph, plan: MemoryPlan) -> bool:
 def _step(
     op: IntegerOp, index: int, graph: IntegerGraph, plan: MemoryPlan, core: str, prefix: str, idents: dict[str, str]
 ) -> StepView:
-    scratch = f"arena + L{index}_SCRATCH" if _scratch(op, graph, core) else "NULL"
+    scratch = f"arena + L{index}_SCRATCH" if step_scratch(op, graph, core) else "NULL"
     at = Context(graph, core, prefix, idents, scratch, _aliased(op, graph, plan))
     text: Call = call(op, at)
-    arrays = const_arrays(op, graph, core)
-    title = _title(op)
+    fusion = fusion_of_add(graph, op.name)
+    owner = op if fusion is None else graph.op(fusion.conv)
+    arrays = const_arrays(owner, graph, core)
+    title = _title(op) if fusion is None else f"{_title(owner)} in {_title(op)}"
     return StepView(
         index=index,
         ident=idents[op.name],
@@ -188,7 +188,7 @@ def _step(
         params_type=text.params_type,
         fields=text.fields,
         tables=text.tables,
-        arrays=tuple((at.symbol(op, array.field), array) for array in arrays),
+        arrays=tuple((at.symbol(owner, array.field), array) for array in arrays),
         statements=text.statements,
         title=f"{comment_name(op.name)}: {title}",
     )
@@ -210,9 +210,14 @@ def _comment(
     inputs = " + ".join(tensor_text(graph.tensor(name)) for name in op.inputs)
     flow = f"{inputs} -> {tensor_text(op.output)}" if inputs else tensor_text(op.output)
     lines = [f"{comment_name(op.name)}: {title}", f"{flow} ({op.output.bytes} bytes)"]
-    if isinstance(op, QConv2d):
+    fusion = fusion_of_add(graph, op.name)
+    conv = op if fusion is None else graph.op(fusion.conv)
+    if fusion is not None:
+        source = tensor_text(graph.tensor(conv.inputs[0]))
+        lines.append(f"{comment_name(conv.name)} of {source} is computed here, {fusion.rows} rows at a time")
+    if isinstance(conv, QConv2d):
         stored = sum(array.values.nbytes for array in arrays if array.role == "weights")
-        lines.append(f"weights {op.weight_bits} bits, {stored} bytes; {_macs(op)} multiply-accumulates")
+        lines.append(f"weights {conv.weight_bits} bits, {stored} bytes; {_macs(conv)} multiply-accumulates")
     if aliased:
         lines.append("the same bytes under another shape: nothing to compute")
     elif overwritten and not isinstance(op, QReshape):
@@ -223,7 +228,7 @@ def _comment(
 def _tensor(
     op: IntegerOp, graph: IntegerGraph, plan: MemoryPlan, core: str, idents: dict[str, str], named: frozenset[str]
 ) -> TensorView:
-    scratch = plan.buffer(op.name, "scratch").offset if _scratch(op, graph, core) else None
+    scratch = plan.buffer(op.name, "scratch").offset if step_scratch(op, graph, core) else None
     return TensorView(
         ident=idents[op.name],
         label=idents[op.name].upper(),

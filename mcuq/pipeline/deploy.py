@@ -25,6 +25,7 @@ from mcuq.plan.memory import plan_memory
 from mcuq.reference.integer import run_outputs
 from mcuq.target.board import Board, load_board
 from mcuq.target.footprint import footprint
+from mcuq.target.fusion import fusion_of_add
 from mcuq.target.runtime import conv_kernel
 
 DEFAULT_MACHINE = "mps2-an500"
@@ -130,13 +131,16 @@ def profile(path: Path | None, board_name: str) -> ProfileOutcome:
 
 def _kernel(graph: IntegerGraph, name: str, core: str) -> str:
     op = graph.op(name)
+    if fusion := fusion_of_add(graph, name):
+        return f"{_kernel(graph, fusion.conv, core)} + add"
     if isinstance(op, QConv2d):
         return conv_kernel(op, graph, core).function
     return type(op).__name__.removeprefix("Q").lower()
 
 
 def _macs(graph: IntegerGraph, name: str) -> int:
-    op = graph.op(name)
+    fusion = fusion_of_add(graph, name)
+    op = graph.op(fusion.conv if fusion else name)
     if not isinstance(op, QConv2d):
         return 0
     height, width, _ = op.output.shape

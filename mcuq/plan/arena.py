@@ -35,7 +35,9 @@ from mcuq.ir.integer import (
 )
 from mcuq.numerics import row_bytes
 from mcuq.target.cost import conv_case
+from mcuq.target.fusion import fusion_of_add, reads, steps
 from mcuq.target.kernels import select
+from mcuq.target.runtime import step_scratch
 
 WORD = 4
 """Addresses of tensors and scratch are multiples of 4: scratch and 32-bit tensors need it, fast kernels like it."""
@@ -89,7 +91,7 @@ def arena_problem(graph: IntegerGraph, core: str) -> ArenaProblem:
     """The arena problem of an integer network with the kernels of ``core``."""
     owner: dict[str, str] = {}
     tensors: dict[str, list[str]] = {}
-    for op in graph:
+    for op in steps(graph):
         view = isinstance(op, QReshape) and reshape_is_alias(graph.tensor(op.inputs[0]), op.output)
         owner[op.name] = owner[op.inputs[0]] if view else op.name
         tensors.setdefault(owner[op.name], []).append(op.name)
@@ -100,18 +102,14 @@ def arena_problem(graph: IntegerGraph, core: str) -> ArenaProblem:
     ops = tuple(
         ArenaOp(
             op.name,
-            tuple(dict.fromkeys(owner[name] for name in op.inputs)),
+            tuple(dict.fromkeys(owner[name] for name in reads(graph, op))),
             owner[op.name],
-            _scratch(graph, op, core),
+            step_scratch(op, graph, core),
             tuple(dict.fromkeys(owner[name] for name in _overwritable(graph, op, core))),
         )
-        for op in graph
+        for op in steps(graph)
     )
     return ArenaProblem(ops, storages)
-
-
-def _scratch(graph: IntegerGraph, op: IntegerOp, core: str) -> int:
-    return select(conv_case(graph, op), core).scratch_bytes if isinstance(op, QConv2d) else 0
 
 
 def _overwritable(graph: IntegerGraph, op: IntegerOp, core: str) -> tuple[str, ...]:
@@ -120,7 +118,9 @@ def _overwritable(graph: IntegerGraph, op: IntegerOp, core: str) -> tuple[str, .
         case QAdd() | QMul() | QExtremum() | QTable() | QPrelu() | QRescale():
             shape = op.output.shape
             longest = row_bytes(shape[2], op.output.bits)
-            whole = (n for n in op.inputs if graph.tensor(n).shape == shape)  # a product repeats smaller ones
+            fusion = fusion_of_add(graph, op.name)
+            inputs = (fusion.residual,) if fusion else op.inputs
+            whole = (n for n in inputs if graph.tensor(n).shape == shape)  # a product repeats smaller ones
             return tuple(n for n in whole if longest <= row_bytes(shape[2], graph.tensor(n).bits))
         case QConv2d():
             return op.inputs if select(conv_case(graph, op), core).in_place else ()

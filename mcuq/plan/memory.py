@@ -22,6 +22,7 @@ from mcuq.plan.arena import WORD, ArenaProblem, arena_problem
 from mcuq.plan.place import SCRATCH, Placement, blocks, place, take_overs
 from mcuq.plan.schedule import schedule
 from mcuq.plan.validate import check_memory
+from mcuq.target.fusion import readers, reads
 
 MAX_FREE_ORDER = 60
 """Largest number of operators for which CP-SAT may also move operators. Longer graphs keep the order of least
@@ -94,7 +95,7 @@ def _buffers(graph: IntegerGraph, problem: ArenaProblem, placement: Placement) -
     found: list[Buffer] = []
     for name in placement.order:
         op = graph.op(name)
-        last = max([step[name], *(step[c.name] for c in graph.consumers(name))])
+        last = max([step[name], *(step[c.name] for c in readers(graph, name))])
         if name in graph.outputs:
             last = len(placement.order) - 1
         storage = owner[name]
@@ -111,4 +112,4 @@ def _buffers(graph: IntegerGraph, problem: ArenaProblem, placement: Placement) -
 def _overwritten(graph: IntegerGraph, owner: dict[str, str], placement: Placement, name: str) -> str:
     """Input whose bytes ``name`` overwrites, or ""."""
     source = placement.overs.get(name)
-    return next((i for i in graph.op(name).inputs if owner[i] == source), "") if source else ""
+    return next((i for i in reads(graph, graph.op(name)) if owner[i] == source), "") if source else ""

@@ -47,6 +47,7 @@ from mcuq.plan.problem import (
 from mcuq.plan.rules import Scheme
 from mcuq.target import code_table
 from mcuq.target.cost import (
+    BAND_STRUCT,
     FUNCTIONS,
     RAM_RESERVE,
     RESAMPLE,
@@ -54,6 +55,7 @@ from mcuq.target.cost import (
     float_case,
     float_struct_bytes,
 )
+from mcuq.target.fusion import BAND_FUNCTIONS, Fusion, band_bytes, fusion_of_add, fusion_of_conv, fusions
 from mcuq.target.kernels import Kernel, select
 from mcuq.target.runtime import elementwise
 
@@ -95,15 +97,17 @@ def problem_from_graph(
     flash += tuple(Cost(f"table of {op.name}", builder.table(op)) for op in graph if isinstance(op, Activation))
     storages, views = builder.storages()
     others = [op for op in graph if not isinstance(op, Conv2d)]
-    calls = [(type(op).__name__, len(op.inputs)) for op in graph]
+    steps = [op for op in graph if fusion_of_conv(graph, op.name) is None]
+    fused = {fusion.add for fusion in fusions(graph)}
+    calls = [("FusedAdd" if op.name in fused else type(op).__name__, len(op.inputs)) for op in steps]
     constant = code_table.startup_bytes(core) + code_table.model_bytes(core, calls)
-    constant += sum(float_struct_bytes(op) for op in others)
+    constant += sum(float_struct_bytes(op) for op in others) + BAND_STRUCT * len(fusions(graph))
     return Problem(
         decisions=decisions,
         flash=flash,
         code=builder.code(),
         flash_constant=constant,
-        ops=tuple(builder.plan_op(op, views) for op in graph),
+        ops=tuple(builder.plan_op(op, views) for op in steps),
         storages=storages,
         peaks=(),
         ram_reserve=ram_reserve,
@@ -185,6 +189,8 @@ class _Builder:
         """Symbols of the runtime with the bits that need them; helpers that functions share count once."""
         uses: dict[str, set[tuple[tuple[str, int], ...]]] = {}
         always: dict[str, None] = {}
+        if fusions(self.graph):
+            always |= dict.fromkeys(s for name in BAND_FUNCTIONS for s in code_table.symbols(name, self.core))
         for op in self.graph:
             names, rows = self._functions(op)
             for function in dict.fromkeys(name for _, name in rows if name):
@@ -233,6 +239,7 @@ class _Builder:
         found = tuple(
             PlanStorage(name, self._size(self.graph.op(name)), tuple(group), name in kept)
             for name, group in tensors.items()
+            if fusion_of_conv(self.graph, name) is None
         )
         return found, storage
 
@@ -248,12 +255,28 @@ class _Builder:
         return Term((name,), tuple(((b,), tensor_bytes(op.shape, b)) for b in self.decisions[name].bits))
 
     def plan_op(self, op: FloatOp, storage: Mapping[str, str]) -> PlanOp:
-        scratch = CONSTANT_ZERO
+        scratch, inputs = CONSTANT_ZERO, op.inputs
         if isinstance(op, Conv2d):
             names, rows = self._kernels(op)
             scratch = reduced(Term(names, tuple((key, kernel.scratch_bytes) for key, kernel, _ in rows)))
-        reads = tuple(dict.fromkeys(storage[name] for name in op.inputs))
+        elif fusion := fusion_of_add(self.graph, op.name):
+            scratch = self._fused_scratch(fusion)
+            inputs = (*self.graph.op(fusion.conv).inputs, fusion.residual)
+        reads = tuple(dict.fromkeys(storage[name] for name in inputs))
         return PlanOp(op.name, reads, storage[op.name], scratch, self._takes(op, storage))
+
+    def _fused_scratch(self, fusion: Fusion) -> Term:
+        """The kernel's scratch and a band of the convolution's output."""
+        conv = self.graph.op(fusion.conv)
+        assert isinstance(conv, Conv2d)
+        _, width, channels = conv.shape
+        names, rows = self._kernels(conv)
+        _, bits = self._rows((conv.inputs[0], f"{conv.name}.weight", conv.name))
+        table: list[tuple[tuple[int, ...], int]] = []
+        for (key, kernel, _), (_, (_, _, y)) in zip(rows, bits, strict=True):
+            band = band_bytes(row_bytes(channels, y), width, fusion.rows)
+            table.append((key, (kernel.scratch_bytes + 3 & ~3) + band))
+        return reduced(Term(names, tuple(table)))
 
     def _takes(self, op: FloatOp, storage: Mapping[str, str]) -> tuple[Take, ...]:
         """Inputs that may be overwritten: by elementwise operators whose rows are no longer, by reshapes that
@@ -266,7 +289,8 @@ class _Builder:
         if not isinstance(op, elementwise_ops | Reshape) or storage[op.name] != op.name:
             return ()
         takes: dict[str, Take] = {}
-        for source in op.inputs:
+        fusion = fusion_of_add(self.graph, op.name)
+        for source in (fusion.residual,) if fusion else op.inputs:
             if isinstance(op, elementwise_ops) and self.graph.op(source).shape != op.shape:
                 continue  # repeated by a product
             names, rows = self._rows((source, op.name))

@@ -26,7 +26,9 @@ from mcuq.ir.integer import (
 )
 from mcuq.ir.plans import Buffer, MemoryPlan
 from mcuq.target.cost import conv_case
+from mcuq.target.fusion import fusion_of_add, readers, reads, steps
 from mcuq.target.kernels import select
+from mcuq.target.runtime import step_scratch
 
 
 def check_memory(graph: IntegerGraph, core: str, plan: MemoryPlan, ram: int | None = None) -> None:
@@ -48,13 +50,13 @@ def check_memory(graph: IntegerGraph, core: str, plan: MemoryPlan, ram: int | No
 
 
 def _check_order(graph: IntegerGraph, plan: MemoryPlan) -> None:
-    if sorted(plan.order) != sorted(op.name for op in graph):
+    if sorted(plan.order) != sorted(op.name for op in steps(graph)):
         raise CheckError("the order is not a permutation of the operators")
     if plan.order[0] != graph.input.name:
         raise CheckError(f"the order starts with {plan.order[0]}, not with the input {graph.input.name}")
     seen: set[str] = set()
     for name in plan.order:
-        missing = [i for i in graph.op(name).inputs if i not in seen]
+        missing = [i for i in reads(graph, graph.op(name)) if i not in seen]
         if missing:
             raise CheckError(f"{name} runs before its input {missing[0]}")
         seen.add(name)
@@ -63,13 +65,12 @@ def _check_order(graph: IntegerGraph, plan: MemoryPlan) -> None:
 def _check_spans(graph: IntegerGraph, core: str, plan: MemoryPlan) -> None:
     step = {name: k for k, name in enumerate(plan.order)}
     expected: dict[tuple[str, str], tuple[int, int, int]] = {}
-    for op in graph:
-        last = max([step[op.name], *(step[c.name] for c in graph.consumers(op.name))])
+    for op in steps(graph):
+        last = max([step[op.name], *(step[c.name] for c in readers(graph, op.name))])
         if op.name in graph.outputs:
             last = len(plan.order) - 1
         expected[op.name, "activation"] = (op.output.bytes, step[op.name], last)
-        scratch = select(conv_case(graph, op), core).scratch_bytes if isinstance(op, QConv2d) else 0
-        if scratch:
+        if scratch := step_scratch(op, graph, core):
             expected[op.name, "scratch"] = (scratch, step[op.name], step[op.name])
     found = {(b.name, b.kind): (b.size, b.first, b.last) for b in plan.buffers}
     if len(found) != len(plan.buffers):
@@ -109,7 +110,9 @@ def _may_share(graph: IntegerGraph, core: str, later: Buffer, earlier: Buffer) -
     if earlier.last > _writer_step(later, graph, op):
         return False
     origin = _origin(graph, earlier.name)
-    sources = [i for i in op.inputs if _origin(graph, i) == origin and graph.tensor(i).bytes >= op.output.bytes]
+    fusion = fusion_of_add(graph, op.name)
+    inputs = (fusion.residual,) if fusion else op.inputs
+    sources = [i for i in inputs if _origin(graph, i) == origin and graph.tensor(i).bytes >= op.output.bytes]
     if isinstance(op, QConv2d):
         return bool(sources) and select(conv_case(graph, op), core).in_place
     whole = (i for i in sources if graph.tensor(i).shape == op.output.shape)
@@ -153,7 +156,7 @@ def _play(graph: IntegerGraph, plan: MemoryPlan) -> None:
         op = graph.op(name)
         if (name, "scratch") in buffers:
             view(name, "scratch")[:] = -1
-        for source in op.inputs:
+        for source in reads(graph, op):
             if not np.array_equal(view(source), content(source)):
                 raise CheckError(f"{name} finds its input {source} overwritten")
         if isinstance(op, QInput) or not (isinstance(op, QReshape) and _is_view(graph, op)):

@@ -51,6 +51,8 @@ def _more_arguments(kind: str, inputs: int) -> int:
     match kind:
         case "Add" | "Mul" | "Extremum":
             return 4
+        case "FusedAdd":
+            return 76
         case "Concat":
             return 8 + 6 * inputs
         case "Softmax" | "Argmax" | "L2Normalize":

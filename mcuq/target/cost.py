@@ -6,7 +6,7 @@ those of ``runtime_c/include/mcuq/mcuq.h`` under the 32-bit Arm ABI (pointers 4 
 
 from __future__ import annotations
 
-from mcuq.ir.graph import AvgPool, Concat, Conv2d, FloatOp, Graph, Prelu, Resample
+from mcuq.ir.graph import AvgPool, Concat, Conv2d, FloatOp, Graph, Prelu, Resample, Shape
 from mcuq.ir.integer import (
     IntegerGraph,
     IntegerOp,
@@ -29,12 +29,14 @@ from mcuq.ir.integer import (
     QSoftmax,
     QTable,
 )
+from mcuq.target.fusion import fusion_of_conv
 from mcuq.target.kernels import ConvCase, Kernel, layer_facts
 
 SHAPE_BYTES = 8
 AFFINE_BYTES = 12
 CONV_STRUCT = 60
 ADD_STRUCT = 32
+BAND_STRUCT = 12
 RESCALE_STRUCT = 36
 PAD_STRUCT = 40
 CONCAT_STRUCT = 28
@@ -51,11 +53,11 @@ BLEND_STRUCT = 52
 
 
 def conv_case(graph: IntegerGraph, op: QConv2d) -> ConvCase:
-    """What kernel choice for ``op`` depends on."""
+    """What kernel choice for ``op`` depends on; inside an addition its output is one band."""
     source = graph.tensor(op.inputs[0])
     return ConvCase(
         source.shape,
-        op.output.shape,
+        _computed(graph, op.name, op.output.shape),
         _weight_shape(op.weight.shape),
         op.window,
         op.groups,
@@ -79,7 +81,7 @@ def float_case(
     """The same for a float convolution once its (input, weight, output) ``bits`` are chosen."""
     return ConvCase(
         graph.op(op.inputs[0]).shape,
-        op.shape,
+        _computed(graph, op.name, op.shape),
         _weight_shape(op.weight.shape),
         op.window,
         op.groups,
@@ -87,6 +89,12 @@ def float_case(
         asymmetric=asymmetric,
         per_channel=per_channel,
     )
+
+
+def _computed(graph: IntegerGraph | Graph, conv: str, shape: Shape) -> Shape:
+    """The part of a convolution's output that one call of its kernel computes."""
+    fusion = fusion_of_conv(graph, conv)
+    return (fusion.rows, *shape[1:]) if fusion else shape
 
 
 def _weight_shape(shape: tuple[int, ...]) -> tuple[int, int, int, int]:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from mcuq.ir.integer import IntegerGraph, IntegerOp, QConv2d, QReshape, reshape_is_alias
 from mcuq.ir.plans import MemoryPlan
 from mcuq.target import code_table
-from mcuq.target.cost import RAM_RESERVE, conv_case, conv_parameter_bytes, struct_bytes
+from mcuq.target.cost import BAND_STRUCT, RAM_RESERVE, conv_case, conv_parameter_bytes, struct_bytes
+from mcuq.target.fusion import BAND_FUNCTIONS, fusions, steps
 from mcuq.target.runtime import conv_kernel, function
 
 CODE_TOLERANCE = 0.05
@@ -58,7 +59,7 @@ def footprint(graph: IntegerGraph, plan: MemoryPlan, core: str, stack_bytes: int
 def data_bytes(graph: IntegerGraph, core: str) -> tuple[int, int]:
     """Exact bytes of (weights, parameters) in flash: every array starts on a word, structs are whole words."""
     weights = sum(_round4(conv_kernel(op, graph, core).weight_bytes) for op in graph if isinstance(op, QConv2d))
-    return weights, sum(_parameter_bytes(op, graph, core) for op in graph)
+    return weights, sum(_parameter_bytes(op, graph, core) for op in graph) + BAND_STRUCT * len(fusions(graph))
 
 
 def _parameter_bytes(op: IntegerOp, graph: IntegerGraph, core: str) -> int:
@@ -78,9 +79,14 @@ def code_bytes(graph: IntegerGraph, core: str) -> tuple[int, int, int]:
         UsageError: a function was never measured on this core.
     """
     names = {name for op in graph if not _is_view(op, graph) and (name := function(op, graph, core))}
+    if fusions(graph):
+        names |= set(BAND_FUNCTIONS)
     needed = {symbol for name in names for symbol in code_table.symbols(name, core)}
     runtime = sum(code_table.symbol_bytes(symbol, core) for symbol in needed)
-    calls = [(type(op).__name__.removeprefix("Q"), len(op.inputs)) for op in graph]
+    fused = {fusion.add for fusion in fusions(graph)}
+    calls = [
+        ("FusedAdd" if op.name in fused else type(op).__name__.removeprefix("Q"), len(op.inputs)) for op in steps(graph)
+    ]
     return runtime, code_table.model_bytes(core, calls), code_table.startup_bytes(core)
 
 

@@ -149,7 +149,7 @@ def _depthwise3x3(case: ConvCase) -> Kernel | None:
     plane = ((strip - 1) * stride + 3) * pitch
     merged = 0 if case.output_bits == 8 else _round4(2 * strip * width)
     return Kernel(
-        f"mcuq_depthwise3x3_w{case.weight_bits}_p{pitch}_dsp",
+        f"mcuq_depthwise3x3_w{case.weight_bits}_s{stride}_p{pitch}_dsp",
         ("armv7em/depthwise3x3_dsp.c", "armv7em/depthwise3x3.S", "armv7em/depthwise3x3_model.c", _FINISH),
         "nines",
         2 * plane + merged,

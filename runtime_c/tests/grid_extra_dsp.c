@@ -136,10 +136,12 @@ RUNNERS(mve)
 
 #define CONVOLUTION(name) {#name, run_convolution, name}
 #define PORTABLE(name) {"#" #name, run_convolution, name}
-#define DEPTHWISE(bits) \
-    CONVOLUTION(mcuq_depthwise3x3_w##bits##_p16_dsp), CONVOLUTION(mcuq_depthwise3x3_w##bits##_p32_dsp), \
-        CONVOLUTION(mcuq_depthwise3x3_w##bits##_p64_dsp), CONVOLUTION(mcuq_depthwise3x3_w##bits##_p128_dsp), \
-        CONVOLUTION(mcuq_depthwise3x3_w##bits##_p256_dsp)
+#define DEPTHWISE_STRIDE(bits, s) \
+    CONVOLUTION(mcuq_depthwise3x3_w##bits##_##s##_p16_dsp), CONVOLUTION(mcuq_depthwise3x3_w##bits##_##s##_p32_dsp), \
+        CONVOLUTION(mcuq_depthwise3x3_w##bits##_##s##_p64_dsp), \
+        CONVOLUTION(mcuq_depthwise3x3_w##bits##_##s##_p128_dsp), \
+        CONVOLUTION(mcuq_depthwise3x3_w##bits##_##s##_p256_dsp)
+#define DEPTHWISE(bits) DEPTHWISE_STRIDE(bits, s1), DEPTHWISE_STRIDE(bits, s2)
 #define HELIUM_DEPTHWISE(bits) \
     CONVOLUTION(mcuq_depthwise3x3_w##bits##_s1_mve), CONVOLUTION(mcuq_depthwise3x3_w##bits##z_s1_mve), \
         CONVOLUTION(mcuq_depthwise3x3_w##bits##_s2_mve), CONVOLUTION(mcuq_depthwise3x3_w##bits##z_s2_mve)

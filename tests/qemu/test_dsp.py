@@ -46,6 +46,10 @@ def wide(seed: int) -> list[Case]:
         for stride in (1, 2):
             size = (int(rng.integers(3, 30)), width * stride - stride // 2, 3)
             layers.append(GridLayer(size, 3, (3, 3), (stride, stride), (1, 1), 3, "same", xb, wb, yb, len(layers)))
+    for width, stride in itertools.product((3, 7, 15, 31, 63), (1, 2)):  # every chain of blocks, full and one more
+        size = (4, (2 * width - 1) * stride, 2)
+        usual = GridLayer(size, 2, (3, 3), (stride, stride), (1, 1), 2, "same", 8, 8, 8, len(layers), usual=True)
+        layers += [usual, replace(usual, input=(4, width * stride, 2))]
     return [build(layer) for layer in layers]
 
 
@@ -103,11 +107,12 @@ def test_the_grid_reaches_every_kernel() -> None:
     table = EXTRA.read_text(encoding="ascii")
     named = set(re.findall(r'(?:CONVOLUTION\(|\{")(mcuq_\w+_dsp)\b', table)) - {"name"}
     pitches = re.findall(r"_p(\d+)_dsp", table)
-    named |= {f"mcuq_depthwise3x3_w{bits}_p{pitch}_dsp" for bits in (8, 4, 2) for pitch in set(pitches)}
+    rows = list(itertools.product((8, 4, 2), (1, 2), set(pitches)))
+    named |= {f"mcuq_depthwise3x3_w{bits}_s{stride}_p{pitch}_dsp" for bits, stride, pitch in rows}
     reached = {case.kernel for case in dsp_grid(1)}
     assert {name for name in named if "w##" not in name} - reached <= {
         "mcuq_conv2d_w8c_dsp",  # test_sums_at_the_limit
-        *(f"mcuq_depthwise3x3_w{bits}_p{pitch}_dsp" for bits in (4, 2) for pitch in (32, 64, 128, 256)),
+        *(f"mcuq_depthwise3x3_w{bits}_s{s}_p{p}_dsp" for bits in (4, 2) for s in (1, 2) for p in (32, 64, 128, 256)),
     }
 
 

@@ -3,7 +3,7 @@
  * of conv2d and fully connected kernels hold bias, multipliers, shifts and weight zero points too.
  *
  * Suffix z: weight zero points; c: 8-bit weights without range condition; direct: int8 inputs read where they lie;
- * pN: bytes of a depthwise plane row. */
+ * sN: stride; pN: bytes of a depthwise plane row. */
 #ifndef MCUQ_DSP_H
 #define MCUQ_DSP_H
 
@@ -23,11 +23,17 @@ mcuq_conv2d_kernel mcuq_fully_connected_w8_dsp, mcuq_fully_connected_w8z_dsp, mc
     mcuq_fully_connected_w8_direct_dsp, mcuq_fully_connected_w8z_direct_dsp, mcuq_fully_connected_w4_direct_dsp,
     mcuq_fully_connected_w4z_direct_dsp, mcuq_fully_connected_w2_direct_dsp, mcuq_fully_connected_w2z_direct_dsp;
 
-mcuq_conv2d_kernel mcuq_depthwise3x3_w8_p16_dsp, mcuq_depthwise3x3_w8_p32_dsp, mcuq_depthwise3x3_w8_p64_dsp,
-    mcuq_depthwise3x3_w8_p128_dsp, mcuq_depthwise3x3_w8_p256_dsp, mcuq_depthwise3x3_w4_p16_dsp,
-    mcuq_depthwise3x3_w4_p32_dsp, mcuq_depthwise3x3_w4_p64_dsp, mcuq_depthwise3x3_w4_p128_dsp,
-    mcuq_depthwise3x3_w4_p256_dsp, mcuq_depthwise3x3_w2_p16_dsp, mcuq_depthwise3x3_w2_p32_dsp,
-    mcuq_depthwise3x3_w2_p64_dsp, mcuq_depthwise3x3_w2_p128_dsp, mcuq_depthwise3x3_w2_p256_dsp;
+#define MCUQ_DEPTHWISE3X3(bits, stride) \
+    mcuq_conv2d_kernel mcuq_depthwise3x3_w##bits##_s##stride##_p16_dsp, mcuq_depthwise3x3_w##bits##_s##stride##_p32_dsp, \
+        mcuq_depthwise3x3_w##bits##_s##stride##_p64_dsp, mcuq_depthwise3x3_w##bits##_s##stride##_p128_dsp, \
+        mcuq_depthwise3x3_w##bits##_s##stride##_p256_dsp
+MCUQ_DEPTHWISE3X3(8, 1);
+MCUQ_DEPTHWISE3X3(8, 2);
+MCUQ_DEPTHWISE3X3(4, 1);
+MCUQ_DEPTHWISE3X3(4, 2);
+MCUQ_DEPTHWISE3X3(2, 1);
+MCUQ_DEPTHWISE3X3(2, 2);
+#undef MCUQ_DEPTHWISE3X3
 
 void mcuq_add_dsp(const mcuq_add_params *p, const void *a, const void *b, void *output);
 void mcuq_max_pool_dsp(const mcuq_max_pool_params *p, const void *input, void *output);

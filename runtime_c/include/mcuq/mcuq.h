@@ -80,6 +80,30 @@ typedef struct {
 } mcuq_add_params;
 void mcuq_add(const mcuq_add_params *p, const void *a, const void *b, void *output);
 
+/* A convolution inside the addition that reads it, `rows` output rows at a time (they divide the height):
+ *     for (mcuq_band_start(&b, &params, input, residual, output); b.bands != 0u; mcuq_band_next(&b)) {
+ *         the convolution's kernel (&b.convolution, b.input, band, scratch);
+ *         mcuq_add(&b.addition, band, b.residual, b.output);   in the addition's own order of inputs
+ *     }
+ * The output may be the residual's buffer as in mcuq_add. */
+typedef struct {
+    const mcuq_conv2d_params *convolution;
+    const mcuq_add_params *addition;
+    uint16_t rows;
+    uint8_t convolution_is_b; /* the addition's second input; else its first */
+} mcuq_band_params;
+typedef struct {
+    mcuq_conv2d_params convolution;
+    mcuq_add_params addition;
+    uint32_t bands; /* left */
+    int32_t top, step, height; /* input row of the band's first tap, rows to the next band's, rows of the input */
+    const uint8_t *start, *input, *residual;
+    uint8_t *output;
+    uint32_t input_row, residual_band, output_band; /* bytes */
+} mcuq_band;
+void mcuq_band_start(mcuq_band *b, const mcuq_band_params *p, const void *input, const void *residual, void *output);
+void mcuq_band_next(mcuq_band *b);
+
 /* Elementwise rescaling, also a change of bits. In place when the output's rows are no longer. */
 typedef struct {
     mcuq_shape input, output; /* same height, width, channels */

@@ -78,6 +78,13 @@ static void sum8(const taps *t, uint32_t channel, int32_t *sums)
     }
 }
 
+/* Out of line: shifts below 33 are rare, channels beyond eights few. */
+static __attribute__((noinline)) int8_t requantize1(const mcuq_avg_pool_params *p, int32_t sum, int32_t multiplier,
+                                                    uint32_t shift)
+{
+    return (int8_t)mcuq_requantize(sum, multiplier, shift, p->output_zero_point, p->clamp_lo, p->clamp_hi);
+}
+
 /* mcuq_requantize of eight sums - zero; the high word of the product suffices from shift 33 on. */
 static void requantize8(const mcuq_avg_pool_params *p, const int32_t *sums, int32_t zero, int32_t multiplier,
                         uint32_t shift, int8_t *out)
@@ -85,7 +92,7 @@ static void requantize8(const mcuq_avg_pool_params *p, const int32_t *sums, int3
     const int32_t lo = p->clamp_lo, hi = p->clamp_hi;
     if (shift < 33u) {
         for (int i = 0; i < 8; i++)
-            out[i] = (int8_t)mcuq_requantize(sums[i] - zero, multiplier, shift, p->output_zero_point, lo, hi);
+            out[i] = requantize1(p, sums[i] - zero, multiplier, shift);
         return;
     }
     const int32_t rounding = (int32_t)((uint32_t)(2 * p->output_zero_point + 1) << (shift - 33u));
@@ -125,8 +132,7 @@ void mcuq_avg_pool_dsp(const mcuq_avg_pool_params *p, const void *input, void *o
                 requantize8(p, sums, zero, multiplier, shift, out + c);
             }
             for (; c < channels; c++)
-                out[c] = (int8_t)mcuq_requantize(sum1(&t, c) - zero, multiplier, shift, p->output_zero_point,
-                                                 p->clamp_lo, p->clamp_hi);
+                out[c] = requantize1(p, sum1(&t, c) - zero, multiplier, shift);
         }
     }
 }

@@ -36,7 +36,7 @@ static inline column_end start_column(uint32_t *columns, uint32_t pixel)
         PUT(2 * (n) + 1, mcuq_sxtb16_high(codes_word)); \
     } while (0)
 
-static inline column_end expand8(column_end at, const uint8_t *codes, uint32_t count)
+static __attribute__((noinline)) column_end expand8(column_end at, const uint8_t *codes, uint32_t count)
 {
     for (; count >= 16; count -= 16, codes += 16, at.next += 8 * PIXELS) {
         PUT_CODES(0);
@@ -92,7 +92,7 @@ static column_end expand(column_end at, const uint8_t *codes, uint32_t count, ui
     return bits == 4 ? expand4(at, codes, count) : expand2(at, codes, count);
 }
 
-static column_end fill(column_end at, int32_t code, uint32_t count)
+static __attribute__((noinline)) column_end fill(column_end at, int32_t code, uint32_t count)
 {
     const uint32_t pair = ((uint32_t)code & 0xFFFFu) * 0x00010001u;
     at.sum += code * (int32_t)count;

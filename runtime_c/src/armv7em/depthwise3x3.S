@@ -3,7 +3,7 @@
  * Stride 1, two neighbouring outputs a and d: of each kernel row u = (x0, x1), v = (x2, x3), 4 instructions for
  * 6 products:  a += u . (w0, w1) + v.low * w2     d += u.high * w0 + v . (w1, w2)
  * Requantization as in gemm.inc.h. r0 u, r1 v, r2 a, r3 d, r4-r9 weights, r10 multiplier, r11 v, r12 plane,
- * lr output; the rest lies at sp. A row is a chain of up to 7 blocks, entered where as many remain as are wanted.
+ * lr output; the rest lies at sp. A row is a chain of 3 to 7 blocks, entered where as many remain as are wanted.
  */
 #if defined(__ARM_FEATURE_DSP) /* elsewhere depthwise3x3_model.c stands in */
 
@@ -64,7 +64,7 @@
     strb    r2, [lr]
 .endm
 
-.macro ROWS name, stride, pitch
+.macro ROWS name, stride, pitch, chain
     .section .text.\name, "ax", %progbits
     .balign 4
     .global \name
@@ -75,7 +75,7 @@
     sub     sp, sp, #FRAME
     ldmia   r0!, {r1-r8}
     /* Blocks left out are skipped in code and, by moving r12 and the end back, in the plane. */
-    rsb     r9, r6, #7
+    rsb     r9, r6, #\chain
     cmp     r6, #0
     it      eq
     moveq   r9, #0
@@ -83,7 +83,7 @@
     sub     r5, r5, r9, lsl #2
     mov     lr, r8
     stm     sp, {r1-r5}
-    mov     r2, #(3f - 2f) / 7
+    mov     r2, #(3f - 2f) / \chain
     adr.w   r3, 2f
     mla     r3, r9, r2, r3
     it      eq
@@ -94,13 +94,15 @@
 1:  ldr.w   pc, [sp, #ENTRY]
     .balign 4
 2:
-    .irp i, 0, 1, 2, 3, 4, 5, 6
+    .set block, 0
+    .rept \chain
     .if \stride == 1
-    PAIR    4 * \i, \pitch
+    PAIR    4 * block, \pitch
     .else
-    ONE     4 * \i, \pitch
+    ONE     4 * block, \pitch
     add.w   lr, lr, r1
     .endif
+    .set block, block + 1
     .endr
 3:
     add     r12, r12, #\stride * \pitch
@@ -175,9 +177,13 @@ mcuq_depthwise_gather8:
     bne.w   1b
     pop     {r4-r11, pc}
 
-    .irp pitch, 16, 32, 64, 128, 256
-    ROWS    mcuq_depthwise_rows_s1_p\pitch, 1, \pitch
-    ROWS    mcuq_depthwise_rows_s2_p\pitch, 2, \pitch
+    /* MCUQ_DEPTHWISE_CHAIN_* of depthwise3x3.h: rows of 16 and 32 bytes hold no more blocks. */
+    .irp stride, 1, 2
+    ROWS    mcuq_depthwise_rows_s\stride\()_p16, \stride, 16, 3
+    ROWS    mcuq_depthwise_rows_s\stride\()_p32, \stride, 32, 7
+    ROWS    mcuq_depthwise_rows_s\stride\()_p64, \stride, 64, 4
+    ROWS    mcuq_depthwise_rows_s\stride\()_p128, \stride, 128, 4
+    ROWS    mcuq_depthwise_rows_s\stride\()_p256, \stride, 256, 4
     .endr
 
 #elif defined(__linux__)

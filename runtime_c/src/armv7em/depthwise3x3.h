@@ -11,7 +11,7 @@ typedef struct {
     uint32_t channels;     /* bytes between neighbouring outputs */
     int32_t output_step;   /* added to the output pointer after every row */
     const int16_t *end;    /* plane row after the last */
-    uint32_t blocks;       /* outputs (stride 2) or pairs of outputs (stride 1) in a row, 1..7; 0: one output */
+    uint32_t blocks;       /* outputs (stride 2) or pairs of outputs (stride 1) in a row, 1..chain; 0: one output */
     const int16_t *plane;  /* top left input of the first output, 4-byte aligned */
     int8_t *output;
     uint32_t weights[6];   /* of each kernel row: (w0, w1) and (w1, w2) as int16 pairs */
@@ -32,6 +32,15 @@ typedef struct {
 void mcuq_depthwise_gather8(const mcuq_depthwise_gather *g);
 
 typedef void mcuq_depthwise_row_kernel(const mcuq_depthwise_rows *rows);
+
+/* Most blocks of a row, by its plane's row bytes. */
+enum {
+    MCUQ_DEPTHWISE_CHAIN_16 = 3,
+    MCUQ_DEPTHWISE_CHAIN_32 = 7,
+    MCUQ_DEPTHWISE_CHAIN_64 = 4,
+    MCUQ_DEPTHWISE_CHAIN_128 = 4,
+    MCUQ_DEPTHWISE_CHAIN_256 = 4
+};
 
 /* _s1: stride 1; _s2: stride 2; _pN: N bytes between two rows of the plane. */
 mcuq_depthwise_row_kernel mcuq_depthwise_rows_s1_p16, mcuq_depthwise_rows_s1_p32, mcuq_depthwise_rows_s1_p64,

@@ -5,9 +5,19 @@
  * Scratch: two planes of plane_rows * pitch bytes, then, below 8 output bits, 2 bytes per output pixel of a strip.
  * mcuq/target/kernels_dsp.py adds up the same. */
 #include "depthwise3x3.h"
+#include "mcuq/dsp.h"
 #include "simd.h"
 
 enum { PLANE_BYTES = 2048 }; /* strips keep a plane below this */
+
+/* One function of this file: row kernel, how weights (less their zero point, times 2^scale) are loaded, plane rows. */
+typedef struct variant {
+    mcuq_depthwise_row_kernel *rows;
+    void (*load)(const uint8_t *codes, int32_t zero, uint32_t scale, uint32_t *pairs);
+    uint16_t pitch;
+    uint8_t weight_bytes; /* of a channel */
+    uint8_t chain;        /* most blocks of a row at a time */
+} variant;
 
 typedef struct {
     const mcuq_conv2d_params *p;
@@ -15,12 +25,12 @@ typedef struct {
     uint8_t *output;
     int16_t *planes[2];
     int8_t *bytes; /* outputs of a channel pair, or NULL */
-    uint32_t pitch, stride, weight_bits, weight_bytes;
+    uint32_t pitch, stride;
     uint32_t blocks;      /* of an output row */
     uint32_t plane_words; /* int16 from the first to the last plane row of the outputs */
     int32_t rounding;
     int32_t first_row, rows; /* output rows of the strip */
-    mcuq_depthwise_row_kernel *kernel;
+    const struct variant *kind;
 } strip;
 
 /* Input rows and columns of the strip's planes that lie inside the input. */
@@ -152,6 +162,23 @@ static void adjust_weights(uint32_t *pairs, int32_t zero, uint32_t scale)
     }
 }
 
+static void load8(const uint8_t *codes, int32_t zero, uint32_t scale, uint32_t *pairs)
+{
+    load_weights8(codes, pairs);
+    if (zero != 0 || scale != 0)
+        adjust_weights(pairs, zero, scale);
+}
+
+static void load4(const uint8_t *codes, int32_t zero, uint32_t scale, uint32_t *pairs)
+{
+    load_weights_packed(codes, 4, zero, scale, pairs);
+}
+
+static void load2(const uint8_t *codes, int32_t zero, uint32_t scale, uint32_t *pairs)
+{
+    load_weights_packed(codes, 2, zero, scale, pairs);
+}
+
 /* All outputs of a strip of one channel; `step` bytes between neighbouring outputs. */
 static inline void convolve(const strip *s, uint32_t channel, const int16_t *plane, int8_t *output, uint32_t step)
 {
@@ -169,24 +196,15 @@ static inline void convolve(const strip *s, uint32_t channel, const int16_t *pla
     r.v = shift + scale - 33u;
     r.rounding = (int32_t)((uint32_t)s->rounding << r.v);
     r.channels = step;
-    const uint8_t *codes = (const uint8_t *)p->weights + channel * s->weight_bytes;
-    if (s->weight_bits == 8) {
-        load_weights8(codes, r.weights);
-        if (zero != 0 || scale != 0)
-            adjust_weights(r.weights, zero, scale);
-    } else if (s->weight_bits == 4) {
-        load_weights_packed(codes, 4, zero, scale, r.weights);
-    } else {
-        load_weights_packed(codes, 2, zero, scale, r.weights);
-    }
+    s->kind->load((const uint8_t *)p->weights + channel * s->kind->weight_bytes, zero, scale, r.weights);
     r.plane = plane;
     r.end = plane + s->plane_words;
     r.output = output;
     uint32_t blocks = s->blocks;
     for (; blocks > 0; blocks -= r.blocks) {
-        r.blocks = blocks < 7u ? blocks : 7u;
+        r.blocks = blocks < s->kind->chain ? blocks : s->kind->chain;
         r.output_step = (int32_t)((width - r.blocks * per_block) * step);
-        s->kernel(&r);
+        s->kind->rows(&r);
         r.plane += 2u * r.blocks;
         r.end += 2u * r.blocks;
         r.output += r.blocks * per_block * step;
@@ -194,7 +212,7 @@ static inline void convolve(const strip *s, uint32_t channel, const int16_t *pla
     if (per_block == 2u && (width & 1u)) {
         r.blocks = 0;
         r.output_step = (int32_t)(width * step);
-        s->kernel(&r);
+        s->kind->rows(&r);
     }
 }
 
@@ -215,15 +233,13 @@ static void merge(const strip *s, uint32_t channel, uint32_t count)
 }
 
 static void depthwise(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch,
-                      uint32_t weight_bits, uint32_t pitch, mcuq_depthwise_row_kernel *stride1,
-                      mcuq_depthwise_row_kernel *stride2)
+                      const variant *kind)
 {
-    strip s = {.p = p, .input = input, .output = output, .pitch = pitch, .weight_bits = weight_bits};
+    const uint32_t pitch = kind->pitch;
+    strip s = {.p = p, .input = input, .output = output, .pitch = pitch, .kind = kind};
     s.stride = p->window.stride_height;
-    s.weight_bytes = (9u * weight_bits + 7u) >> 3;
     s.rounding = 2 * p->output_zero_point + 1;
     s.blocks = s.stride == 1u ? p->output.width / 2u : p->output.width;
-    s.kernel = s.stride == 1u ? stride1 : stride2;
     const uint32_t most = ((PLANE_BYTES / pitch < 9u ? 9u : PLANE_BYTES / pitch) - 3u) / s.stride + 1u;
     const uint32_t height = p->output.height, channels = p->output.channels;
     const uint32_t strip_rows = height < most ? height : most;
@@ -257,17 +273,18 @@ static void depthwise(const mcuq_conv2d_params *p, const void *input, void *outp
         mcuq_clamp_row8(output, output, height * p->output.width * channels, p->clamp_lo, p->clamp_hi);
 }
 
-#define KERNEL(bits, pitch) \
-    void mcuq_depthwise3x3_w##bits##_p##pitch##_dsp(const mcuq_conv2d_params *p, const void *input, void *output, \
-                                                    void *scratch); \
-    void mcuq_depthwise3x3_w##bits##_p##pitch##_dsp(const mcuq_conv2d_params *p, const void *input, void *output, \
-                                                    void *scratch) \
+#define KERNEL(bits, stride, pitch) \
+    void mcuq_depthwise3x3_w##bits##_s##stride##_p##pitch##_dsp(const mcuq_conv2d_params *p, const void *input, \
+                                                                void *output, void *scratch) \
     { \
-        depthwise(p, input, output, scratch, bits, pitch, mcuq_depthwise_rows_s1_p##pitch, \
-                  mcuq_depthwise_rows_s2_p##pitch); \
+        static const variant kind = {mcuq_depthwise_rows_s##stride##_p##pitch, load##bits, pitch, (9 * bits + 7) / 8, \
+                                     MCUQ_DEPTHWISE_CHAIN_##pitch}; \
+        depthwise(p, input, output, scratch, &kind); \
     }
 
-#define KERNELS(pitch) KERNEL(8, pitch) KERNEL(4, pitch) KERNEL(2, pitch)
+#define KERNELS(pitch) \
+    KERNEL(8, 1, pitch) KERNEL(8, 2, pitch) KERNEL(4, 1, pitch) KERNEL(4, 2, pitch) KERNEL(2, 1, pitch) \
+        KERNEL(2, 2, pitch)
 
 KERNELS(16)
 KERNELS(32)

@@ -20,39 +20,39 @@ TINY_WEIGHTS_ATTR _Alignas(4) const uint8_t tiny_l1_shifts[3] = {
     38, 38, 38,
 };
 
-/* l2 point: conv2d 1x1 */
-TINY_WEIGHTS_ATTR _Alignas(4) const uint8_t tiny_l2_weights[6] = {
+/* l2 sum: conv2d 1x1 in add */
+TINY_WEIGHTS_ATTR _Alignas(4) const uint8_t tiny_l2c_weights[6] = {
     249, 12, 34, 9, 23, 15,
 };
-TINY_WEIGHTS_ATTR _Alignas(4) const int32_t tiny_l2_bias[3] = {
+TINY_WEIGHTS_ATTR _Alignas(4) const int32_t tiny_l2c_bias[3] = {
     -12, -2, 0,
 };
-TINY_WEIGHTS_ATTR _Alignas(4) const int32_t tiny_l2_multipliers[3] = {
+TINY_WEIGHTS_ATTR _Alignas(4) const int32_t tiny_l2c_multipliers[3] = {
     1310941947, 1964097416, 1599742163,
 };
-TINY_WEIGHTS_ATTR _Alignas(4) const uint8_t tiny_l2_shifts[3] = {
+TINY_WEIGHTS_ATTR _Alignas(4) const uint8_t tiny_l2c_shifts[3] = {
     35, 35, 34,
 };
 
-/* l4 pool: avgpool 4x4 */
-TINY_WEIGHTS_ATTR _Alignas(4) const int32_t tiny_l4_multipliers[1] = {
+/* l3 pool: avgpool 4x4 */
+TINY_WEIGHTS_ATTR _Alignas(4) const int32_t tiny_l3_multipliers[1] = {
     1990097394,
 };
-TINY_WEIGHTS_ATTR _Alignas(4) const uint8_t tiny_l4_shifts[1] = {
+TINY_WEIGHTS_ATTR _Alignas(4) const uint8_t tiny_l3_shifts[1] = {
     33,
 };
 
-/* l5 fc: conv2d 1x1 */
-TINY_WEIGHTS_ATTR _Alignas(4) const uint8_t tiny_l5_weights[4] = {
+/* l4 fc: conv2d 1x1 */
+TINY_WEIGHTS_ATTR _Alignas(4) const uint8_t tiny_l4_weights[4] = {
     7, 6, 217, 12,
 };
-TINY_WEIGHTS_ATTR _Alignas(4) const int32_t tiny_l5_bias[2] = {
+TINY_WEIGHTS_ATTR _Alignas(4) const int32_t tiny_l4_bias[2] = {
     10, 10,
 };
-TINY_WEIGHTS_ATTR _Alignas(4) const int32_t tiny_l5_multipliers[2] = {
+TINY_WEIGHTS_ATTR _Alignas(4) const int32_t tiny_l4_multipliers[2] = {
     1587741199, 1073741824,
 };
-TINY_WEIGHTS_ATTR _Alignas(4) const uint8_t tiny_l5_shifts[2] = {
+TINY_WEIGHTS_ATTR _Alignas(4) const uint8_t tiny_l4_shifts[2] = {
     32, 30,
 };
 
