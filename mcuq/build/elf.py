@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,13 +137,14 @@ def address_constants(path: Path) -> tuple[str, ...]:
     return tuple(sorted(functions[word] for word in words & functions.keys()))
 
 
-def disassembly(path: Path, architecture: Architecture) -> str:
+def disassembly(path: Path, architecture: Architecture, options: Sequence[str] = ()) -> str:
     """What objdump prints of an image's code.
 
     Raises:
         ToolchainError: objdump is missing or failed.
     """
-    return run_tool([find_program(architecture.tool("objdump")), "-d", str(path)], f"disassembling {path.name} failed")
+    command = [find_program(architecture.tool("objdump")), "-d", *options, str(path)]
+    return run_tool(command, f"disassembling {path.name} failed")
 
 
 def flash_by_region(elf: Elf, board: Board) -> dict[str, int]:

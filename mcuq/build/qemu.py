@@ -27,12 +27,15 @@ class Run:
     exit_code: int
 
 
-def run_elf(elf: Path, machine: Machine, arguments: Sequence[str] = (), *, seconds: float = 120.0) -> Run:
+def run_elf(
+    elf: Path, machine: Machine, arguments: Sequence[str] = (), *, seconds: float = 120.0, options: Sequence[str] = ()
+) -> Run:
     """Run ``elf`` on ``machine`` until it exits.
 
     Args:
         arguments: argv[1:]; must hold no blank (the command line is one string) and argv[0] is the ELF's name.
         seconds: limit in wall time.
+        options: further command line of the emulator.
 
     Raises:
         ToolchainError: QEMU is missing, refused to run, ran out of time, or the program touched memory or
@@ -43,7 +46,7 @@ def run_elf(elf: Path, machine: Machine, arguments: Sequence[str] = (), *, secon
         raise ToolchainError(f"arguments {words} cannot be passed to the emulator: no blanks or empty words")
     with tempfile.TemporaryDirectory(prefix="mcuq-qemu-") as folder:
         log = Path(folder) / "log"
-        command = _command(find_program(machine.architecture.emulator), elf, machine, words, log)
+        command = _command(find_program(machine.architecture.emulator), elf, machine, words, log) + list(options)
         try:
             # Text of the guest only: it may print anything, so decoding errors are replaced.
             done = subprocess.run(command, capture_output=True, timeout=seconds, check=False, stdin=subprocess.DEVNULL)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,20 @@ def _rows(content: bytes, samples: int, size: int) -> NDArray[np.uint8]:
     return np.frombuffer(content, dtype=np.uint8).reshape(samples, size)
 
 
-def _run(program: Path, image: Image, mode: str, inputs: NDArray[Any], seconds: float) -> bytes:
+def run_with_options(
+    image: Image, mode: str, inputs: NDArray[Any], seconds: float, options: Sequence[str]
+) -> bytes:
+    """What the plain harness writes in ``mode``, the emulator run with further ``options``.
+
+    Raises:
+        ToolchainError: the program failed or ran out of time.
+    """
+    return _run(image.plain, image, mode, inputs, seconds, options)
+
+
+def _run(
+    program: Path, image: Image, mode: str, inputs: NDArray[Any], seconds: float, options: Sequence[str] = ()
+) -> bytes:
     with tempfile.TemporaryDirectory(prefix="mcuq-run-") as folder:
         source, target = Path(folder, "inputs"), Path(folder, "results")
         source.write_bytes(stored_input(inputs, image))
@@ -132,7 +146,7 @@ def _run(program: Path, image: Image, mode: str, inputs: NDArray[Any], seconds: 
         if image.machine is None:
             code = _host(program, arguments, seconds)
         else:
-            code = run_elf(program, image.machine, arguments, seconds=seconds).exit_code
+            code = run_elf(program, image.machine, arguments, seconds=seconds, options=options).exit_code
         if code != 0:
             raise ToolchainError(f"{program.name} failed with exit status {code}: {_STATUS.get(code, 'crashed')}")
         return target.read_bytes()

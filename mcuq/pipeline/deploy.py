@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from mcuq.build.hotspots import hotspots
 from mcuq.build.run import count
 from mcuq.build.sizes import measure
 from mcuq.build.write import write_project
@@ -109,7 +110,7 @@ def accuracy(codes: NDArray[Any], labels: NDArray[Any]) -> float | None:
 
 
 def profile(path: Path | None, board_name: str) -> ProfileOutcome:
-    """Executed instructions of one inference, whole and per operator, on the board's core under QEMU.
+    """Executed instructions of one inference under QEMU: whole, per operator, by kind, and the hottest loops.
 
     Raises:
         UsageError, DataError, ModelError: no such run or board, or damaged files.
@@ -119,14 +120,14 @@ def profile(path: Path | None, board_name: str) -> ProfileOutcome:
     x, _, _ = loaded.run.read_test()
     graph = loaded.graph
     with built(graph, plan_memory(graph, board.core), board) as image:
-        counts = count(image, x[0])
+        counts, found = count(image, x[0]), hotspots(image, x[0])
     layers = tuple(
         ProfiledLayer(
             name, _kernel(graph, name, board.core), instructions, _macs(graph, name), graph.tensor(name).bytes
         )
         for name, instructions in counts.operators
     )
-    return ProfileOutcome(board.name, board.core, counts.total, layers)
+    return ProfileOutcome(board.name, board.core, counts.total, layers, found.mix, found.functions, found.loops)
 
 
 def _kernel(graph: IntegerGraph, name: str, core: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from mcuq.build.hotspots import Loop
 from mcuq.ir.plans import BitPlan
 
 
@@ -231,12 +232,15 @@ class ProfiledLayer:
 
 @dataclass(frozen=True, slots=True)
 class ProfileOutcome:
-    """Executed instructions under QEMU, per layer and whole."""
+    """Executed instructions under QEMU: whole, per layer, by kind and by function, and the hottest innermost loops."""
 
     board: str
     core: str
     instructions: int
     layers: tuple[ProfiledLayer, ...]
+    mix: tuple[tuple[str, int], ...] = ()
+    functions: tuple[tuple[str, int], ...] = ()
+    loops: tuple[Loop, ...] = ()
 
     def document(self) -> dict[str, Any]:
         return {
@@ -247,18 +251,45 @@ class ProfileOutcome:
                 {"name": x.name, "kernel": x.kernel, "instructions": x.instructions, "macs": x.macs, "bytes": x.bytes}
                 for x in self.layers
             ],
+            "mix": dict(self.mix),
+            "functions": dict(self.functions),
+            "loops": [
+                {"where": x.where, "turns": x.turns, "instructions": x.instructions, "code": list(x.code)}
+                for x in self.loops
+            ],
         }
 
     def show(self, console: Console) -> None:
+        self._show_layers(console)
+        console.print(f"one inference: {self.instructions:,} instructions")
+        if self.mix:
+            shares = ", ".join(f"{kind} {self._share(count)}" for kind, count in self.mix)
+            console.print(f"of them {shares}", markup=False)
+        if self.loops:
+            self._show_loops(console)
+
+    def _share(self, instructions: int) -> str:
+        return f"{100 * instructions / max(1, self.instructions):.1f} %"
+
+    def _show_loops(self, console: Console) -> None:
+        table = Table(title="Hottest innermost loops")
+        for column in ("loop", "turns", "instructions a turn", "share"):
+            table.add_column(column, justify="left" if column == "loop" else "right")
+        for x in self.loops:
+            turn = f"{x.instructions / max(1, x.turns):.1f}"
+            table.add_row(x.where, f"{x.turns:,}", turn, self._share(x.instructions))
+        console.print(table)
+        console.print("the first of them:\n  " + "\n  ".join(self.loops[0].code), markup=False)
+
+    def _show_layers(self, console: Console) -> None:
         table = Table(title=f"Executed instructions on {self.core} (QEMU; not cycles)")
         for column in ("layer", "kernel", "instructions", "share", "MACs", "per MAC", "output bytes"):
             table.add_column(column, justify="left" if column in ("layer", "kernel") else "right")
         for x in self.layers:
             ratio = f"{x.instructions / x.macs:.2f}" if x.macs else "-"
-            share = f"{100 * x.instructions / max(1, self.instructions):.1f} %"
+            share = self._share(x.instructions)
             table.add_row(x.name, x.kernel, f"{x.instructions:,}", share, f"{x.macs:,}", ratio, f"{x.bytes:,}")
         console.print(table)
-        console.print(f"one inference: {self.instructions:,} instructions")
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,6 +176,9 @@ def test_emit_verify_profile(mcuq: Any, trained: Path) -> None:
     first = mcuq("profile", str(trained), "--board", "stm32f4", "--json").document
     assert first == mcuq("profile", str(trained), "--board", "stm32f4", "--json").document
     assert first["core"] == "cortex-m4"
+    assert abs(sum(first["mix"].values()) - first["instructions"]) <= 20
+    assert sum(first["functions"].values()) == sum(first["mix"].values())
+    assert first["loops"][0]["instructions"] == max(loop["instructions"] for loop in first["loops"]) > 0
     assert first["instructions"] >= sum(layer["macs"] for layer in first["layers"]) / 4
     assert abs(sum(layer["instructions"] for layer in first["layers"]) / first["instructions"] - 1) < 0.02
 

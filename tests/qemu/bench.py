@@ -109,16 +109,27 @@ LAYERS: tuple[Layer, ...] = (
     Layer("max_pool", (32, 32, 16), 16, Window((2, 2), (2, 2)), peer=10.7, target=1.5),
     Layer("avg_pool", (8, 8, 64), 64, Window((8, 8)), peer=6.5, target=1.5),
 )
-M55_FIGURES = {  # (kernel, shape, weight bits): (CMSIS-NN with Helium, target)
+Figures = dict[tuple[str, str, int], tuple[float, float | None]]
+M55_FIGURES: Figures = {  # (kernel, shape, weight bits): (CMSIS-NN with Helium, target)
     ("pointwise", "14x14x512->512", 8): (0.199, 0.145),
     ("pointwise", "14x14x512->512", 4): (0.312, 0.150),
     ("pointwise", "25x5x64->64", 8): (0.396, 0.26),
     ("pointwise", "25x5x64->64", 4): (0.640, 0.27),
     ("depthwise", "14x14x512->512", 8): (2.16, 0.80),
     ("depthwise", "14x14x512->512", 4): (2.64, 0.85),
+    ("depthwise", "25x5x64->64", 8): (2.318, None),
+    ("depthwise", "48x48x16->16", 8): (3.474, None),
+    ("conv", "8x8x64->64", 8): (0.206, None),
+    ("conv", "8x8x64->64", 4): (0.335, None),
+    ("conv", "32x32x16->16", 8): (0.388, None),
+    ("conv", "96x96x3->8", 8): (1.991, None),
+    ("fully_connected", "1x1x640->128", 8): (0.490, None),
+    ("fully_connected", "1x1x640->128", 4): (0.404, None),
+    ("add", "32x32x16->16", 8): (13.756, None),
+    ("max_pool", "32x32x16->16", 8): (2.733, None),
+    ("avg_pool", "8x8x64->64", 8): (1.225, None),
 }
-M0_FIGURES = {("pointwise", "14x14x512->512", 8): (6.2, 4.5)}
-Figures = dict[tuple[str, str, int], tuple[float, float]]
+M0_FIGURES: Figures = {("pointwise", "14x14x512->512", 8): (6.2, 4.5)}
 FIGURES: dict[str, Figures] = {"cortex-m55": M55_FIGURES, "cortex-m0plus": M0_FIGURES, "rv32imc": {}}
 
 

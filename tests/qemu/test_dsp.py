@@ -208,7 +208,7 @@ def test_lanes_of_two_pixels_hold_910_products(depth: int, fast: bool, tmp_path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("core", ["cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55", "cortex-m0plus"])
+@pytest.mark.parametrize("core", ["cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55", "cortex-m0plus", "rv32imc"])
 def test_counts_are_not_above_the_stored_ones(core: str) -> None:
     results = run(core)
     assert regressions(results, from_json(BASELINE.read_text(encoding="ascii"))) == []
