@@ -111,8 +111,8 @@ def train(
     scaling: Annotated[
         str | None,
         typer.Option(
-            help="Form of the factors between layers: exact, fixed16, fixed32, single-shift, double-shift or "
-            "fixed<B,I>. Default: exact."
+            help="Form of the factors between layers: exact, mantissa16, fixed16, fixed32, single-shift, "
+            "double-shift or fixed<B,I>. Default: exact."
         ),
     ] = None,
     clamp_epochs: Annotated[

@@ -9,6 +9,7 @@ and only its factors are coarser.
 form               factor                                        largest relative error of a factor f
 =================  ============================================  ==========================================
 exact              m / 2^s, 2^30 <= m < 2^31                     2^-31
+mantissa16         m / 2^s, 2^14 <= m < 2^15                     2^-15
 fixed16, fixed32   m / 2^16, m / 2^32                            2^-17 / f, 2^-33 / f
 single-shift       2^-k                                          1/3
 double-shift       2^-b + 2^-a or 2^-b                           1/7
@@ -28,7 +29,7 @@ import numpy as np
 from mcuq.errors import UsageError
 from mcuq.ir.graph import FloatArray
 
-SCALINGS = ("exact", "fixed16", "fixed32", "single-shift", "double-shift", "fixed<B,I>")
+SCALINGS = ("exact", "mantissa16", "fixed16", "fixed32", "single-shift", "double-shift", "fixed<B,I>")
 
 
 def check_scaling(form: str) -> None:
@@ -46,6 +47,9 @@ def restricted(factors: FloatArray, form: str) -> FloatArray:
     match form:
         case "exact":
             return factors
+        case "mantissa16":
+            fraction, exponent = np.frexp(factors)
+            return np.ldexp(_rounded(fraction, 15), exponent)
         case "fixed16" | "fixed32":
             return _rounded(factors, int(form[5:]))
         case "single-shift":

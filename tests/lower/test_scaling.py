@@ -44,6 +44,7 @@ def with_scaling(q: QuantizedGraph, form: str) -> QuantizedGraph:
 @pytest.mark.parametrize(
     ("form", "bound"),
     [
+        ("mantissa16", lambda f: 2.0**-15 + 0 * f),
         ("fixed16", lambda f: 2.0**-17 / f),
         ("fixed32", lambda f: 2.0**-33 / f + 1e-15),
         ("single-shift", lambda f: 1 / 3 + 0 * f),
@@ -72,7 +73,7 @@ def test_n16_coarser_forms_make_larger_errors() -> None:
 
 
 @pytest.mark.parametrize("form", ["fixed16", "fixed32", "single-shift", "double-shift", "fixed<32,10>", "fixed<16,8>"])
-def test_n16_layers_compute_exactly_the_restricted_factor(form: str) -> None:
+def test_n16_l2_layers_compute_exactly_the_restricted_factor(form: str) -> None:
     """Codes equal floor(acc * factor + 1/2) in exact rationals, and shift forms are what their formulas say."""
     q = with_scaling(conv_net(), form)
     graph = lower(q)
