@@ -30,7 +30,7 @@ from mcuq.quant.float_model import FloatModel
 from mcuq.quant.network import clamp_of, conv2d, evaluate, fixed_at_eight, moves_codes, non_negative, shares_codes
 from mcuq.quant.precision import Precision, with_input_grid
 from mcuq.quant.ptq_ranges import GRIDS, RANGE_METHODS, Grid, RangeMethod, activation_params, fake_quantize, sample
-from mcuq.quant.ptq_weights import WeightRule, quantize_weights
+from mcuq.quant.ptq_weights import WeightRule, quantize_weights, steps_of_form
 from mcuq.quant.widths import WIDTHS, stored_bits, used_codes, width_of
 
 Rounding = Literal["nearest", "feedback"]
@@ -160,11 +160,13 @@ class _Walk:
         readers = Counter(name for op in graph for name in op.inputs)
         positive, fixed = non_negative(graph), fixed_at_eight(graph)
         for op in graph:
-            real, computed = (x, x) if isinstance(op, ir.Input) else self._evaluate(op)
+            meant = x if isinstance(op, ir.Input) else self._meant(op)
+            real = clip(meant, clamp_of(op))
             wanted = self._activation_bits(op)
             if op.name in fixed and wanted != 6:
                 wanted = 8
             self.params[op.name] = params = self._choose(op, real, wanted, signed=op.name not in positive)
+            computed = x if isinstance(op, ir.Input) else self._computed(op, meant)
             self.exact[op.name] = real
             final = isinstance(op, ir.Softmax | ir.Argmax)
             self.stored[op.name] = computed if final else fake_quantize(computed, params)
@@ -214,25 +216,32 @@ class _Walk:
             percentile=options.percentile,
         )
 
-    def _evaluate(self, op: FloatOp) -> tuple[Tensor, Tensor]:
-        """(float value, value from stored inputs with quantized weights) of ``op``'s output."""
+    def _meant(self, op: FloatOp) -> Tensor:
+        """Float value of ``op``'s output before its clamp."""
+
+        def conv(layer: Conv2d, x: Tensor) -> Tensor:
+            weight, bias = self.model.weights[layer.name], self.model.biases[layer.name]
+            return conv2d(x, weight, bias, layer.window, layer.groups)
+
+        return evaluate(op, tuple(self.exact[name] for name in op.inputs), conv)
+
+    def _computed(self, op: FloatOp, meant: Tensor) -> Tensor:
+        """Value of ``op``'s output from stored inputs and with quantized weights, which are kept."""
         clamp = clamp_of(op)
-        real_inputs = tuple(self.exact[name] for name in op.inputs)
-        stored_inputs = tuple(self.stored[name] for name in op.inputs)
+        inputs = tuple(self.stored[name] for name in op.inputs)
         if not isinstance(op, Conv2d):
-            return clip(evaluate(op, real_inputs, _no_conv), clamp), clip(evaluate(op, stored_inputs, _no_conv), clamp)
-        real = conv2d(real_inputs[0], self.model.weights[op.name], self.model.biases[op.name], op.window, op.groups)
+            return clip(evaluate(op, inputs, _no_conv), clamp)
         weight, gain, bias = self._parameters(op)
-        codes, scale = self._quantize_weights(op, weight, real_inputs[0], stored_inputs[0])
+        codes, scale = self._quantize_weights(op, weight, gain)
         gain, scale = gain * torch.sign(scale), scale.abs()
         quantized = (codes * (scale * gain)[:, None, None, None]).float()
-        computed = conv2d(stored_inputs[0], quantized, bias.float(), op.window, op.groups)
+        computed = conv2d(inputs[0], quantized, bias.float(), op.window, op.groups)
         if self.options.bias_correction and not is_selection(op):
-            shift = (real.double() - computed.double()).mean(dim=(0, 2, 3))
+            shift = (meant.double() - computed.double()).mean(dim=(0, 2, 3))
             bias = bias + shift.float()
             computed = computed + shift.float()[None, :, None, None]
         self.weights.append(_weight_quant(op, codes, self._weight_bits(op), scale, gain, bias, self.options.scaling))
-        return clip(real, clamp), clip(computed, clamp)
+        return clip(computed, clamp)
 
     def _parameters(self, op: Conv2d) -> tuple[Tensor, Tensor, Tensor]:
         """(weight to quantize, gain [O] behind it, bias [O]): batch norm folded, or kept as fixed point."""
@@ -251,22 +260,27 @@ class _Walk:
             return given
         return self.bits.weight_bits(op.name) if isinstance(self.bits, BitPlan) else self.bits[0]
 
-    def _quantize_weights(self, op: Conv2d, weight: Tensor, meant: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+    def _quantize_weights(self, op: Conv2d, weight: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
         """(codes, scale [O]), weights [O, I/groups, kh, kw]."""
         bits, options = self._weight_bits(op), self.options
         if is_selection(op):
             return weight, torch.ones(len(weight), dtype=torch.float64)
-        given = None if options.precision is None else options.precision.weight_scales(op.name, len(weight), bits)
+        found = None if options.precision is None else options.precision.weight_scales(op.name, len(weight), bits)
+        given = None if found is None else torch.from_numpy(found)
+        if options.scaling != "exact" and given is None and options.grid == "affine":
+            ratio = gain.abs() * (self.params[op.inputs[0]].scale / self.params[op.name].scale)
+            given = steps_of_form(weight, bits, ratio, options.scaling)
         least_error = options.weights == "mse" and options.precision is None
         rule = WeightRule(
             bits,
-            None if given is None else torch.from_numpy(given),
+            given,
             power_of_two=options.grid == "fixed",
             least_error=least_error,
             feedback=options.rounding == "feedback" and bits < 8,
-            free=least_error and options.grid == "affine",
+            free=least_error and options.grid == "affine" and given is None,
         )
-        return quantize_weights(op, weight, rule, meant, seen, self.generator)
+        source = op.inputs[0]
+        return quantize_weights(op, weight, rule, self.exact[source], self.stored[source], self.generator)
 
 
 def _weight_quant(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mcuq.ir.graph import Conv2d
+from mcuq.ir.scaling import restricted
 from mcuq.quant import weight_rounding
 from mcuq.quant.ranges import symmetric_mse_steps
 from mcuq.quant.rounding import round_half_up
@@ -92,6 +93,29 @@ def _steps(rows: Tensor, rule: WeightRule, power: Tensor) -> Tensor:
     if power.numel():
         return weight_rounding.weighted_steps(rows, power, rule.bits)
     return symmetric_mse_steps(rows, rule.bits)
+
+
+def steps_of_form(weight: Tensor, bits: int, ratio: Tensor, form: str) -> Tensor:
+    """Scale per output channel [O] with which the requantization factor is one of ``form`` exactly.
+
+    Of some such near the step of least squared error, the one with the least. A factor that is rounded later instead
+    would change the channel's gain, by up to a third where it has to be a power of two.
+
+    Args:
+        ratio: factor / scale [O]; channels where it is 0 keep their step.
+    """
+    low, high = weight_codes(bits)
+    rows = weight.flatten(1).double()
+    plain = symmetric_mse_steps(rows, bits)
+    best, steps = torch.full_like(plain, torch.inf), plain
+    for stretch in (1.0, 0.71, 1.41, 2.0):
+        factors = torch.from_numpy(restricted((plain * ratio * stretch).numpy(), form))
+        trial = torch.where((ratio > 0) & (factors > 0), factors / ratio, plain)
+        codes = round_half_up(rows / trial[:, None]).clamp_(low, high)
+        error = (codes * trial[:, None] - rows).square().sum(1)
+        better = error < best
+        best, steps = torch.where(better, error, best), torch.where(better, trial, steps)
+    return steps
 
 
 def weight_fl(largest: float, bits: int) -> int:
