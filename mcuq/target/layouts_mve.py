@@ -125,7 +125,7 @@ def _positioned(form: HeliumFormat, bias: IntArray, shift: IntArray, raised: int
 def _fields(codes: IntArray, bits: int) -> NDArray[np.uint8]:
     """Codes [O, K] as bytes [O, ceil(K * bits / 8)]: of every 16 bytes, field f of byte i is input 16 f + i.
 
-    Of the h bytes behind the last sixteen, field f of byte i is input h f + i.
+    Of the h bytes behind the last sixteen, field f of byte i is input h f + i; at most 16 inputs stand in order.
     """
     fields = 8 // bits
     stored = codes & ((1 << bits) - 1)
@@ -135,7 +135,10 @@ def _fields(codes: IntArray, bits: int) -> NDArray[np.uint8]:
         parts.append(_merged(stored[:, start : start + LANES * fields], bits))
     if whole < codes.shape[1]:
         rest = stored[:, whole:]
-        parts.append(_merged(np.pad(rest, ((0, 0), (0, -rest.shape[1] % fields))), bits))
+        rest = np.pad(rest, ((0, 0), (0, -rest.shape[1] % fields)))
+        if codes.shape[1] - whole <= LANES:
+            rest = rest.reshape(len(rest), -1, fields).swapaxes(1, 2).reshape(len(rest), -1)
+        parts.append(_merged(rest, bits))
     return np.concatenate(parts, axis=1).astype(np.uint8)
 
 

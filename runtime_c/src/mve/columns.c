@@ -48,8 +48,21 @@ static void copy_rows(int8_t *to, const uint8_t *from, uint32_t bytes, uint32_t 
                          : "q0", "lr", "memory");
         return;
     }
-    for (; rows > 0; rows--, to += to_pitch, from += from_pitch)
-        copy(to, from, bytes);
+    int8_t *out;
+    const uint8_t *in;
+    __asm__ volatile("1: mov %[out], %[to]\n"
+                     "mov %[in], %[from]\n"
+                     "dlstp.8 lr, %[bytes]\n"
+                     "2: vldrb.u8 q0, [%[in]], #16\n"
+                     "vstrb.8 q0, [%[out]], #16\n"
+                     "letp lr, 2b\n"
+                     "add %[to], %[to], %[to_pitch]\n"
+                     "add %[from], %[from], %[from_pitch]\n"
+                     "subs %[rows], %[rows], #1\n"
+                     "bne 1b"
+                     : [to] "+r"(to), [from] "+r"(from), [rows] "+r"(rows), [out] "=&r"(out), [in] "=&r"(in)
+                     : [bytes] "r"(bytes), [to_pitch] "r"(to_pitch), [from_pitch] "r"(from_pitch)
+                     : "q0", "lr", "cc", "memory");
 }
 
 /* Codes that start on a byte; 4- and 2-bit ones become bytes, 16 packed bytes at a time. */
@@ -107,6 +120,12 @@ static int8_t *byte_column(const mcuq_conv2d_params *p, const uint8_t *input, in
 {
     const int32_t kernel_height = p->window.kernel_height, kernel_width = p->window.kernel_width;
     const int32_t channels = p->input.channels, width = p->input.width;
+    if (y >= 0 && x >= 0 && y + kernel_height <= p->input.height && x + kernel_width <= width) {
+        const uint32_t bytes = (uint32_t)(kernel_width * channels);
+        copy_rows(column, input + (y * width + x) * channels, bytes, (uint32_t)kernel_height, bytes,
+                  (uint32_t)(width * channels));
+        return column;
+    }
     const int32_t top = y < 0 ? -y : 0, left = x < 0 ? -x : 0;
     const int32_t bottom = p->input.height - y < kernel_height ? p->input.height - y : kernel_height;
     const int32_t right = width - x < kernel_width ? width - x : kernel_width;

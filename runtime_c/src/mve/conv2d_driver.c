@@ -17,6 +17,7 @@ typedef struct {
     uint32_t depth, channels; /* at least CHANNELS are computed */
     uint32_t raised;
     int inside; /* every column is a run of bytes of the input */
+    int linear; /* moreover, the pixels of input and output correspond */
     mcuq_mve_frame frame;
 } layer;
 
@@ -27,6 +28,23 @@ static int columns_inside(const mcuq_conv2d_params *p)
            (w->kernel_height == 1 || w->kernel_width == p->input.width) && w->pad_top == 0 && w->pad_left == 0 &&
            (p->output.height - 1) * w->stride_height + w->kernel_height <= p->input.height &&
            (p->output.width - 1) * w->stride_width + w->kernel_width <= p->input.width;
+}
+
+/* Minus a column's sum at the weights' position. */
+static int32_t minus_sum(const layer *l, const int8_t *column)
+{
+    return (int32_t)(0u - ((uint32_t)mcuq_mve_sum(column, l->depth) << (8u - l->gemm->weight_bits)));
+}
+
+/* The next columns of a linear layer. */
+static inline void set_pixels(layer *l, uint32_t first, uint32_t count)
+{
+    const int8_t *pixel = (const int8_t *)l->input + first * l->depth;
+    for (uint32_t i = 0; i < count; i++, pixel += l->depth) {
+        l->frame.columns[i] = pixel;
+        if (l->gemm->zero_points)
+            l->frame.sums[i] = minus_sum(l, pixel);
+    }
 }
 
 static void set_frame(layer *l)
@@ -41,6 +59,9 @@ static void set_frame(layer *l)
     l->parameters = (const uint8_t *)l->p->weights + 4;
     l->weights = l->parameters + panels * (l->gemm->zero_points ? 40u : 36u);
     l->raised = *(const uint8_t *)l->p->weights;
+    f->remainder = rest == 0 ? 0u : rest <= 16u && fields > 1u ? 1u : 2u;
+    f->few = rest;
+    f->few_bytes = rest_bytes;
     uint32_t left = rest;
     for (uint32_t i = 0; i < 4u; i++) {
         f->rest[i] = left < rest_bytes ? left : rest_bytes;
@@ -58,7 +79,25 @@ static void set_column(layer *l, uint32_t index, int32_t y, int32_t x, int8_t *r
         mcuq_mve_raise(room, l->depth, l->raised);
     l->frame.columns[index] = column;
     if (l->gemm->zero_points)
-        l->frame.sums[index] = (int32_t)(0u - ((uint32_t)mcuq_mve_sum(column, l->depth) << (8u - l->gemm->weight_bits)));
+        l->frame.sums[index] = minus_sum(l, column);
+}
+
+/* The columns of output pixels first, first + 1 ... */
+static void set_columns(layer *l, uint32_t first, uint32_t count, int8_t *columns, uint32_t pitch)
+{
+    const mcuq_window *const w = &l->p->window;
+    const uint32_t width = l->p->output.width, oy = first / width;
+    uint32_t ox = first - oy * width;
+    int32_t y = (int32_t)oy * w->stride_height - w->pad_top, x = (int32_t)ox * w->stride_width - w->pad_left;
+    for (uint32_t i = 0; i < count; i++) {
+        set_column(l, i, y, x, columns + i * pitch);
+        x += w->stride_width;
+        if (++ox == width) {
+            ox = 0;
+            x = -(int32_t)w->pad_left;
+            y += w->stride_height;
+        }
+    }
 }
 
 /* All channels of the frame's columns; the last four overlap the ones before. */
@@ -82,13 +121,15 @@ static void run(layer *l, mcuq_mve_matrix_kernel *kernel, int8_t *to)
 void mcuq_mve_conv2d(const mcuq_mve_gemm *gemm, const mcuq_conv2d_params *p, const void *input, void *output,
                      void *scratch)
 {
-    const uint32_t width = p->output.width, pixels = p->output.height * width, out_bits = p->output.bits;
+    const uint32_t pixels = (uint32_t)p->output.height * p->output.width, out_bits = p->output.bits;
     const uint32_t outputs = p->output.channels, out_row = mcuq_row_bytes(outputs, out_bits);
     const uint32_t group = pixels < PIXELS ? 1u : (uint32_t)PIXELS;
     const int narrow = p->clamp_lo > -128 || p->clamp_hi < 127, direct = out_bits == 8u && outputs >= CHANNELS;
     layer l = {.gemm = gemm, .p = p, .input = input, .inside = columns_inside(p),
                .depth = (uint32_t)p->window.kernel_height * p->window.kernel_width * p->input.channels,
                .channels = outputs < CHANNELS ? (uint32_t)CHANNELS : outputs};
+    l.linear = l.inside && l.depth == p->input.channels && p->window.stride_height == 1 && p->window.stride_width == 1 &&
+               p->output.width == p->input.width;
     const uint32_t pitch = (l.depth + 3u) & ~3u;
     int8_t *const columns = scratch, *const rows = columns + (l.inside ? 0u : pitch * group);
     set_frame(&l);
@@ -96,19 +137,10 @@ void mcuq_mve_conv2d(const mcuq_mve_gemm *gemm, const mcuq_conv2d_params *p, con
     for (uint32_t first = 0; first < pixels; first += group) {
         if (first + group > pixels)
             first = pixels - group; /* the last group computes some pixels again */
-        const uint32_t oy = first / width;
-        uint32_t ox = first - oy * width;
-        int32_t y = (int32_t)oy * p->window.stride_height - p->window.pad_top;
-        int32_t x = (int32_t)ox * p->window.stride_width - p->window.pad_left;
-        for (uint32_t i = 0; i < group; i++) {
-            set_column(&l, i, y, x, columns + i * pitch);
-            x += p->window.stride_width;
-            if (++ox == width) {
-                ox = 0;
-                x = -(int32_t)p->window.pad_left;
-                y += p->window.stride_height;
-            }
-        }
+        if (l.linear)
+            set_pixels(&l, first, group);
+        else
+            set_columns(&l, first, group, columns, pitch);
         uint8_t *out = (uint8_t *)output + first * out_row;
         int8_t *const finished = direct ? (int8_t *)out : rows;
         run(&l, group == 1u ? gemm->one : gemm->three, finished);

@@ -27,6 +27,9 @@
     .equ REST, 56
     .equ ROUNDING, 72
     .equ ACCUMULATORS, 88
+    .equ REMAINDER, 136
+    .equ FEW, 140
+    .equ FEW_BYTES, 144
 
     /* A panel's parameters */
     .equ MULTIPLIERS, 16
@@ -211,6 +214,58 @@
     MACS    r4, r10, q2, q3, q6
 .endm
 
+/* \to: codes of 16 inputs in order, one a byte, of \from, which has a byte of codes in each lane. */
+.macro SPREAD bits, to, from
+    .if \bits == 4
+    vshl.i16 \to, \from, #4
+    vsli.16 \to, \from, #8
+    .else
+    vshl.i32 \to, \from, #6
+    vsli.32 \to, \from, #12
+    vsli.32 \to, \from, #18
+    vsli.32 \to, \from, #24
+    .endif
+    vand    \to, \to, q7
+.endm
+
+/* Lanes for the bytes of at most 16 inputs, and their load. */
+.macro FEW_LANES bits
+    ldr     lr, [r12, #FEW_BYTES]
+    .if \bits == 4
+    vctp.16 lr
+    .else
+    vctp.32 lr
+    .endif
+.endm
+
+.macro LOAD_FEW bits, to, from
+    vpst
+    .if \bits == 4
+    vldrbt.u16 \to, [\from]
+    .else
+    vldrbt.u32 \to, [\from]
+    .endif
+.endm
+
+/* At most 16 inputs behind the last block. */
+.macro FEW_INPUTS bits
+    FEW_LANES \bits
+    LOAD_FEW \bits, q0, r7
+    mov     r7, r9 /* loads that widen want a low register */
+    LOAD_FEW \bits, q1, r7
+    SPREAD  \bits, q2, q0
+    SPREAD  \bits, q3, q1
+    ldr     lr, [r12, #FEW]
+    vctp.8  lr
+    vpsttt
+    vldrbt.u8 q4, [r1]
+    vldrbt.u8 q5, [r3]
+    vldrbt.u8 q6, [r5]
+    MACS    r0, r6, q2, q3, q4
+    MACS    r2, r8, q2, q3, q5
+    MACS    r4, r10, q2, q3, q6
+.endm
+
 /* 25 instructions for 192 products of 4-bit weights, 51 for 384 of 2-bit weights. */
 .macro PAIR_FIELDS bits, second
     START   \second
@@ -230,8 +285,14 @@
     BLOCK_FIELD 0, 0
     le      lr, 2b
 3:
-    ldr     lr, [r12, #REST]
+    ldr     lr, [r12, #REMAINDER]
     wls     lr, lr, 4f /* a branch when zero */
+    cmp     lr, #1
+    bne     5f
+    FEW_INPUTS \bits
+    b       4f
+5:
+    ldr     lr, [r12, #REST]
     vctp.8  lr
     vpstt
     vldrbt.u8 q0, [r7]
@@ -358,6 +419,12 @@
     ONE_FIELDS \bits, \acc
 .endm
 
+.macro FEW_ONE bits, acc, weights
+    LOAD_FEW \bits, q2, \weights
+    SPREAD  \bits, q3, q2
+    vmladava.s8 \acc, q3, q0
+.endm
+
 .macro REST_INPUTS to, index
     ldr     lr, [r12, #REST]
     .if \index
@@ -391,8 +458,22 @@
     BLOCK_ONE \bits, r6, r9
     le      lr, 2b
 3:
-    ldr     lr, [r12, #REST]
+    ldr     lr, [r12, #REMAINDER]
     wls     lr, lr, 4f /* a branch when zero */
+    cmp     lr, #1
+    bne     5f
+    ldr     lr, [r12, #FEW]
+    vctp.8  lr
+    vpst
+    vldrbt.u8 q0, [r1]
+    FEW_LANES \bits
+    mov     r1, r9
+    FEW_ONE \bits, r0, r3
+    FEW_ONE \bits, r2, r5
+    FEW_ONE \bits, r4, r7
+    FEW_ONE \bits, r6, r1
+    b       4f
+5:
     REST_INPUTS q0, 0
     REST_INPUTS q1, 1
     .if \bits == 2

@@ -23,6 +23,8 @@ typedef struct {
     uint32_t rest[4];    /* inputs beyond them that each field of the last bytes holds */
     int32_t rounding[4]; /* 2 * output_zero_point + 1 */
     int32_t accumulators[MCUQ_MVE_PIXELS][MCUQ_MVE_CHANNELS];
+    uint32_t remainder;      /* behind the blocks: 0 nothing, 1 `few` inputs in `few_bytes`, 2 `rest` */
+    uint32_t few, few_bytes; /* at most 16 inputs, in order */
 } mcuq_mve_frame;
 
 typedef void mcuq_mve_matrix_kernel(mcuq_mve_frame *frame);
