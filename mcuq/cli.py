@@ -48,6 +48,9 @@ Mixed = Annotated[
     str | None,
     typer.Option(help="How bits are chosen: exact (proved optimum, the default), MixPL or MixPC (the paper's rules)."),
 ]
+Optimize = Annotated[
+    str, typer.Option(help="speed, or size: portable kernels and -Os, about half the code, several times slower.")
+]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 
 
@@ -125,6 +128,7 @@ def train(
         int | None, typer.Option(help="Epoch from which batch norm is frozen (and folded, if asked).", min=0)
     ] = None,
     bits: Annotated[Path | None, typer.Option(help="A bits.json to use instead of searching.")] = None,
+    optimize: Optimize = "speed",
     sensitivity: Annotated[str, typer.Option(help="Measure for the search: kl, fit, sqnr or data-free.")] = "kl",
     logits: Annotated[int, typer.Option(help="Bits of the network's output: 8 or 32.")] = 8,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run in --out.")] = False,
@@ -165,6 +169,7 @@ def train(
             act_bits=act_bits,
             bits=bits,
             sensitivity=sensitivity,
+            optimize=optimize,
         ),
         quant_type=quant_type,
         fold_type=fold_type,
@@ -202,13 +207,14 @@ def solve(
     mem_constraint: MemConstraint = None,
     board: BoardName = None,
     mixed: Mixed = None,
+    optimize: Optimize = "speed",
     out: Annotated[Path, typer.Option(help="Where to write the bits.")] = Path("bits.json"),
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Find the bits only, without data: the sensitivity is the data-free measure of docs/solver.md."""
     spec = pipeline.ModelSpec(model, width, resolution, pipeline.parse_shape(input_shape), classes)
-    choice = pipeline.BitChoice(mem_constraint=mem_constraint, board=board, mixed=mixed, sensitivity="data-free")
+    choice = pipeline.BitChoice(mem_constraint, board, mixed, sensitivity="data-free", optimize=optimize)
     outcome = pipeline.solve(spec, choice, out, seed=seed)
     _emit(outcome.document(), as_json, lambda: outcome.show(people))
     if outcome.plan.status == "INFEASIBLE":
@@ -250,6 +256,7 @@ def quantize(
     weight_bits: Annotated[int | None, typer.Option(help="One width for all weights (8, 4, 2).")] = None,
     act_bits: Annotated[int | None, typer.Option(help="One width for all activations (8, 4, 2).")] = None,
     bits: Annotated[Path | None, typer.Option(help="A bits.json to use instead of searching.")] = None,
+    optimize: Optimize = "speed",
     mean: Annotated[str, typer.Option(help="Mean of pixel / 255 the model expects, one or one per channel.")] = "",
     std: Annotated[str, typer.Option(help="Standard deviation of pixel / 255, likewise.")] = "",
     dims: Annotated[
@@ -291,7 +298,7 @@ def quantize(
     as_json: Json = False,
 ) -> None:
     """Quantize a model file without training; emit, verify and profile take the run."""
-    choice = pipeline.BitChoice(mem_constraint, board, mixed, weight_bits, act_bits, bits, sensitivity)
+    choice = pipeline.BitChoice(mem_constraint, board, mixed, weight_bits, act_bits, bits, sensitivity, optimize)
     inputs = pipeline.Preprocessing(
         pipeline.parse_integers("--dims", dims),
         pipeline.parse_integers("--transpose", transpose),
@@ -335,10 +342,11 @@ def emit(
     out: Annotated[Path | None, typer.Option(help="C folder; RUN/c-<board> when left out.")] = None,
     prefix: Annotated[str, typer.Option(help="Prefix of every C symbol.")] = "model",
     build: Annotated[bool, typer.Option("--build/--no-build", help="Compile, link and measure.")] = True,
+    optimize: Optimize = "speed",
     as_json: Json = False,
 ) -> None:
     """Write the C project of a run for a board, build it, and hold promised bytes against the linked image."""
-    outcome = pipeline.emit(run, board, out, prefix=prefix, build=build)
+    outcome = pipeline.emit(run, pipeline.optimized(board, optimize), out, prefix=prefix, build=build)
     _emit(outcome.document(), as_json, lambda: outcome.show(people))
 
 
@@ -362,10 +370,11 @@ def verify(
 def profile(
     run: Run = None,
     board: Annotated[str, typer.Option(help="A board or QEMU machine from 'mcuq boards'.")] = "stm32h7",
+    optimize: Optimize = "speed",
     as_json: Json = False,
 ) -> None:
     """Executed instructions (QEMU, not cycles), bytes and MACs of every layer."""
-    outcome = pipeline.profile(run, board)
+    outcome = pipeline.profile(run, pipeline.optimized(board, optimize))
     _emit(outcome.document(), as_json, lambda: outcome.show(people))
 
 

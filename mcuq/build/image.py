@@ -17,10 +17,9 @@ from mcuq.ir.integer import IntegerGraph
 from mcuq.ir.plans import MemoryPlan
 from mcuq.ir.sources import SourceFile
 from mcuq.target.board import Board, emulated
-from mcuq.target.core import Machine, machine
+from mcuq.target.core import Machine, machine, optimize_flag
 from mcuq.target.files import product_file
 
-OPTIMIZE = ("-O2",)
 _BARE = ("-nostartfiles", "-Wl,--gc-sections", "-Wl,--fatal-warnings", "-Wl,--nmagic", "-Wl,-z,noexecstack")
 """nmagic: segments start where their sections do, not at a page that may lie below the region. noexecstack: newlib's
 assembly says nothing of its stack."""
@@ -59,7 +58,8 @@ class Builder:
         """
         output = self.folder / "objects"
         output.mkdir(exist_ok=True)
-        base = [self.toolchain.compiler, "-std=c11", *self.toolchain.flags, *OPTIMIZE, *_warnings(self.toolchain)]
+        optimize = optimize_flag(self.board.core if self.board else "portable")
+        base = [self.toolchain.compiler, "-std=c11", *self.toolchain.flags, optimize, *_warnings(self.toolchain)]
         base += [*_section_flags(self.prefix, self.board), *flags]
         base += [f"-I{self.folder / folder}" for folder in _INCLUDE]
         base.append(f"-I{product_file('runtime_c', 'port', 'port.h').parent}")

@@ -19,7 +19,7 @@ from mcuq.ir.plans import MemoryPlan
 from mcuq.ir.sources import SourceFile, TestVector
 from mcuq.numerics import pack
 from mcuq.target.board import Board, Region, emulated
-from mcuq.target.core import machine
+from mcuq.target.core import machine, optimize_flag
 from mcuq.target.files import product_file
 from mcuq.target.footprint import STACK_BYTES
 from mcuq.target.runtime import runtime_files
@@ -194,6 +194,7 @@ def _cmake(view: ModelView, board: Board | None, runtime: tuple[str, ...], *, se
         m=view,
         board=board,
         library=library,
+        optimize=optimize_flag(view.core),
         languages="C ASM" if any(path.endswith(".S") for path in library) else "C",
         link_script=link,
         run_script=run,

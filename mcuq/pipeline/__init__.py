@@ -24,6 +24,7 @@ from mcuq.pipeline.settings import (
     parse_shape,
 )
 from mcuq.pipeline.training import demo, train
+from mcuq.target.board import optimized
 
 __all__ = [
     "BitChoice",
@@ -37,6 +38,7 @@ __all__ = [
     "emit",
     "model_spec",
     "models",
+    "optimized",
     "pareto",
     "parse_integers",
     "parse_numbers",

@@ -25,6 +25,7 @@ from mcuq.pipeline.runs import RunFolder, find_run
 from mcuq.plan.memory import plan_memory
 from mcuq.reference.integer import run_outputs
 from mcuq.target.board import Board, load_board
+from mcuq.target.core import SIZE
 from mcuq.target.footprint import footprint
 from mcuq.target.fusion import fusion_of_add
 from mcuq.target.runtime import conv_kernel
@@ -162,7 +163,7 @@ def emit(
     x, _, _ = loaded.run.read_test()
     plan = plan_memory(loaded.graph, board.core)
     files = emit_project(loaded.graph, plan, board, prefix=prefix, vectors=_vectors(loaded.graph, x[:VECTORS]))
-    folder = out or loaded.run.path / f"c-{board.name}"
+    folder = out or loaded.run.path / f"c-{board.name}{'-size' if board.core.endswith(SIZE) else ''}"
     sizes = measure(files, loaded.graph, plan, board, prefix=prefix) if build else None
     write_project(files, folder)
     promise = footprint(loaded.graph, plan, board.core)

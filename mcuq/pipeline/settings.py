@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mcuq.errors import UsageError
 from mcuq.ir.plans import Limits
-from mcuq.target.board import load_board
+from mcuq.target.board import load_board, optimized
 from mcuq.target.cost import RAM_RESERVE
 from mcuq.target.limits import parse_mem_constraint
 
@@ -43,6 +43,7 @@ class BitChoice:
     act_bits: int | None = None
     bits: Path | None = None
     sensitivity: str = "kl"
+    optimize: str = "speed"
 
     def check(self) -> None:
         """Raises UsageError when choices contradict each other or do not exist."""
@@ -71,7 +72,8 @@ class BitChoice:
     @property
     def core(self) -> str:
         """The core whose kernels are planned for."""
-        return load_board(self.board).core if self.board is not None else DEFAULT_CORE
+        core = load_board(self.board).core if self.board is not None else DEFAULT_CORE
+        return optimized(core, self.optimize)
 
     @property
     def ram_reserve(self) -> int:

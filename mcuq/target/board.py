@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from mcuq.errors import UsageError
 from mcuq.ir.plans import Limits
-from mcuq.target.core import Architecture, core
+from mcuq.target.core import SIZE, Architecture, core
 from mcuq.target.files import product_dir
 from mcuq.target.limits import parse_bytes
 
@@ -171,9 +171,14 @@ def _by_name() -> dict[str, Board]:
 def load_board(name: str) -> Board:
     """The board called ``name`` (or an alias of it); a path ending in ``.toml`` is read as a board file.
 
+    ``+size`` behind the name is for the smallest code (``mcuq.target.core.SIZE``).
+
     Raises:
         UsageError: no such board; the text names the closest ones.
     """
+    if name.endswith(SIZE):
+        board = load_board(name.removesuffix(SIZE))
+        return replace(board, core=board.core + SIZE)
     if name.endswith(".toml"):
         return read_board(Path(name))
     boards = _by_name()
@@ -182,6 +187,13 @@ def load_board(name: str) -> Board:
     close = difflib.get_close_matches(name.lower(), boards, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(close)}?" if close else f"boards are {', '.join(board_names())}"
     raise UsageError(f"unknown board {name!r}; {hint} (`mcuq boards` lists all)")
+
+
+def optimized(board: str, goal: str) -> str:
+    """The name under which ``load_board`` gives ``board`` for ``goal``, speed or size. Raises UsageError."""
+    if goal not in ("speed", "size"):
+        raise UsageError(f"--optimize {goal!r} is unknown; use speed or size")
+    return board + SIZE if goal == "size" else board
 
 
 def read_board(path: Path) -> Board:

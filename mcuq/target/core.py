@@ -117,6 +117,15 @@ CORES: tuple[Core, ...] = (
 )
 
 
+SIZE = "+size"
+"""Behind a core's name: the smallest code instead of the fastest, portable kernels compiled with -Os."""
+
+
+def optimize_flag(core_name: str) -> str:
+    """The compiler's -O for code of a core (see :data:`SIZE`)."""
+    return "-Os" if core_name.endswith(SIZE) else "-O2"
+
+
 def machine(name: str) -> Machine:
     """The QEMU machine ``name``. Raises UsageError naming the known ones."""
     for known in MACHINES:
@@ -126,8 +135,8 @@ def machine(name: str) -> Machine:
 
 
 def core(name: str) -> Core:
-    """The core ``name``, for example ``cortex-m4``. Raises UsageError naming the known ones."""
+    """The core ``name``, for example ``cortex-m4`` or ``cortex-m4+size``. Raises UsageError naming the known ones."""
     for known in CORES:
-        if known.name == name:
+        if known.name == name.removesuffix(SIZE):
             return known
     raise UsageError(f"core {name!r} is not known; known are {', '.join(c.name for c in CORES)}")

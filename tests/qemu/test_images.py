@@ -25,7 +25,7 @@ from mcuq.target.board import Board, load_board, load_boards
 from mcuq.target.core import machine
 from mcuq.target.footprint import CODE_TOLERANCE
 
-CORES = ("microbit", "rp2040", "mps2-an385", "stm32l4r5", "stm32h7", "rp2350", "mps3-an547", "esp32c3")
+CORES = ("microbit", "rp2040", "mps2-an385", "stm32l4r5", "stm32h7", "stm32h7+size", "rp2350", "mps3-an547", "esp32c3")
 
 
 def small_board(flash: int, ram: int) -> Board:

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from mcuq.errors import UsageError
-from mcuq.target.board import board_names, emulated, load_board, load_boards, read_board
+from mcuq.ir.graph import Window
+from mcuq.target.board import board_names, emulated, load_board, load_boards, optimized, read_board
+from mcuq.target.kernels import ConvCase, select
 
 REQUIRED = {
     "stm32h7", "stm32f4", "stm32f7", "stm32l4r5", "nrf52840", "nrf5340", "rp2040", "rp2350", "mps2-an385",
@@ -85,3 +87,15 @@ def test_a_board_too_large_for_its_machine_is_refused(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read: No such file"):
         load_board(str(tmp_path / "x.toml"))
+
+
+def test_a_board_for_the_smallest_code_runs_portable_kernels() -> None:
+    fast, small = load_board("stm32h7"), load_board(optimized("stm32h7", "size"))
+    assert (small.name, small.flags, small.core) == (fast.name, fast.flags, fast.core + "+size")
+    assert small.architecture is fast.architecture
+    assert load_board(optimized("stm32h7", "speed")) is fast
+    case = ConvCase((8, 8, 16), (8, 8, 16), (16, 1, 1, 16), Window(), 1, 8, 8, 8)
+    assert select(case, fast.core).function == "mcuq_conv2d_w8_dsp"
+    assert select(case, small.core) == select(case, "portable")
+    with pytest.raises(UsageError, match="speed or size"):
+        optimized("stm32h7", "tiny")
