@@ -83,7 +83,7 @@ def train_float(
         phase="float",
         module=model,
         forward=lambda x: cast(Tensor, network(real_inputs(x, layout))),
-        optimizer=_optimizer(groups, config),
+        optimizer=make_optimizer(groups, config),
         data=data,
         config=config,
         progress=progress or Silent(),
@@ -131,7 +131,7 @@ def train_qat(
 
     if op.clamp_epochs == 0:
         calibrate()
-    optimizer = _optimizer(op.param_groups(config.lr, config.weight_decay, config.step_lr), config)
+    optimizer = make_optimizer(op.param_groups(config.lr, config.weight_decay, config.step_lr), config)
     op.guard(optimizer)
     hooks = hooks_of(config, op, op.layers.values())
 
@@ -192,7 +192,8 @@ def _criterion(config: TrainConfig, data: Dataset, teacher: nn.Module | None) ->
     return Criterion(config.label_smoothing, scores, config.distill, config.temperature)
 
 
-def _optimizer(groups: list[dict[str, Any]], config: TrainConfig) -> torch.optim.Optimizer:
+def make_optimizer(groups: list[dict[str, Any]], config: TrainConfig) -> torch.optim.Optimizer:
+    """The configured optimizer for ``groups`` of parameters; groups without any are left out."""
     groups = [{**group, "base_lr": group["lr"]} for group in groups if group["params"]]
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=True, fused=True)
