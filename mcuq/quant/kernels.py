@@ -146,10 +146,6 @@ def _library() -> Native:
     )
 
 
-def _pointers(*tensors: Tensor) -> list[int]:
-    return [tensor.data_ptr() for tensor in tensors]
-
-
 # -- one grid for a tensor ----------------------------------------------------------------------------------
 
 
@@ -174,7 +170,8 @@ def quantize_gradient(x: Tensor, g: Tensor, grid: Grid) -> tuple[Tensor, Tensor]
     g = like(g, x)
     dx, sums = torch.empty_like(x), torch.empty(3, dtype=torch.float64)
     threads = torch.get_num_threads()
-    _library().quantize_gradient(*_pointers(x, g, dx), x.numel(), grid, sums.data_ptr(), threads)
+    pointers = x.data_ptr(), g.data_ptr(), dx.data_ptr()
+    _library().quantize_gradient(*pointers, x.numel(), grid, sums.data_ptr(), threads)
     return dx, sums
 
 
@@ -220,7 +217,8 @@ def quantize_rows(rows: Tensor, steps: Tensor, lows: Tensor, highs: Tensor) -> T
         codes = torch.floor(rows / steps + 0.5)
         return torch.minimum(torch.maximum(codes, lows), highs) * steps
     y = torch.empty_like(rows)
-    _library().quantize_rows(rows.data_ptr(), y.data_ptr(), *rows.shape, *_pointers(steps, lows, highs))
+    grids = steps.data_ptr(), lows.data_ptr(), highs.data_ptr()
+    _library().quantize_rows(rows.data_ptr(), y.data_ptr(), *rows.shape, *grids)
     return y
 
 
@@ -238,8 +236,9 @@ def quantize_rows_gradient(
         dlog = (g * quantize_rows(rows, steps, lows, highs)).sum(1) - (dx * rows).sum(1)
         return dx, torch.stack([dlog, (g * below).sum(1), (g * above).sum(1)])
     dx, sums = torch.empty_like(rows), rows.new_empty((3, len(rows)))
-    pointers = _pointers(rows, g, dx, sums), _pointers(steps, lows, highs)
-    _library().quantize_rows_gradient(*pointers[0], *rows.shape, *pointers[1])
+    pointers = rows.data_ptr(), g.data_ptr(), dx.data_ptr(), sums.data_ptr()
+    grids = steps.data_ptr(), lows.data_ptr(), highs.data_ptr()
+    _library().quantize_rows_gradient(*pointers, *rows.shape, *grids)
     return dx, sums
 
 
@@ -269,7 +268,9 @@ def norm_quantize(
     layout = layout_of(x)
     assert layout is not None
     y, saved = torch.empty_like(x), torch.empty(4, x.shape[1])
-    pointers = _pointers(x, y, gamma, beta, saved, *running)
+    mean, variance = running
+    pointers = x.data_ptr(), y.data_ptr(), gamma.data_ptr(), beta.data_ptr(), saved.data_ptr()
+    pointers = *pointers, mean.data_ptr(), variance.data_ptr()
     _check(_library().norm[layout](*pointers, _shape(x, epsilon, momentum), grid))
     return y, saved
 
@@ -280,7 +281,7 @@ def norm_quantize_gradient(x: Tensor, g: Tensor, saved: Tensor, grid: Grid) -> t
     assert layout is not None
     g = like(g, x)
     dx, dnorm, sums = torch.empty_like(x), torch.empty(2, x.shape[1]), torch.empty(3, dtype=torch.float64)
-    pointers = _pointers(x, g, dx, saved, dnorm, sums)
+    pointers = x.data_ptr(), g.data_ptr(), dx.data_ptr(), saved.data_ptr(), dnorm.data_ptr(), sums.data_ptr()
     _check(_library().norm_gradient[layout](*pointers, _shape(x, 0.0, 0.0), grid))
     return dx, dnorm, sums
 

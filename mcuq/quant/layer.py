@@ -210,7 +210,9 @@ class QuantLayer:
 
     def _follow(self) -> None:
         """Constant weights (of a batch norm that stands alone) go where the batch norm was moved."""
-        if self.norm is not None and self.weight.device != self.norm.mean.device:
+        if isinstance(self.weight, nn.Parameter) or self.norm is None:
+            return
+        if self.weight.device != self.norm.mean.device:
             self.weight = self.weight.to(self.norm.mean.device)
 
     # -- the two states of the weights --------------------------------------------------------------------
@@ -218,27 +220,25 @@ class QuantLayer:
     def store(self, *, rounded: bool = True) -> None:
         """Save the real weights and put fake-quantized ones into the parameter; unrounded if not ``rounded``."""
         self._follow()
-        with torch.no_grad():
-            self.saved = self.weight.data
-            # Gradients of earlier batches are done; only this batch's may be transformed by backprop.
-            self.earlier_grad, self.weight.grad = self.weight.grad, None
-            self.rounded = rounded
-            if rounded:
-                quantized, self.step = self.quantizer.quantize(self.effective(self.saved))
-            else:
-                quantized = self.quantizer.real(self.effective(self.saved)).clone()
-            self.weight.data = self.unfolded(quantized)
-            self.version = self.weight._version
+        self.saved = self.weight.data
+        # Gradients of earlier batches are done; only this batch's may be transformed by backprop.
+        self.earlier_grad, self.weight.grad = self.weight.grad, None
+        self.rounded = rounded
+        if rounded:
+            quantized, self.step = self.quantizer.quantize(self.effective(self.saved))
+        else:
+            quantized = self.quantizer.real(self.effective(self.saved)).clone()
+        self.weight.data = self.unfolded(quantized)
+        self.version = self.weight._version
 
     def restore(self) -> bool:
         """Put the real weights back, bit for bit; False when somebody changed the quantized ones meanwhile."""
         assert self.saved is not None
         untouched = self.weight._version == self.version
-        with torch.no_grad():
-            self.weight.data = self.saved
-            if self.earlier_grad is not None:
-                grad = self.weight.grad
-                self.weight.grad = self.earlier_grad if grad is None else grad.add_(self.earlier_grad)
+        self.weight.data = self.saved
+        if self.earlier_grad is not None:
+            grad = self.weight.grad
+            self.weight.grad = self.earlier_grad if grad is None else grad.add_(self.earlier_grad)
         self.saved = self.earlier_grad = None
         return untouched
 

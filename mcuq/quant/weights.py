@@ -79,6 +79,11 @@ class WeightQuantizer(nn.Module):
         scale = torch.where(span > 0, span, torch.ones_like(span)) / self.levels
         return scale, (-round_half_up(low / scale)).clamp(0, self.levels)
 
+    def ends(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Scale, lowest and highest code per row, [R, 1]."""
+        scale, zero = self.scale_zero(rows)
+        return scale, -zero, self.grid.stride * self.levels - zero
+
     def codes(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(codes - zero point [R, K], scale [R, 1], zero point from the lowest code [R, 1])."""
         rows = self.rows(weight)
@@ -91,8 +96,8 @@ class WeightQuantizer(nn.Module):
             codes, scale, _ = self.codes(weight)
             return (codes * scale).reshape(weight.shape), scale.reshape(-1)
         rows = self.rows(weight).contiguous()
-        scale, zero = self.scale_zero(rows)
-        return kernels.quantize_rows(rows, scale, -zero, self.levels - zero).reshape(weight.shape), scale.reshape(-1)
+        scale, low, high = self.ends(rows)
+        return kernels.quantize_rows(rows, scale, low, high).reshape(weight.shape), scale.reshape(-1)
 
     def export(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(int8 codes like ``weight``, scale float64 [R], zero point int64 [R]) for deployment."""
@@ -172,6 +177,7 @@ class LearnedSymmetric(SymmetricMinMax):
         super().__init__(grid, channels, per_channel=per_channel)
         self.mean_start = mean_start
         self.log_step = nn.Parameter(torch.zeros(channels if per_channel else 1))
+        self._kept: tuple[tuple[int, int], tuple[Tensor, Tensor, Tensor]] | None = None
 
     def reset(self, weight: Tensor) -> None:
         with torch.no_grad():
@@ -188,12 +194,18 @@ class LearnedSymmetric(SymmetricMinMax):
     def steps(self, rows: Tensor) -> Tensor:
         return self.log_step.detach().exp()
 
+    def ends(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As the base, kept until the step changes: a batch asks twice."""
+        state = self.log_step._version, self.log_step.data_ptr()  # pyright: ignore[reportPrivateUsage]
+        if self._kept is None or self._kept[0] != state:
+            self._kept = state, super().ends(rows)
+        return self._kept[1]
+
     def gradients(self, weight: Tensor, grad: Tensor) -> Tensor:
         rows, g = self.rows(weight).contiguous(), self.rows(grad).contiguous()
         gain = 1.0 / (rows.shape[1] * self.grid.high) ** 0.5
         if self.grid.stride == 1:
-            scale, zero = self.scale_zero(rows)
-            masked, sums = kernels.quantize_rows_gradient(rows, g, scale, -zero, self.levels - zero)
+            masked, sums = kernels.quantize_rows_gradient(rows, g, *self.ends(rows))
             accumulate(self.log_step, sums[0].mul_(gain))
         else:
             codes, step, _ = self.codes(weight)
@@ -222,6 +234,9 @@ class LearnedAsymmetric(LearnedSymmetric):
             self.log_step.copy_((torch.where(span > 0, span, torch.ones_like(span)) / self.levels).log())
             self.offset.copy_(low)
 
+    def ends(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return WeightQuantizer.ends(self, rows)  # the offset counts too
+
     def scale_zero(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         scale = self.steps(rows).unsqueeze(1)
         return scale, (-round_half_up(self.offset.detach().unsqueeze(1) / scale)).clamp(0, self.levels)
@@ -240,7 +255,7 @@ class LearnedAsymmetric(LearnedSymmetric):
 
 def accumulate(parameter: nn.Parameter, grad: Tensor) -> None:
     """Add ``grad`` to the parameter's gradient."""
-    grad = grad.detach().to(parameter.dtype).reshape(parameter.shape)
+    grad = grad.to(parameter.dtype).reshape(parameter.shape)
     parameter.grad = grad if parameter.grad is None else parameter.grad + grad
 
 
