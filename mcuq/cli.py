@@ -79,7 +79,8 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="Epochs with quantization in the loop.", min=0)] = None,
     float_epochs: Annotated[int | None, typer.Option(help="Epochs of float training before.", min=0)] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="Trained float weights (.safetensors) to start from instead of training.")
+        Path | None,
+        typer.Option(help="Trained float weights to start from: .safetensors, or an .npz of a slim MobileNetV1."),
     ] = None,
     mem_constraint: MemConstraint = None,
     board: BoardName = None,

@@ -7,10 +7,11 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import nn
+from torch import Tensor, nn
 
 from mcuq.errors import ModelError
 from mcuq.ir.container import read_bytes, write_atomic
+from mcuq.quant.slim_weights import load_slim
 
 
 def save_weights(module: nn.Module, path: Path) -> None:
@@ -19,20 +20,28 @@ def save_weights(module: nn.Module, path: Path) -> None:
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
-    """Load a state dict into ``module``.
+    """Load a state dict into ``module``: safetensors, or an ``.npz`` of slim variables (``slim_weights``).
 
     Raises:
         ModelError: the file is missing or damaged, holds code (a pickle), NaN weights, or does not fit the module;
             the text names the first tensors concerned.
     """
+    _fill(module, load_slim(module, path) if path.suffix == ".npz" else _tensors(path), path)
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
     data = read_bytes(path)
     try:
-        tensors = load(data)
+        return load(data)
     except (SafetensorError, ValueError, KeyError) as error:
         raise ModelError(
             f"{path} is not a safetensors file or is truncated ({len(data)} bytes): {error}; "
             "save one with safetensors.torch.save_file(model.state_dict(), ...)"
         ) from error
+
+
+def _fill(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """Load ``tensors`` after checking that they fit and are finite."""
     own = module.state_dict()
     wrong = [f"{n} is missing" for n in own if n not in tensors]
     wrong += [f"{n} is not part of the model" for n in tensors if n not in own]

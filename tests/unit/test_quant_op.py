@@ -297,7 +297,7 @@ class Odd(nn.Module):
 
 
 @pytest.mark.parametrize("bits", [8, 4, 2])
-def test_every_operator_matches_the_integer_network(bits: int) -> None:
+def test_r35_every_operator_matches_the_integer_network(bits: int) -> None:
     torch.manual_seed(3)
     op = make(Odd(), "PerChannelsAsymMinMax", bits, fold_type="ICN")
     op.calibrate([pixels(32)])

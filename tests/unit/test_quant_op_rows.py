@@ -135,8 +135,10 @@ def test_n1_networks_of_any_range_run_as_trained(
     assert_integer_network_agrees(op)
 
 
-def test_n12_logits_of_real_integers_are_scaled_logits_of_the_simulation() -> None:
-    op = make("PerLayerSymMinMax", 4, act_bits=8)
+@pytest.mark.parametrize("quant_type", ["PerLayerSymMinMax", "PerChannelsAsymMinMax"])
+def test_n12_r25_logits_of_real_integers_are_scaled_logits_of_the_simulation(quant_type: str) -> None:
+    """Per layer and per channel: codes of all classes share one scale, so their ranking is the real one."""
+    op = make(quant_type, 4, act_bits=8)
     x = pixels(16, seed=3)
     graph = lower(op.generate_deployment_model(), logits_bits=32)
     codes = integer.run(graph, x.permute(0, 2, 3, 1).numpy())["fc"].reshape(16, 5)

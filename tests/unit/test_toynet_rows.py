@@ -49,7 +49,7 @@ def plain() -> QuantOp:
     return toynet()
 
 
-def test_l8_l1_l12_l14_l17_toynet_by_lists_runs_in_integers() -> None:
+def test_l8_l1_l12_l14_l17_n18_toynet_by_lists_runs_in_integers() -> None:
     """cfg-3: 6-bit blocks; a batch norm before the strided convolution, sums with one shift, integer logits."""
     names = [op.name for op in plain().graph.convs]
     op = toynet(layer_config=layer_choices(names, *TOYNET_LISTS["cfg-3"]), act_range=62)
