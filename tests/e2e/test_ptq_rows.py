@@ -18,6 +18,7 @@ from mcuq.frontend.files import import_model  # noqa: E402
 from mcuq.frontend.torch import capture  # noqa: E402
 from mcuq.ir.fuse import fuse  # noqa: E402
 from mcuq.ir.graph import Graph  # noqa: E402
+from mcuq.ir.integer import QConv2d  # noqa: E402
 from mcuq.ir.plans import BitPlan, Limits, TensorBits  # noqa: E402
 from mcuq.lower.lower import lower  # noqa: E402
 from mcuq.quant.ptq import PtqOptions, ptq  # noqa: E402
@@ -71,7 +72,7 @@ def test_n26_a_form_of_scaling_changes_the_factors(digits: tuple[Graph, Any]) ->
     graph, found = digits
     for form, check in (("single-shift", lambda m: m == 1 << 30), ("exact", lambda m: m != 1 << 30)):
         lowered = lower(ptq(graph, found.x_train[:50], (8, 8), PtqOptions(scaling=form)))
-        assert all(np.all(check(np.abs(op.multiplier.astype(np.int64)))) for op in lowered if hasattr(op, "weight"))
+        assert all(np.all(check(np.abs(op.multiplier.astype(np.int64)))) for op in lowered if isinstance(op, QConv2d))
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="no host compiler: install gcc")
