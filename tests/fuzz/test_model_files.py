@@ -19,9 +19,9 @@ from mcuq.errors import McuqError, ModelError, UnsupportedError  # noqa: E402
 from mcuq.frontend.files import import_model  # noqa: E402
 from mcuq.frontend.onnx import import_onnx  # noqa: E402
 from tests.fuzz.mutations import mutate  # noqa: E402
-from tests.unit.test_frontend_qdq import residual  # noqa: E402
+from tests.unit.test_frontend_qdq import constants, residual  # noqa: E402
 from tests.unit.test_frontend_qdq import save as save_qdq  # noqa: E402
-from tests.unit.test_frontend_tflite import quantized_net  # noqa: E402
+from tests.unit.test_frontend_tflite import one_convolution, quantized_net  # noqa: E402
 
 SECONDS, BYTES = 5.0, 2 << 30
 
@@ -56,7 +56,27 @@ def float_model() -> Any:
 
 def seeds(tmp_path: Path) -> dict[str, bytes]:
     path, _ = save_qdq(tmp_path, *residual(np.uint8), [1, 4, 6, 6])
-    return {"onnx": float_model().SerializeToString(), "qdq": path.read_bytes(), "tflite": quantized_net().write()}
+    return {
+        "onnx": float_model().SerializeToString(),
+        "qdq": path.read_bytes(),
+        "qoperator": qoperator_model(tmp_path),
+        "tflite": quantized_net().write(),
+        "tflite float": one_convolution("float32", "int8", "float32").write(),
+    }
+
+
+def qoperator_model(tmp_path: Path) -> bytes:
+    """Operators on codes, of the standard and of onnxruntime."""
+    values = constants(np.uint8)
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "sx", "zx"], ["q"]),
+        helper.make_node("QLinearConv", ["q", "sx", "zx", "w", "sw", "zw", "sy", "zy", "b"], ["c"]),
+        helper.make_node("QLinearAdd", ["c", "sy", "zy", "c", "sy", "zy", "sz", "zz"], ["a"], domain="com.microsoft"),
+        helper.make_node("DequantizeLinear", ["a", "sz", "zz"], ["y"]),
+    ]
+    _, proto = save_qdq(tmp_path, nodes, values, [1, 4, 4, 4])
+    proto.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    return proto.SerializeToString()
 
 
 def import_within_limits(path: Path) -> str:
@@ -85,13 +105,16 @@ def fuzz(tmp_path: Path, kind: str, count: int) -> None:
     assert count // 3 < refused <= count, "the mutations should mostly be noticed"
 
 
-@pytest.mark.parametrize("kind", ["onnx", "qdq", "tflite"])
+KINDS = ("onnx", "qdq", "qoperator", "tflite", "tflite float")
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_mutated_files(tmp_path: Path, kind: str) -> None:
-    fuzz(tmp_path, kind, 300)
+    fuzz(tmp_path, kind, 200)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["onnx", "qdq", "tflite"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_ten_thousand_mutated_files(tmp_path: Path, kind: str) -> None:
     fuzz(tmp_path, kind, 10_000)
 

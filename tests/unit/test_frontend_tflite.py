@@ -108,6 +108,29 @@ def test_integer_graph_as_text(tmp_path: Path) -> None:
     assert kinds == ["input", "conv2d", "conv2d", "add", "max_pool", "avg_pool", "conv2d", "softmax"]
 
 
+def one_convolution(activations: str, weights: str, biases: str) -> Net:
+    """Activations of ``activations``; floats have no scale."""
+    net = Net()
+    scale = {} if activations == "float32" else {"scale": 0.05, "zero": 0}
+    x = net.tensor([1, 4, 4, 2], activations, **scale)
+    w = net.constant(np.arange(-3, 3).reshape(3, 1, 1, 2).astype(weights), 0.02)
+    b = net.constant(np.array([1, -2, 3]).astype(biases), None if biases == "float32" else 0.001)
+    y = net.tensor([1, 4, 4, 3], activations, **scale)
+    net.op("CONV_2D", [x, w, b], y, f0=("i8", 0), f1=("i32", 1), f2=("i32", 1))
+    return net
+
+
+def test_sixteen_bit_activations_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match=r"type int16; .* of float32, int8 or uint8"):
+        import_tflite(save(tmp_path, one_convolution("int16", "int8", "int64")))
+
+
+def test_weights_quantized_alone_are_a_float_model(tmp_path: Path) -> None:
+    """Dynamic-range files: activations are float there; weights become the real numbers they stand for."""
+    graph = imported(tmp_path, one_convolution("float32", "int8", "float32"))
+    np.testing.assert_allclose(graph.convs[0].weight.ravel(), 0.02 * np.arange(-3, 3), rtol=1e-6)
+
+
 def test_uint8_input_is_pixels(tmp_path: Path) -> None:
     net = Net()
     x = net.tensor([1, 4, 4, 2], "uint8", 0.5, 10)

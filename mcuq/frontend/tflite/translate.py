@@ -103,8 +103,8 @@ class Translator:
         tensor = model.tensors[model.inputs[0]]
         if not 2 <= len(tensor.shape) <= 4 or min(tensor.shape) < 1 or tensor.kind not in ("<f4", "i1", "u1"):
             raise UnsupportedError(
-                f"the input has shape {list(tensor.shape)} and type {tensor.kind}; [1, H, W, C], [1, L, C] or [1, F] "
-                "of float32, int8 or uint8 are supported."
+                f"the input has shape {list(tensor.shape)} and type {kind_name(tensor)}; [1, H, W, C], [1, L, C] or "
+                "[1, F] of float32, int8 or uint8 are supported."
             )
         params = activation_params(tensor)
         if params is not None and tensor.kind == "u1":
@@ -207,6 +207,11 @@ class Translator:
         return ""
 
 
+def kind_name(tensor: Tensor) -> str:
+    """The type as users know it."""
+    return tensor.kind if tensor.kind == "int4" else np.dtype(tensor.kind).name
+
+
 def activation_params(tensor: Tensor) -> QuantParams | None:
     """Parameters of an activation; None for float tensors.
 
@@ -217,7 +222,7 @@ def activation_params(tensor: Tensor) -> QuantParams | None:
         return None
     found = tensor.quantization
     if tensor.kind not in ("i1", "u1") or found is None or found.scale.size != 1:
-        raise Refusal(f"an activation of type {tensor.kind}; int8 with one scale is supported")
+        raise Refusal(f"an activation of type {kind_name(tensor)}; int8 with one scale is supported")
     zero_point = int(found.zero_point[0]) - (128 if tensor.kind == "u1" else 0)
     if not -128 <= zero_point <= 127:
         raise Refusal(f"zero point {int(found.zero_point[0])} is outside the type's range")
