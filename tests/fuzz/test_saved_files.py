@@ -5,6 +5,7 @@ Bytes are damaged as in ``mutations``; in JSON, values are also replaced by host
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import resource
@@ -70,7 +71,7 @@ def _replace(tree: Any, rng: np.random.Generator) -> None:
             other, at = places[int(rng.integers(len(places)))]
             parent[key] = json.loads(json.dumps(other[at])) if at in other or isinstance(other, list) else None
         case _:
-            parent[key] = HOSTILE[int(rng.integers(len(HOSTILE)))]
+            parent[key] = copy.deepcopy(HOSTILE[int(rng.integers(len(HOSTILE)))])  # later edits must not reach it
 
 
 def network_file(tmp_path: Path) -> bytes:
