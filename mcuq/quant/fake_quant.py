@@ -69,20 +69,22 @@ def fake_quantize(x: Tensor, rule: Rule) -> Tensor:
 
 
 class FakeQuantize(torch.autograd.Function):
-    """Keeps ``x`` for the backward pass, nothing else."""
+    """Keeps what the backward pass needs of ``x`` and nothing else."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, rule: Rule, *parameters: Tensor) -> Tensor:
-        x = kernels.dense(x)
-        ctx.save_for_backward(x)
-        ctx.rule = rule
-        return kernels.quantize(x, rule.grid)
+        ctx.rule, ctx.grid = rule, rule.grid
+        if not any(ctx.needs_input_grad):
+            return kernels.quantize(kernels.dense(x), ctx.grid)
+        y, kept = kernels.quantize_keeping(kernels.dense(x), ctx.grid)
+        ctx.save_for_backward(kept)
+        return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        (x,) = ctx.saved_tensors
+        (kept,) = ctx.saved_tensors
         rule: Rule = ctx.rule
-        dx, sums = kernels.quantize_gradient(x, grads[0], rule.grid)
+        dx, sums = kernels.quantize_gradient(kept, grads[0], ctx.grid)
         return dx, None, *(learned.gradient(sums) for learned in rule.learned)
 
 

@@ -57,7 +57,8 @@ class Native:
     """Functions of the compiled kernels."""
 
     quantize: Callable[..., None]
-    quantize_gradient: Callable[..., None]
+    quantize_places: Callable[..., None]
+    places_gradient: Callable[..., None]
     quantize_rows: Callable[..., None]
     quantize_rows_gradient: Callable[..., None]
     keep_memory: Callable[[], int]
@@ -137,7 +138,8 @@ def _library() -> Native:
     forward, backward = (*[pointer] * 7, shape, grid), (*[pointer] * 6, shape, grid)
     return Native(
         function("quantize", pointer, pointer, index, grid, integer),
-        function("quantize_gradient", pointer, pointer, pointer, index, grid, pointer, integer),
+        function("quantize_places", pointer, pointer, pointer, index, grid, integer),
+        function("places_gradient", pointer, pointer, pointer, index, ctypes.c_float, pointer, integer),
         function("quantize_rows", *[pointer] * 2, index, index, *[pointer] * 3),
         function("quantize_rows_gradient", *[pointer] * 4, index, index, *[pointer] * 3),
         function("keep_memory", result=integer),
@@ -159,19 +161,31 @@ def quantize(x: Tensor, grid: Grid) -> Tensor:
     return y
 
 
-def quantize_gradient(x: Tensor, g: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
-    """Gradient of ``x`` from that of the result, ``g``, and three sums, float64 [3].
+def quantize_keeping(x: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    """:func:`quantize`, and what :func:`quantize_gradient` needs of ``x``.
+
+    That is ``x`` itself, or natively two bytes a value: where it lies, and the rounding error in 1/32760 of a step.
+    """
+    if means_for(x) != "native":
+        return quantize(x, grid), x
+    y, places = torch.empty_like(x), torch.empty_like(x, dtype=torch.int16)
+    pointers = x.data_ptr(), y.data_ptr(), places.data_ptr()
+    _library().quantize_places(*pointers, x.numel(), grid, torch.get_num_threads())
+    return y, places
+
+
+def quantize_gradient(kept: Tensor, g: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    """Gradient of x from that of the result, ``g``, and three sums, float64 [3].
 
     The sums are of g * (y - x) where bottom < x < top, of g where x <= bottom, and of g where x >= top.
     """
-    means = means_for(x)
-    if means != "native":
-        return _torch_function("gradient", means)(x, g, grid.step, grid.low, grid.high, grid.bottom, grid.top)
-    g = like(g, x)
-    dx, sums = torch.empty_like(x), torch.empty(3, dtype=torch.float64)
-    threads = torch.get_num_threads()
-    pointers = x.data_ptr(), g.data_ptr(), dx.data_ptr()
-    _library().quantize_gradient(*pointers, x.numel(), grid, sums.data_ptr(), threads)
+    if kept.dtype != torch.int16:
+        function = _torch_function("gradient", means_for(kept))
+        return function(kept, g, grid.step, grid.low, grid.high, grid.bottom, grid.top)
+    dx, sums = torch.empty_like(kept, dtype=torch.float32), torch.empty(3, dtype=torch.float64)
+    g = like(g, dx)
+    pointers = kept.data_ptr(), g.data_ptr(), dx.data_ptr()
+    _library().places_gradient(*pointers, kept.numel(), grid.step, sums.data_ptr(), torch.get_num_threads())
     return dx, sums
 
 

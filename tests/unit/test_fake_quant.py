@@ -56,7 +56,7 @@ def test_values_and_sums_equal_plain_arithmetic(name: str, shape: tuple[int, ...
     terms = w * (codes * s - v.astype(np.float64))
     expected = terms[inside].sum() + 0.5 * w[below].sum() - 2.0 * w[above].sum()
     assert p.grad is not None
-    assert float(p.grad) == pytest.approx(expected, rel=1e-4, abs=1e-5 * math.sqrt(v.size))
+    assert float(p.grad) == pytest.approx(expected, rel=1e-4, abs=5e-5 * math.sqrt(v.size))
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -96,7 +96,8 @@ def test_sums_do_not_depend_on_the_number_of_threads() -> None:
     try:
         for threads in (1, 2, 3, 5):
             torch.set_num_threads(threads)
-            sums.append(kernels.quantize_gradient(x, g, grid)[1].tolist())
+            kept = kernels.quantize_keeping(x, grid)[1]
+            sums.append(kernels.quantize_gradient(kept, g, grid)[1].tolist())
     finally:
         torch.set_num_threads(before)
     assert sums[1:] == sums[:1] * 3

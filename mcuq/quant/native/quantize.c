@@ -1,6 +1,7 @@
 /* Fake quantization of a dense tensor, and of weights row by row: one pass forward, one pass backward. */
 #include "grid.h"
 #include <limits.h>
+#include <stdint.h>
 #ifdef __linux__
 #include <malloc.h>
 #endif
@@ -30,6 +31,74 @@ void mcuq_quantize(const float *restrict x, float *restrict y, Index count, cons
     }
 }
 
+/* What the backward pass needs of a value: the rounding error y - x in 1/UNITS of a step, or where x lies. */
+#define UNITS 32760.0F
+#define BELOW (-32768)
+#define ABOVE 32767
+
+static inline int16_t place(float x, float y, float units, const Grid *grid)
+{
+    float error = (y - x) * units;
+    error = error > 32766.0F ? 32766.0F : error;
+    error = error > -32766.0F ? error : -32766.0F; /* NaN too */
+    const int32_t whole = (int32_t)(error < 0.0F ? error - 0.5F : error + 0.5F);
+    return (int16_t)(x <= grid->bottom ? BELOW : x >= grid->top ? ABOVE : whole);
+}
+
+/* As mcuq_quantize; places: [count]. */
+void mcuq_quantize_places(const float *restrict x, float *restrict y, int16_t *restrict places, Index count,
+                          const Grid *shared, int threads)
+{
+    const Grid grid = *shared;
+    const float units = UNITS / grid.step;
+    (void)threads; /* of compilers without OpenMP */
+#pragma omp parallel for num_threads(threads) schedule(static) if (count > PARALLEL && threads > 1)
+    for (Index k = 0; k < SLICES; k++) {
+        const Index end = slice_start(count, k + 1);
+#pragma omp simd
+        for (Index i = slice_start(count, k); i < end; i++) {
+            y[i] = quantized(x[i], &grid);
+            places[i] = place(x[i], y[i], units, &grid);
+        }
+    }
+}
+
+static Sums place_gradient(const int16_t *restrict places, const float *restrict g, float *restrict dx, Index count)
+{
+    Sums total = {0.0, 0.0, 0.0};
+    for (Index start = 0; start < count; start += BLOCK) {
+        const Index end = smaller(start + BLOCK, count);
+        float inside = 0.0F, below = 0.0F, above = 0.0F;
+#pragma omp simd reduction(+ : inside, below, above)
+        for (Index i = start; i < end; i++) {
+            const int32_t at = places[i];
+            const float d = ((at > BELOW) & (at < ABOVE)) ? g[i] : 0.0F;
+            dx[i] = d;
+            inside += d * (float)at;
+            below += at == BELOW ? g[i] : 0.0F;
+            above += at == ABOVE ? g[i] : 0.0F;
+        }
+        total.inside += (double)inside;
+        total.below += (double)below;
+        total.above += (double)above;
+    }
+    return total;
+}
+
+void mcuq_places_gradient(const int16_t *restrict places, const float *restrict g, float *restrict dx, Index count,
+                          float step, Sums *total, int threads)
+{
+    Sums parts[SLICES];
+    (void)threads;
+#pragma omp parallel for num_threads(threads) schedule(static) if (count > PARALLEL && threads > 1)
+    for (Index k = 0; k < SLICES; k++) {
+        const Index start = slice_start(count, k);
+        parts[k] = place_gradient(places + start, g + start, dx + start, slice_start(count, k + 1) - start);
+    }
+    add_slices(parts, SLICES, total);
+    total->inside *= (double)(step / UNITS);
+}
+
 static Sums gradient(const float *restrict x, const float *restrict g, float *restrict dx, Index count, Grid grid)
 {
     Sums total = {0.0, 0.0, 0.0};
@@ -48,20 +117,6 @@ static Sums gradient(const float *restrict x, const float *restrict g, float *re
         total.above += (double)above;
     }
     return total;
-}
-
-void mcuq_quantize_gradient(const float *restrict x, const float *restrict g, float *restrict dx, Index count,
-                            const Grid *shared, Sums *total, int threads)
-{
-    const Grid grid = *shared;
-    Sums parts[SLICES];
-    (void)threads;
-#pragma omp parallel for num_threads(threads) schedule(static) if (count > PARALLEL && threads > 1)
-    for (Index k = 0; k < SLICES; k++) {
-        const Index start = slice_start(count, k);
-        parts[k] = gradient(x + start, g + start, dx + start, slice_start(count, k + 1) - start, grid);
-    }
-    add_slices(parts, SLICES, total);
 }
 
 /* Rows of `length` values, each with a step and codes low .. high of its own. */
