@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mcuq.errors import ModelError, UnsupportedError
 from mcuq.frontend.problems import Problem, problem_text
-from mcuq.frontend.views import Refusal, View, map_of, per_channel, rows_of, scatter, select
+from mcuq.frontend.views import ZERO, Refusal, View, counters, map_of, per_channel, rows_of, scatter, select
 from mcuq.ir import graph as ir
 from mcuq.ir.graph import Clamp, FloatOp, Graph, Norm, Normalization, Shape, Window
 from mcuq.ir.quantized import QuantParams
@@ -113,6 +113,22 @@ class Builder:
             name = self.name(f"{view.op}.reshape")
             op = ir.Reshape(name=name, inputs=(view.op,), shape=(height, width, channels), source=source)
             return self.emit(op, view.shape)
+        moved = None if (rows == ZERO).any() else counters(rows)
+        if moved is not None:
+            sizes, strides, offset = moved
+            name = self.name(f"{view.op}.copy")
+            return self.emit(
+                ir.Copy(
+                    name=name,
+                    inputs=(view.op,),
+                    shape=(height, width, channels),
+                    source=source,
+                    sizes=sizes,
+                    strides=strides,
+                    offset=offset,
+                ),
+                view.shape,
+            )
         chosen = select(rows, view.stored)
         self._reserve(chosen.weight.size)
         name = self.name(f"{view.op}.select")
@@ -165,16 +181,6 @@ class Builder:
         op = ir.BatchNorm(name=self.name(name), inputs=(view.op,), shape=view.stored, source=source, norm=norm)
         return replace(view, op=self.emit(op, view.shape).op)
 
-    def add(self, left: View, right: View, name: str, source: str = "") -> View:
-        """Sum of two activations of one shape."""
-        if left.shape != right.shape:
-            raise Refusal(f"both terms must have one shape, found {list(left.shape)} and {list(right.shape)}")
-        same = left.stored == right.stored and (left.indices is right.indices is None or _same(left, right))
-        if not same or left.has_zeros:
-            left, right = self.whole(left, source), self.whole(right, source)
-        op = ir.Add(name=self.name(name), inputs=(left.op, right.op), shape=left.stored, source=source)
-        return replace(left, op=self.emit(op, left.shape).op)
-
     def concat(self, views: list[View], axis: int, name: str, source: str = "") -> View:
         """Join along any axis: along channels of maps directly, otherwise as vectors."""
         rank = len(views[0].shape)
@@ -183,7 +189,8 @@ class Builder:
         joined[axis] = sum(v.shape[axis] for v in views)
         if len(views) == 1:
             return views[0]
-        if 2 <= rank <= 4 and axis == (1 if self.channels_first else rank - 1):
+        in_order = all(v.indices is not None and _is_range(v) for v in views)
+        if 2 <= rank <= 4 and axis == (1 if self.channels_first else rank - 1) and not in_order:
             try:
                 parts = tuple(self.map(view, source)[0] for view in views)
             except Refusal:  # reordered, but perhaps whole, such as the boxes of a detector's heads
@@ -312,9 +319,11 @@ def spread_weights(weight: Constant, view: View) -> Constant:
     return replace(weight, value=value, coded=coded)
 
 
+def _is_range(view: View) -> bool:
+    """The whole map in its stored order: joined as vectors without a copy."""
+    size = int(np.prod(view.stored))
+    return view.order.size == size and np.array_equal(view.order.ravel(), np.arange(size))
+
+
 def _pointwise(coded: Coded | None) -> Coded | None:
     return None if coded is None else replace(coded, codes=coded.codes[:, None, None, :])
-
-
-def _same(left: View, right: View) -> bool:
-    return left.indices is not None and right.indices is not None and np.array_equal(left.indices, right.indices)

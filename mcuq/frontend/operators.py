@@ -1,6 +1,6 @@
 """The table of operators: what each front end reads, and what the device computes for it.
 
-``docs/OPERATORS.md`` is :func:`page`; a test keeps both equal and checks that the rows name exactly the operators
+``docs/operators.md`` is :func:`page`; a test keeps both equal and checks that the rows name exactly the operators
 the front ends have handlers for.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One kind of computation. ``device``: integer operator; ``bits``: of (weights /) activations."""
+    """One kind of computation. ``device``: runtime functions; ``bits``: of (weights /) activations."""
 
     what: str
     device: str
@@ -20,183 +20,282 @@ class Row:
     onnx: tuple[str, ...] = ()
     tflite: tuple[str, ...] = ()
     limits: str = ""
+    cores: str = "all: C"
 
 
 CONV_BITS, ANY_BITS = "8 4 2 / 8 4 2", "8 4 2"
-ROWS: tuple[Row, ...] = (
+FAST, DSP = "all: C; M4, M7, M33: DSP; M55: Helium", "all: C; M4, M7, M33, M55: DSP (8 bits)"
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+LAYERS = (
     Row(
         "convolution, 2-D and 1-D, grouped, dilated",
         "conv2d",
         CONV_BITS,
-        ("conv2d", "conv1d"),
-        ("Conv", "QLinearConv"),
-        ("CONV_2D",),
+        _words("conv2d conv1d"),
+        _words("Conv QLinearConv"),
+        _words("CONV_2D"),
         "zero padding; a final layer may keep 32-bit scores",
+        FAST,
     ),
-    Row("depthwise convolution", "conv2d", CONV_BITS, (), (), ("DEPTHWISE_CONV_2D",), "any depth multiplier"),
+    Row(
+        "depthwise convolution",
+        "depthwise",
+        CONV_BITS,
+        tflite=_words("DEPTHWISE_CONV_2D"),
+        limits="any depth multiplier; conv2d and Conv with groups",
+        cores=FAST,
+    ),
     Row(
         "fully connected",
-        "conv2d over the whole map",
+        "fully_connected",
         CONV_BITS,
-        ("linear",),
-        ("Gemm", "MatMul", "QLinearMatMul", "com.microsoft.QGemm"),
-        ("FULLY_CONNECTED",),
+        _words("linear"),
+        _words("Gemm MatMul QLinearMatMul com.microsoft.QGemm"),
+        _words("FULLY_CONNECTED"),
         "constant weights; after flattening the weights are permuted",
+        FAST,
     ),
     Row(
         "batch normalization",
-        "in the convolution before it, or a depthwise conv2d",
+        "conv2d (in the one before it), else depthwise",
         CONV_BITS,
-        ("batch_norm", "_native_batch_norm_legit_no_training"),
-        ("BatchNormalization",),
+        _words("batch_norm _native_batch_norm_legit_no_training"),
+        _words("BatchNormalization"),
+        cores=FAST,
     ),
     Row(
-        "arithmetic with constants",
-        "in bias or batch norm",
-        CONV_BITS,
-        (),
-        ("Mul", "Div", "Neg", "Sub", "com.microsoft.QLinearMul"),
-        ("MUL", "SUB"),
-        "constants per channel; Sub of two activations negates and adds",
-    ),
-    Row(
-        "ReLU, ReLU6, clip",
-        "clamp of conv2d or add, else rescale",
-        ANY_BITS,
-        ("relu", "relu6", "hardtanh", "clamp", "clamp_min", "clamp_max"),
-        ("Relu", "Clip", "Max", "Min"),
-        ("RELU", "RELU6", "RELU_N1_TO_1"),
-        "Max and Min with a number",
-    ),
-    Row("addition", "add", ANY_BITS, ("add",), ("Add", "Sum", "com.microsoft.QLinearAdd"), ("ADD",), "equal shapes"),
-    Row(
-        "concatenation",
-        "concat",
-        ANY_BITS,
-        ("cat", "concat"),
-        ("Concat", "com.microsoft.QLinearConcat"),
-        ("CONCATENATION",),
-        "torch: channels",
-    ),
-    Row(
-        "max pool",
+        "max pool, maximum over axes",
         "max_pool",
         ANY_BITS,
-        ("max_pool1d", "max_pool2d", "max_pool2d_with_indices"),
-        ("MaxPool", "GlobalMaxPool"),
-        ("MAX_POOL_2D",),
-        "ceil mode included",
+        _words("max_pool1d max_pool2d max_pool2d_with_indices adaptive_max_pool1d adaptive_max_pool2d amax"),
+        _words("MaxPool GlobalMaxPool ReduceMax"),
+        _words("MAX_POOL_2D REDUCE_MAX"),
+        "ceil mode included; adaptive pools with even windows",
+        DSP,
     ),
     Row(
-        "average pool, mean",
+        "average pool, mean and sum over axes",
         "avg_pool",
         ANY_BITS,
-        ("avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "mean"),
-        (
-            "AveragePool",
-            "GlobalAveragePool",
-            "ReduceMean",
-            *(f"com.microsoft.QLinear{n}" for n in ("AveragePool", "GlobalAveragePool", "ReduceMean")),
+        _words("avg_pool1d avg_pool2d adaptive_avg_pool1d adaptive_avg_pool2d mean sum"),
+        _words(
+            "AveragePool GlobalAveragePool ReduceMean ReduceSum com.microsoft.QLinearAveragePool "
+            "com.microsoft.QLinearGlobalAveragePool com.microsoft.QLinearReduceMean"
         ),
-        ("AVERAGE_POOL_2D", "MEAN"),
-        "over height and width; adaptive pools with even windows",
-    ),
-    Row(
-        "zero padding",
-        "window of the next convolution, else pad",
-        ANY_BITS,
-        ("pad", "constant_pad_nd"),
-        ("Pad",),
-        ("PAD", "PADV2"),
-    ),
-    Row(
-        "slices, splits, channel padding and shuffles",
-        "conv2d with weights 0 and 1",
-        "2 / 8 4 2",
-        (),
-        ("Slice", "Split", "Gather"),
-        ("SLICE", "STRIDED_SLICE", "SPLIT"),
-        "even steps over rows and columns, any choice of channels",
-    ),
-    Row(
-        "reshape, flatten, transpose",
-        "none, else reshape",
-        ANY_BITS,
-        ("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "_unsafe_view"),
-        ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"),
-        ("RESHAPE", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE"),
-        "where they cancel, move vectors, or feed a fully connected layer",
+        _words("AVERAGE_POOL_2D MEAN SUM"),
+        "at most 255 elements per axis; adaptive pools with even windows",
+        DSP,
     ),
     Row(
         "softmax",
-        "softmax by table",
+        "softmax",
         "8",
-        ("softmax", "_softmax"),
-        ("Softmax", "com.microsoft.QLinearSoftmax"),
-        ("SOFTMAX",),
-        "over channels",
+        _words("softmax _softmax"),
+        _words("Softmax com.microsoft.QLinearSoftmax"),
+        _words("SOFTMAX"),
+        "over any axis, by table",
     ),
-    Row("argmax", "argmax", "8 4 2 32", ("argmax",), ("ArgMax",), ("ARG_MAX",), "over the channels of a vector"),
+    Row("argmax", "argmax", "8 4 2 32", _words("argmax"), _words("ArgMax"), _words("ARG_MAX"), "of a vector"),
+    Row(
+        "L2 normalization",
+        "l2_normalize",
+        "8 4 2, result 8",
+        _words("linalg_vector_norm norm"),
+        _words("LpNormalization ReduceL2"),
+        _words("L2_NORMALIZATION"),
+        "over any axis; also written out as x / length(x)",
+    ),
+)
+ARITHMETIC = (
+    Row(
+        "ReLU, ReLU6, clip",
+        "clamp of conv2d, add or mul, else rescale_copy",
+        ANY_BITS,
+        _words("relu relu6 hardtanh clamp clamp_min clamp_max"),
+        _words("Relu Clip"),
+        _words("RELU RELU6 RELU_N1_TO_1 RELU_0_TO_1"),
+    ),
+    Row(
+        "sigmoid, tanh, GELU, SiLU, Mish, hard swish, hard sigmoid, ELU, SELU, CELU, softplus, softsign, threshold, "
+        "leaky ReLU, powers, roots, exponentials, logarithms, absolute value",
+        "table",
+        ANY_BITS,
+        _words(
+            "sigmoid tanh gelu silu mish hardswish hardsigmoid elu selu celu softplus log_sigmoid leaky_relu rrelu "
+            "threshold exp log sqrt rsqrt square abs erf reciprocal pow"
+        ),
+        _words(
+            "Sigmoid Tanh Gelu Swish Mish HardSwish HardSigmoid Elu Selu Celu Softplus Softsign LeakyRelu "
+            "ThresholdedRelu Exp Log Sqrt Abs Erf Reciprocal Pow com.microsoft.QLinearSigmoid "
+            "com.microsoft.QLinearLeakyRelu"
+        ),
+        _words("LOGISTIC TANH GELU HARD_SWISH ELU LEAKY_RELU EXP LOG SQRT RSQRT SQUARE ABS POW"),
+        "any function of one element is one table, also when it is written out in several operators",
+    ),
+    Row(
+        "PReLU",
+        "prelu, with one slope table",
+        ANY_BITS,
+        _words("prelu"),
+        _words("PRelu"),
+        _words("PRELU"),
+        "slopes per channel; training leaves them as they are",
+    ),
+    Row(
+        "sum, difference",
+        "add",
+        ANY_BITS,
+        _words("add sub rsub"),
+        _words("Add Sum Sub com.microsoft.QLinearAdd"),
+        _words("ADD SUB SQUARED_DIFFERENCE"),
+        "with constants per channel: in bias or batch norm; smaller tensors are repeated by copies",
+        DSP,
+    ),
+    Row(
+        "product, quotient",
+        "mul",
+        ANY_BITS,
+        _words("mul div"),
+        _words("Mul Div com.microsoft.QLinearMul"),
+        _words("MUL DIV"),
+        "with constants per channel: in batch norm; a tensor of size 1 along an axis is repeated (squeeze and excite)",
+    ),
+    Row(
+        "scaling, change of sign",
+        "conv2d (in the one before it), else depthwise",
+        CONV_BITS,
+        _words("neg"),
+        _words("Neg"),
+        _words("NEG"),
+        "per channel",
+        FAST,
+    ),
+    Row(
+        "maximum, minimum",
+        "extremum",
+        ANY_BITS,
+        _words("maximum minimum"),
+        _words("Max Min"),
+        _words("MAXIMUM MINIMUM"),
+        "of two activations; with a number: a clip",
+    ),
+)
+MOVES = (
+    Row(
+        "concatenation, stacking",
+        "concat",
+        ANY_BITS,
+        _words("cat concat stack"),
+        _words("Concat com.microsoft.QLinearConcat"),
+        _words("CONCATENATION PACK"),
+        "along every axis but the batch",
+    ),
+    Row(
+        "zero and constant padding",
+        "window of the next convolution, else pad",
+        ANY_BITS,
+        _words("pad constant_pad_nd"),
+        _words("Pad"),
+        _words("PAD PADV2"),
+        "height and width; channels with zeros",
+    ),
+    Row(
+        "resizing, nearest and bilinear; reflected and repeated borders",
+        "choose (nearest, borders), blend (bilinear)",
+        ANY_BITS,
+        _words(
+            "upsample_nearest1d upsample_nearest2d _upsample_nearest_exact1d _upsample_nearest_exact2d "
+            "upsample_linear1d upsample_bilinear2d"
+        ),
+        _words("Resize Upsample"),
+        _words("RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR MIRROR_PAD"),
+        "all coordinate modes but crops; bilinear shares are rounded to 1 / 2048; pad modes reflect, edge, wrap",
+    ),
+    Row(
+        "reshape, transpose, slice, crop, split, flip, tile, channel shuffle, depth to space",
+        "none where a layer can read it so, else reshape, copy, or conv2d with weights 0 and 1 (with zeros)",
+        ANY_BITS,
+        _words(
+            "view _unsafe_view reshape flatten unflatten squeeze unsqueeze permute transpose t mT slice select split "
+            "split_with_sizes unbind chunk narrow flip roll repeat expand expand_as index_select pixel_shuffle "
+            "pixel_unshuffle channel_shuffle movedim tile repeat_interleave unfold diagonal"
+        ),
+        _words("Reshape Flatten Squeeze Unsqueeze Transpose Slice Split Gather Expand Tile DepthToSpace SpaceToDepth"),
+        _words(
+            "RESHAPE SQUEEZE EXPAND_DIMS TRANSPOSE SLICE STRIDED_SLICE SPLIT SPLIT_V UNPACK GATHER TILE REVERSE_V2 "
+            "DEPTH_TO_SPACE SPACE_TO_DEPTH"
+        ),
+        "moves of up to six nested counters",
+    ),
+)
+OTHERS = (
     Row(
         "scales of quantized models",
         "scale and zero point of the tensor",
         "8 4",
         (),
-        ("QuantizeLinear", "DequantizeLinear", "com.microsoft.QuantizeLinear", "com.microsoft.DequantizeLinear"),
-        ("QUANTIZE", "DEQUANTIZE"),
+        _words("QuantizeLinear DequantizeLinear com.microsoft.QuantizeLinear com.microsoft.DequantizeLinear"),
+        _words("QUANTIZE DEQUANTIZE"),
         "one scale per activation; weights per tensor or per output channel",
     ),
     Row(
         "without effect in inference",
         "none",
         ANY_BITS,
-        (
-            "dropout",
-            "feature_dropout",
-            "clone",
-            "alias",
-            "contiguous",
-            "detach",
-            "lift_fresh_copy",
-            "to",
-            "_to_copy",
-        ),
-        ("Dropout", "Identity", "Cast"),
-        (),
-        "casts between float types",
+        _words("dropout feature_dropout clone alias contiguous detach lift_fresh_copy to _to_copy"),
+        _words("Dropout Identity Cast"),
+        _words("CAST SHAPE"),
+        "casts between float types; shapes are constants",
     ),
 )
+ROWS: tuple[Row, ...] = (*LAYERS, *ARITHMETIC, *MOVES, *OTHERS)
 """Every operator that a front end reads, in exactly one row."""
 UNSUPPORTED = (
-    "sigmoid, tanh, GELU, SiLU, hard swish, hard sigmoid, leaky ReLU, PReLU, ELU",
-    "products of two activations, powers, divisions by activations",
-    "transposed convolution, resize, upsampling",
-    "layer, group, instance and local response normalization, L2 normalization",
-    "LSTM, GRU, RNN, attention",
-    "control flow (If, Loop, Scan)",
-    "detection post-processing (non-maximum suppression, prior boxes, region proposals, region pooling): run it on the "
-    "network's outputs",
+    ("attention, products of two activations as matrices", "use convolutions, or run this part elsewhere"),
+    ("LSTM, GRU, RNN, SVDF", "use convolutions over time"),
+    ("layer, group, instance and local response normalization", "use batch normalization"),
+    ("3-D convolutions and pools, unpooling", "use 2-D ones"),
+    ("several inputs", "join them along the channels before the network"),
+    ("control flow (If, Loop, Scan, While)", "export the branch that is used"),
+    ("constants that differ per row or column (position codes)", "add them before the network"),
+    (
+        "non-maximum suppression, prior boxes, anchors, region proposals, region pooling, top-k, sorting",
+        "run it on the network's outputs",
+    ),
 )
 
 
 def page() -> str:
-    """``docs/OPERATORS.md``."""
+    """``docs/operators.md``."""
     head = [
         "# Operators",
         "",
         "What each front end reads and what the device computes for it. Bits are those of weights / activations. Every",
-        "operator runs on every core: a core without a faster kernel uses the portable C one, with the same bytes as",
-        "result. ONNX: opset 8 to current; the constants that exporters compute (Shape, Gather, Cast, ...) are folded.",
+        "operator runs on every core: without a faster kernel, the portable C one gives the same bytes. ONNX:",
+        "opset 8 to current; the constants that exporters compute (Shape, Gather, Cast, ...) are folded. One input;",
+        "any number of outputs.",
         "",
-        "| what | device | bits | PyTorch (aten) | ONNX | TFLite | limits |",
-        "|---|---|---|---|---|---|---|",
+        "| what | device | bits | cores | PyTorch (aten) | ONNX | TFLite | limits |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     rows = [
-        f"| {r.what} | {r.device} | {r.bits} | {_names(r.torch)} | {_names(r.onnx)} | {_names(r.tflite)} | {r.limits} |"
+        f"| {r.what} | {r.device} | {r.bits} | {r.cores} | {_names(r.torch)} | {_names(r.onnx)} | {_names(r.tflite)} | "
+        f"{r.limits} |"
         for r in ROWS
     ]
-    tail = ["", "Not supported; the error lists every such operator of a model at once, with its place:", ""]
-    return "\n".join([*head, *rows, *tail, *(f"- {text}" for text in UNSUPPORTED)]) + "\n"
+    tail = [
+        "",
+        "Not supported; the error lists every such operator of a model at once, with its place and what to do:",
+        "",
+        "| what | instead |",
+        "|---|---|",
+    ]
+    return "\n".join([*head, *rows, *tail, *(f"| {what} | {advice} |" for what, advice in UNSUPPORTED)]) + "\n"
 
 
 def _names(names: tuple[str, ...]) -> str:

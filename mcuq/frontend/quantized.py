@@ -19,11 +19,15 @@ from mcuq.ir.graph import (
     Clip,
     Concat,
     Conv2d,
+    Copy,
+    Extremum,
     FloatOp,
     Graph,
     Input,
+    L2Normalize,
     MaxPool,
     Pad,
+    Resample,
     Reshape,
     Softmax,
 )
@@ -31,6 +35,7 @@ from mcuq.ir.quantized import ActivationQuant, QuantizedGraph, QuantParams, Weig
 from mcuq.ir.verify import Level
 from mcuq.numerics import code_range
 
+UNIT = QuantParams(8, 1 / 128, 0)
 SOFTMAX, ARGMAX = QuantParams(8, 1 / 256, -128), QuantParams(32, 1.0, 0)
 
 
@@ -113,7 +118,9 @@ def _complete(
 
 
 def _keeps_codes(op: FloatOp, selections: set[str]) -> bool:
-    return isinstance(op, MaxPool | Reshape | Pad | Clip) or op.name in selections
+    if isinstance(op, Resample | Pad):
+        return op.chooses if isinstance(op, Resample) else op.value == 0.0
+    return isinstance(op, MaxPool | Reshape | Copy | Clip) or op.name in selections
 
 
 def _forward(op: FloatOp, known: dict[str, QuantParams], selections: set[str]) -> QuantParams | None:
@@ -123,14 +130,16 @@ def _forward(op: FloatOp, known: dict[str, QuantParams], selections: set[str]) -
             return SOFTMAX
         case Argmax():
             return ARGMAX
+        case L2Normalize():
+            return UNIT
         case Input(normalization=pixels) if pixels is not None:
             return QuantParams(8, pixels.scale, pixels.zero_point - 128)
         case Input():
             return None
-        case Add() | Concat():
+        case Add(subtract=False) | Concat() | Extremum():
             inputs = [known.get(name) for name in op.inputs]
             return _union([p for p in inputs if p is not None], isinstance(op, Add)) if None not in inputs else None
-        case _ if _keeps_codes(op, selections) or isinstance(op, AvgPool):
+        case _ if _keeps_codes(op, selections) or isinstance(op, AvgPool | Resample):
             return known.get(op.inputs[0])
         case _:
             return None

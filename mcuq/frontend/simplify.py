@@ -13,20 +13,22 @@ from dataclasses import replace
 import numpy as np
 
 from mcuq.errors import CheckError, ModelError
+from mcuq.frontend.expressions import collapse
 from mcuq.ir.graph import BatchNorm, Conv2d, FloatArray, FloatOp, Graph, Norm
 from mcuq.ir.verify import Level, verify
 
 
-def simplify(graph: Graph, keep: Set[str] = frozenset()) -> tuple[Graph, dict[str, str]]:
-    """``graph`` with affine operators merged and unread operators removed; same function.
+def simplify(graph: Graph, keep: Set[str] = frozenset(), fixed: Set[str] = frozenset()) -> tuple[Graph, dict[str, str]]:
+    """``graph`` with functions of one tensor collapsed, affine operators merged, unread ones removed; same function.
 
     Args:
         keep: tensors that are quantization points: nothing is merged across them.
+        fixed: operators whose parameters are the user's, which stay as they are.
 
     Returns:
         The graph and, for each operator merged into the one before it, that one's name.
     """
-    graph = _reachable(graph)
+    graph = reachable(collapse(reachable(graph), keep))
     readers = Counter(name for op in graph for name in op.inputs)
     readers.update(graph.outputs)
     ops: dict[str, FloatOp] = {}
@@ -36,7 +38,7 @@ def simplify(graph: Graph, keep: Set[str] = frozenset()) -> tuple[Graph, dict[st
         producer = ops.get(op.inputs[0]) if op.inputs else None
         merged = None
         if producer is not None and readers[producer.name] == 1 and producer.name not in keep:
-            merged = _merge(producer, op)
+            merged = None if fixed & {producer.name, op.name} else _merge(producer, op)
         if merged is None:
             ops[op.name] = op
         else:
@@ -46,7 +48,8 @@ def simplify(graph: Graph, keep: Set[str] = frozenset()) -> tuple[Graph, dict[st
     return Graph(tuple(ops.values()), tuple(renamed.get(name, name) for name in graph.outputs)), renamed
 
 
-def _reachable(graph: Graph) -> Graph:
+def reachable(graph: Graph) -> Graph:
+    """``graph`` without operators that no output needs."""
     wanted = set(graph.outputs)
     kept: list[FloatOp] = []
     for op in reversed(graph.ops):

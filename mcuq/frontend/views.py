@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcuq.ir.graph import Shape, Window
+from mcuq.ir.shapes import MAX_COPY
 
 IndexArray = NDArray[np.int64]
 MAX_SELECTION = 1 << 20
@@ -92,6 +93,34 @@ def rows_of(order: IndexArray, axis: int) -> IndexArray:
     if len(spatial) > 2:
         raise Refusal(f"maps have height, width and channels, found a tensor of shape {list(order.shape)}")
     return moved.reshape(*(1,) * (2 - len(spatial)), *spatial, moved.shape[-1])
+
+
+Counters = tuple[tuple[int, ...], tuple[int, ...], int]
+"""Sizes and strides of nested counters, outermost first, and the index they start from."""
+
+
+def counters(rows: IndexArray) -> Counters | None:
+    """Counters that give ``rows`` in order: at most MAX_COPY of them, else None."""
+    sequence = rows.ravel()
+    offset, found = int(sequence[0]), list[tuple[int, int]]()
+    while len(sequence) > 1 and len(found) < MAX_COPY:
+        stride = int(sequence[1] - sequence[0])
+        breaks = np.flatnonzero(np.diff(sequence) != stride)
+        longest = int(breaks[0]) + 1 if breaks.size else len(sequence)
+        size = next((n for n in range(longest, 1, -1) if len(sequence) % n == 0 and _repeats(sequence, n, stride)), 0)
+        if not size:
+            return None
+        found.insert(0, (size, stride))
+        sequence = sequence[::size]
+    if len(sequence) > 1:
+        return None
+    found = found or [(1, 0)]
+    return tuple(size for size, _ in found), tuple(stride for _, stride in found), offset
+
+
+def _repeats(sequence: IndexArray, size: int, stride: int) -> bool:
+    blocks = sequence.reshape(-1, size)
+    return np.array_equal(blocks, blocks[:, :1] + np.arange(size) * stride)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

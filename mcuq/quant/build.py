@@ -17,7 +17,7 @@ from mcuq.ir.graph import Graph
 from mcuq.ir.plans import BitPlan
 from mcuq.quant import activations, weights
 from mcuq.quant.activations import ActivationQuantizer
-from mcuq.quant.layer import BatchNormTensors, LayerConfig, QuantLayer
+from mcuq.quant.layer import BatchNormTensors, LayerConfig, QuantLayer, constant_norm
 from mcuq.quant.network import fixed_at_eight, non_negative, shares_codes
 
 KEYS = tuple(f.name for f in fields(LayerConfig))
@@ -87,7 +87,7 @@ def layers(model: nn.Module, captured: Capture, graph: Graph, configs: dict[str,
     users: dict[int, str] = {}
     result: dict[str, QuantLayer] = {}
     for op in graph.convs:
-        names = captured.parameters[op.name]
+        names = captured.parameters.get(op.name, {})  # none of a selection
         weight = tensors[names["weight"]] if "weight" in names else _constant(op)
         if id(weight) in users:
             raise UnsupportedError(
@@ -97,7 +97,8 @@ def layers(model: nn.Module, captured: Capture, graph: Graph, configs: dict[str,
         users[id(weight)] = op.name
         norm = None
         if op.norm is not None:
-            norm = BatchNormTensors(model, captured.parameters[norms[id(op.norm)]], op.norm.epsilon)
+            fields = captured.parameters.get(norms[id(op.norm)])
+            norm = constant_norm(op.norm) if fields is None else BatchNormTensors(model, fields, op.norm.epsilon)
         config = configs[op.name]
         quantizer = weights.make(
             config.quant_type,

@@ -44,6 +44,21 @@ class LayerConfig:
     scaling: str = "exact"
 
 
+class _Constants(nn.Module):
+    """Tensors of a batch norm that stands for arithmetic with constants: they follow their network's device."""
+
+    def __init__(self, norm: ir.Norm) -> None:
+        super().__init__()
+        for field in ("gamma", "beta", "mean", "variance"):
+            self.register_buffer(field, torch.from_numpy(getattr(norm, field).copy()).float(), persistent=False)
+
+
+def constant_norm(norm: ir.Norm) -> BatchNormTensors:
+    """A norm that nobody trains: products and sums with constants in the user's code."""
+    fields = {field: field for field in ("gamma", "beta", "mean", "variance")}
+    return BatchNormTensors(_Constants(norm), fields, norm.epsilon)
+
+
 class BatchNormTensors:
     """The user's batch norm by the names ``capture`` gave; parameters may be None (affine=False).
 
@@ -56,6 +71,7 @@ class BatchNormTensors:
             for field, name in names.items()
         }
         self.module = self._places["mean"][0]
+        self.constant = isinstance(self.module, _Constants)
         self.epsilon = epsilon
         self._averaged: int | None = None
 
@@ -162,7 +178,7 @@ class QuantLayer:
         self.quantizer = quantizer
         outputs, kh, kw, inputs = op.weight.shape
         self.shape = (outputs, inputs, kh, kw)
-        self.frozen = norm is None
+        self.frozen = norm is None or norm.constant
         self.folded = False
         self.step = torch.ones(1)
         self.rounded = True

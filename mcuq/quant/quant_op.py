@@ -98,6 +98,8 @@ class QuantOp(nn.Module):
         self.configs = build.layer_configs(self.graph, default, layer_config, bits)
         self.layers: dict[str, QuantLayer] = build.layers(model, captured, self.graph, self.configs)
         self.weight_quantizers = nn.ModuleList([layer.quantizer for layer in self.layers.values()])
+        norms = [layer.norm for layer in self.layers.values() if layer.norm is not None]
+        self.constants = nn.ModuleList([norm.module for norm in norms if norm.constant])
         tensors = build.Activations(act_bits, kind, act_range, branch_quant)
         self.owner, quantizers = build.activation_quantizers(self.graph, self.configs, tensors, bits)
         self.activation_quantizers = nn.ModuleList(quantizers.values())
@@ -317,7 +319,7 @@ class QuantOp(nn.Module):
 
     def _average_norms(self, batches: list[Tensor]) -> None:
         """Average the statistics of batch norms behind rescaled weights over ``batches``, activations real."""
-        chosen = [layer for layer in self._rescaled() if layer.norm is not None]
+        chosen = [layer for layer in self._rescaled() if layer.norm is not None and not layer.norm.constant]
         with self._following(chosen):
             for batch in batches:
                 run_float(self.graph, self._real_input(batch), self._training_conv)
@@ -360,7 +362,8 @@ class QuantOp(nn.Module):
         Folded layers keep theirs: their quantized weights depend on the statistics.
         """
         self._require(stored=False, action="reestimate")
-        chosen = [layer for layer in self.layers.values() if layer.norm is not None and not layer.folded]
+        normed = (layer for layer in self.layers.values() if layer.norm is not None and not layer.norm.constant)
+        chosen = [layer for layer in normed if not layer.folded]
         if not chosen:
             return
         training = self.training

@@ -8,7 +8,7 @@ from pathlib import Path
 from onnx.onnx_ml_pb2 import ModelProto
 
 from mcuq.errors import ModelError, UsageError
-from mcuq.frontend.onnx import layers, quantization, windows
+from mcuq.frontend.onnx import arithmetic, layers, quantization, resizing, windows
 from mcuq.frontend.onnx.model import load, opset_of
 from mcuq.frontend.onnx.translate import Translator
 from mcuq.frontend.quantized import quantized_graph
@@ -17,7 +17,7 @@ from mcuq.ir.graph import Graph, Normalization
 from mcuq.ir.quantized import QuantizedGraph
 from mcuq.ir.verify import Level
 
-HANDLERS = layers.HANDLERS | windows.HANDLERS | quantization.HANDLERS
+HANDLERS = layers.HANDLERS | arithmetic.HANDLERS | windows.HANDLERS | resizing.HANDLERS | quantization.HANDLERS
 
 
 def import_onnx(

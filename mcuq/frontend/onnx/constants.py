@@ -150,6 +150,23 @@ def _concat(inputs: list[Any], attributes: dict[str, Any], opset: int) -> Any:
     return np.concatenate(inputs, axis=int(attributes["axis"]))
 
 
+def _depth_to_space(inputs: list[Any], attributes: dict[str, Any], opset: int) -> Any:
+    n, c, h, w = np.shape(inputs[0])
+    size = int(attributes["blocksize"])
+    if attributes.get("mode", "DCR") == "CRD":
+        parts = np.reshape(inputs[0], (n, c // size**2, size, size, h, w)).transpose(0, 1, 4, 2, 5, 3)
+    else:
+        parts = np.reshape(inputs[0], (n, size, size, c // size**2, h, w)).transpose(0, 3, 4, 1, 5, 2)
+    return parts.reshape(n, c // size**2, h * size, w * size)
+
+
+def _space_to_depth(inputs: list[Any], attributes: dict[str, Any], opset: int) -> Any:
+    n, c, h, w = np.shape(inputs[0])
+    size = int(attributes["blocksize"])
+    parts = np.reshape(inputs[0], (n, c, h // size, size, w // size, size)).transpose(0, 3, 5, 1, 2, 4)
+    return parts.reshape(n, c * size**2, h // size, w // size)
+
+
 def _where(inputs: list[Any], attributes: dict[str, Any], opset: int) -> Any:
     check_dims(np.broadcast_shapes(*map(np.shape, inputs)), "Where")
     return np.where(*inputs)
@@ -193,14 +210,16 @@ STRUCTURAL: dict[str, Evaluator] = {
     "Slice": _slice,
     "Gather": _gather,
     "Identity": _unary(lambda x: x),
+    "Expand": _expand,
+    "Tile": _tile,
+    "DepthToSpace": _depth_to_space,
+    "SpaceToDepth": _space_to_depth,
 }
 """Operators that only move elements: they act on constants and on the indices of a view alike."""
 
 EVALUATORS: dict[str, Evaluator] = STRUCTURAL | {
     "Constant": _constant,
     "ConstantOfShape": _constant_of_shape,
-    "Expand": _expand,
-    "Tile": _tile,
     "Range": _range,
     "Cast": _cast,
     "Concat": _concat,

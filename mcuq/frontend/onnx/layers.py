@@ -1,4 +1,4 @@
-"""Layers and elementwise operators of ONNX, one handler per operator."""
+"""Layers of ONNX, one handler per operator."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mcuq.frontend.builder import Constant
 from mcuq.frontend.onnx.translate import Handlers, Node, Translator
 from mcuq.frontend.onnx.windows import window_of
 from mcuq.frontend.views import Refusal, View
-from mcuq.ir.graph import Clamp, Norm
+from mcuq.ir.graph import Norm
 
 
 def layer_name(node: Node, weight: Constant) -> str:
@@ -97,108 +97,6 @@ def batch_normalization(t: Translator, node: Node) -> View:
     )
 
 
-def clip(t: Translator, node: Node) -> View:
-    if node.opset < 11:
-        bounds = [node.get("min"), node.get("max")]
-    else:
-        bounds = [_scalar(node.array(position)) for position in (1, 2)]
-    low, high = (None if b is None or abs(float(b)) > 3e38 else float(b) for b in bounds)
-    return t.builder.clip(node.view(), node.label, (low, high), node.where)
-
-
-def _scalar(array: Any) -> float | None:
-    if array is None:
-        return None
-    if np.size(array) != 1:
-        raise Refusal("its bound has to be one number")
-    return float(np.ravel(array)[0])
-
-
-def relu(t: Translator, node: Node) -> View:
-    return t.builder.clip(node.view(), node.label, (0.0, None), node.where)
-
-
-def maximum(t: Translator, node: Node) -> View:
-    return _bound(t, node, lambda bound: (bound, None))
-
-
-def minimum(t: Translator, node: Node) -> View:
-    return _bound(t, node, lambda bound: (None, bound))
-
-
-def _bound(t: Translator, node: Node, clamp: Any) -> View:
-    views = [v for v in node.inputs if isinstance(v, View)]
-    bounds = [v.value for v in node.inputs if isinstance(v, Constant)]
-    if len(views) != 1 or len(bounds) != 1:
-        raise Refusal("only with one activation and one constant number (a clip)")
-    bound: Clamp = clamp(_scalar(bounds[0]))
-    return t.builder.clip(views[0], node.label, bound, node.where)
-
-
-def add(t: Translator, node: Node) -> View:
-    left, right = _operands(node)
-    if isinstance(right, View):
-        return t.builder.add(left, right, node.label, node.where)
-    return t.builder.affine(left, node.label, np.ones(1), _fitting(left, right), node.where)
-
-
-def total(t: Translator, node: Node) -> View:
-    """Sum of any number of activations."""
-    result = node.view(0)
-    for position in range(1, len(node.inputs)):
-        result = t.builder.add(result, node.view(position), node.label, node.where)
-    return result
-
-
-def subtract(t: Translator, node: Node) -> View:
-    left, right = node.inputs[0], node.inputs[1]
-    minus = np.full(1, -1.0)
-    if isinstance(left, View) and isinstance(right, Constant):
-        return t.builder.affine(left, node.label, np.ones(1), -_fitting(left, right.value), node.where)
-    if isinstance(left, Constant) and isinstance(right, View):
-        return t.builder.affine(right, node.label, minus, _fitting(right, left.value), node.where)
-    negated = t.builder.affine(node.view(1), f"{node.label}.negated", minus, np.zeros(1), node.where)
-    return t.builder.add(node.view(0), negated, node.label, node.where)
-
-
-def multiply(t: Translator, node: Node) -> View:
-    left, right = _operands(node)
-    if isinstance(right, View):
-        raise Refusal("products of two activations have no kernel; fold constant factors into a layer")
-    return t.builder.affine(left, node.label, _fitting(left, right), np.zeros(1), node.where)
-
-
-def divide(t: Translator, node: Node) -> View:
-    divisor = node.required(1).value.astype(np.float64)
-    if (divisor == 0).any():
-        raise Refusal("a division by zero")
-    return t.builder.affine(node.view(), node.label, 1.0 / _fitting(node.view(), divisor), np.zeros(1), node.where)
-
-
-def negative(t: Translator, node: Node) -> View:
-    return t.builder.affine(node.view(), node.label, np.full(1, -1.0), np.zeros(1), node.where)
-
-
-def _operands(node: Node) -> tuple[View, Any]:
-    """(activation, other): the other is an activation or a constant's array."""
-    left, right = node.inputs[0], node.inputs[1]
-    if isinstance(left, Constant):
-        left, right = right, left
-    if not isinstance(left, View) or right is None:
-        raise Refusal("both inputs have to be given")
-    return left, right.value if isinstance(right, Constant) else right
-
-
-def _fitting(view: View, array: Any) -> Any:
-    """A constant as floats, without dimensions of 1 in front that the activation lacks."""
-    array = np.asarray(array, dtype=np.float64)
-    while array.ndim > len(view.shape) and array.shape[0] == 1:
-        array = array[0]
-    if array.ndim > len(view.shape):
-        raise Refusal(f"a constant of shape {list(array.shape)} does not fit {list(view.shape)}")
-    return array
-
-
 def identity(t: Translator, node: Node) -> View:
     if node.proto.op_type == "Dropout" and len(node.inputs) > 2 and bool(np.any(node.array(2))):
         raise Refusal("dropout in training mode; export the model for inference")
@@ -216,16 +114,6 @@ HANDLERS: Handlers = {
     "Gemm": gemm,
     "MatMul": matmul,
     "BatchNormalization": batch_normalization,
-    "Clip": clip,
-    "Relu": relu,
-    "Max": maximum,
-    "Min": minimum,
-    "Add": add,
-    "Sum": total,
-    "Sub": subtract,
-    "Mul": multiply,
-    "Div": divide,
-    "Neg": negative,
     "Dropout": identity,
     "Identity": identity,
     "Cast": cast,

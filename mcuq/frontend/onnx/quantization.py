@@ -193,6 +193,8 @@ CONTRIBUTED: Handlers = {
     "QLinearGlobalAveragePool": _unary("GlobalAveragePool"),
     "QLinearReduceMean": _unary("ReduceMean"),
     "QLinearSoftmax": _unary("Softmax"),
+    "QLinearSigmoid": _unary("Sigmoid"),
+    "QLinearLeakyRelu": _unary("LeakyRelu"),
     "QuantizeLinear": quantize_linear,
     "DequantizeLinear": dequantize_linear,
 }

@@ -13,13 +13,14 @@ from onnx.onnx_ml_pb2 import ModelProto, NodeProto
 
 from mcuq.errors import ModelError
 from mcuq.frontend.builder import Builder, Coded, Constant
+from mcuq.frontend.elementwise import Length
 from mcuq.frontend.onnx import constants
 from mcuq.frontend.onnx.model import STANDARD_DOMAINS, attributes_of, bits_of, to_array
 from mcuq.frontend.problems import Problem
 from mcuq.frontend.views import Refusal, View
 from mcuq.ir.graph import Normalization
 
-Value = View | Constant
+Value = View | Constant | Length
 Handler = Callable[["Translator", "Node"], "Value | tuple[Value, ...]"]
 Handlers = dict[str, Handler]
 MAX_COMPUTED = 1 << 25
@@ -27,19 +28,6 @@ MAX_COMPUTED = 1 << 25
 MAX_VIEWED = 1 << 22
 """Largest map, in elements, that may be sliced or flattened."""
 ADVICE = {
-    "Sigmoid": "use ReLU6, or move it behind the deployed network",
-    "Tanh": "use hardtanh (Clip)",
-    "LeakyRelu": "use Relu",
-    "PRelu": "use Relu",
-    "Elu": "use Relu",
-    "Gelu": "use Relu",
-    "HardSwish": "use ReLU6",
-    "HardSigmoid": "use ReLU6",
-    "Swish": "use Relu or ReLU6",
-    "Erf": "use Relu instead of Gelu",
-    "ConvTranspose": "upsample outside the network, or use Conv",
-    "Resize": "resize outside the network",
-    "Upsample": "resize outside the network",
     "LayerNormalization": "use BatchNormalization",
     "InstanceNormalization": "use BatchNormalization",
     "GroupNormalization": "use BatchNormalization",
@@ -89,7 +77,7 @@ class Node:
     def constant(self, position: int) -> Constant | None:
         """An optional constant input. Raises Refusal when it is computed from activations."""
         value = self.inputs[position] if position < len(self.inputs) else None
-        if isinstance(value, View):
+        if isinstance(value, View | Length):
             raise Refusal(f"input {position} has to be constant")
         return value
 
@@ -154,7 +142,7 @@ class Translator:
             try:
                 result = self._translate(node)
                 results = result if isinstance(result, tuple) else (result,)
-            except Refusal as refusal:
+            except (Refusal, ValueError, IndexError) as refusal:  # of numpy: shapes that do not fit
                 kind = proto.op_type if proto.domain in STANDARD_DOMAINS else f"{proto.domain}.{proto.op_type}"
                 self.builder.problems.append(Problem(kind[:80], node.where, str(refusal)))
         for position, name in enumerate(proto.output):
@@ -177,11 +165,13 @@ class Translator:
         if kind == "Shape" and isinstance(node.inputs[0], View):
             start, end = node.get("start", 0), node.get("end")
             return Constant(np.asarray(node.inputs[0].shape[start:end], dtype=np.int64))
-        views = [value for value in node.inputs if isinstance(value, View)]
+        if kind == "Expand" and isinstance(node.inputs[0], Length):
+            return node.inputs[0]
+        views = [value for value in node.inputs if isinstance(value, View | Length)]
         if kind in handlers and (views or kind in ("QuantizeLinear", "DequantizeLinear")):
             return handlers[kind](self, node)
         if views and (kind not in constants.STRUCTURAL or not isinstance(node.inputs[0], View)):
-            raise Refusal(ADVICE.get(kind, "mcuq has no such operator; see docs for the operators it has"))
+            raise Refusal(ADVICE.get(kind, "mcuq has no such operator; see docs/operators.md"))
         return self._move(node) if views else self._fold(node)
 
     def _fold(self, node: Node) -> Constant:

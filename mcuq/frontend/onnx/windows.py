@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from mcuq.frontend import resampling
 from mcuq.frontend.builder import map_shape
-from mcuq.frontend.onnx.translate import Handlers, Node, Translator
+from mcuq.frontend.onnx.translate import Handler, Handlers, Node, Translator
+from mcuq.frontend.reductions import Kind, reduced
 from mcuq.frontend.views import Refusal, View, pad_view
 from mcuq.ir import graph as ir
 from mcuq.ir.graph import Shape, Window
@@ -155,73 +157,62 @@ def split(t: Translator, node: Node) -> tuple[View, ...]:
     return tuple(view.viewed(piece) for piece in pieces)
 
 
-def reduce_mean(t: Translator, node: Node) -> View:
-    view = node.view()
-    given = node.array(1) if node.opset >= 18 else node.get("axes")
+REDUCTIONS: dict[str, Kind] = {"ReduceMean": "mean", "ReduceSum": "sum", "ReduceMax": "max"}
+
+
+def reduce(kind: Kind) -> Handler:
+    return lambda t, node: _reduced(t, node, kind)
+
+
+def _reduced(t: Translator, node: Node, kind: Kind) -> View:
+    """Axes are an input in newer versions, an attribute in older ones."""
+    view, given = node.view(), node.array(1)
+    given = node.get("axes") if given is None else given
     rank = len(view.shape)
-    axes = sorted({int(a) % rank for a in (range(rank) if given is None else np.ravel(given))})
-    if not axes and node.get("noop_with_empty_axes", 0):
+    if (given is None or not np.size(given)) and node.get("noop_with_empty_axes", 0):
         return view
+    axes = {int(a) % rank for a in (range(rank) if given is None or not np.size(given) else np.ravel(given))}
     keep = bool(node.get("keepdims", 1))
     shape = tuple(1 if i in axes else n for i, n in enumerate(view.shape) if keep or i not in axes)
-    if rank == 4 and axes in ([2], [3]):
-        return _partial_average(t, node, axes[0], shape)
-    channels = [i for i in range(1, rank) if i not in axes]
-    if len(channels) != 1 or axes != [i for i in range(1, rank) if i != channels[0]]:
-        raise Refusal("a mean has to cover height, width or both")
-    op, stored = t.builder.rows(view, channels[0], node.where)
-    return _whole_average(t, node, op, stored, shape)
-
-
-def _partial_average(t: Translator, node: Node, axis: int, shape: tuple[int, ...]) -> View:
-    """Mean over height alone or width alone."""
-    op, stored = t.builder.map(node.view(), node.where)
-    kernel = (stored[0], 1) if axis == 2 else (1, stored[1])
-    left = (1, stored[2], 1 if axis == 2 else stored[0], stored[1] if axis == 2 else 1)
-    pooled = _average(t, node, op, Window(kernel, kernel), left)
-    return pooled if shape == left else pooled.viewed(t.order(pooled).reshape(shape))
+    return reduced(t.builder, kind, view, axes, shape, node.label, node.where)
 
 
 def pad(t: Translator, node: Node) -> View:
-    """Padding with zeros: of height and width an operator, of channels a view with zeros."""
+    """Padding of height and width by an operator, of channels with zeros by a view."""
     view = node.view()
     rank = len(view.shape)
-    if node.get("mode", "constant") != "constant":
-        raise Refusal("only padding with zeros is supported")
+    mode = node.get("mode", "constant")
     amounts = node.get("pads") if node.opset < 11 else node.required(1).value
-    value = node.get("value", 0.0) if node.opset < 11 else node.array(2)
+    constant = node.get("value", 0.0) if node.opset < 11 else node.array(2)
     chosen = node.array(3)
     axes = list(range(rank)) if chosen is None else [int(a) % rank for a in np.ravel(chosen)]
     widths = [int(p) for p in np.ravel(amounts)]
-    if (value is not None and np.any(np.asarray(value) != _zero(t, view, value))) or len(widths) != 2 * len(axes):
-        raise Refusal("only padding with zeros is supported")
+    if len(widths) != 2 * len(axes):
+        raise Refusal(f"{len(widths)} paddings for {len(axes)} axes")
     before, after = [0] * rank, [0] * rank
     for position, axis in enumerate(axes):
         before[axis], after[axis] = widths[position], widths[position + len(axes)]
     size = int(np.prod([max(0, n + b + a) for n, b, a in zip(view.shape, before, after, strict=True)]))
     if size > 1 << 22 or not size:
         raise Refusal(f"padding to {size} elements")
+    value = 0.0 if constant is None or not np.size(constant) else _real(t, view, constant)
     if rank in (3, 4) and not any(before[:2] + after[:2]) and min(before + after) >= 0:
-        return _spatial_pad(t, node, view, before, after)
+        pads = (before[2] if rank == 4 else 0, before[-1], after[2] if rank == 4 else 0, after[-1])
+        if mode != "constant":
+            return resampling.bordered(t.builder, view, node.label, mode, pads, node.where)
+        return resampling.padded(t.builder, view, node.label, pads, value, node.where)
+    if mode != "constant" or value != 0:
+        raise Refusal("only padding with zeros is supported besides height and width")
     return pad_view(view, tuple(before), tuple(after))
 
 
-def _zero(t: Translator, view: View, value: Any) -> int:
-    """What stands for zero: 0, or for a padding of integer codes the view's zero point."""
-    params, kind = t.builder.params.get(view.op), np.asarray(value).dtype.str
+def _real(t: Translator, view: View, constant: Any) -> float:
+    """The padding as a real number; for a padding of integer codes what they stand for."""
+    value = float(np.ravel(constant)[0])
+    params, kind = t.builder.params.get(view.op), np.asarray(constant).dtype.str
     if params is None or kind not in ("|i1", "|u1"):
-        return 0
-    return params.zero_point + (128 if kind == "|u1" else 0)
-
-
-def _spatial_pad(t: Translator, node: Node, view: View, before: list[int], after: list[int]) -> View:
-    if not any(before + after):
-        return view
-    op, _ = t.builder.map(view, node.where)
-    top, bottom = (before[2], after[2]) if len(before) == 4 else (0, 0)
-    padding = (top, before[-1], bottom, after[-1])
-    padded = ir.Pad(name=t.builder.name(node.label), inputs=(op,), shape=(0, 0, 0), source=node.where, padding=padding)
-    return t.builder.emit(padded, tuple(n + b + a for n, b, a in zip(view.shape, before, after, strict=True)))
+        return value
+    return params.scale * (value - params.zero_point - (128 if kind == "|u1" else 0))
 
 
 def concat(t: Translator, node: Node) -> View:
@@ -265,7 +256,7 @@ HANDLERS: Handlers = {
     "AveragePool": average_pool,
     "GlobalAveragePool": global_average,
     "GlobalMaxPool": global_max,
-    "ReduceMean": reduce_mean,
+    **{name: reduce(kind) for name, kind in REDUCTIONS.items()},
     "Pad": pad,
     "Split": split,
     "Concat": concat,

@@ -9,14 +9,16 @@ from mcuq.errors import ModelError
 from mcuq.frontend.quantized import quantized_graph
 from mcuq.frontend.simplify import checked, simplify
 from mcuq.frontend.source import read_file
+from mcuq.frontend.tflite import arithmetic, layers
 from mcuq.frontend.tflite.double_rounding import with_one_rounding
-from mcuq.frontend.tflite.layers import HANDLERS
 from mcuq.frontend.tflite.model import parse
 from mcuq.frontend.tflite.translate import Translator
 from mcuq.frontend.views import Refusal
 from mcuq.ir.graph import Graph, Normalization
 from mcuq.ir.quantized import QuantizedGraph
 from mcuq.ir.verify import Level
+
+HANDLERS = layers.HANDLERS | arithmetic.HANDLERS
 
 
 def import_tflite(path: str | os.PathLike[str], normalization: Normalization | None = None) -> Graph | QuantizedGraph:

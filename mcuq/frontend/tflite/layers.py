@@ -7,7 +7,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from mcuq.frontend import resampling
 from mcuq.frontend.builder import Constant
+from mcuq.frontend.reductions import Kind, reduced
 from mcuq.frontend.tflite.translate import Handlers, Node, Translator, Value, output_axis
 from mcuq.frontend.views import Refusal, View, pad_view
 from mcuq.ir import graph as ir
@@ -94,33 +96,6 @@ def fully_connected(t: Translator, node: Node) -> View:
     return t.activated(node, result, node.operator.option(0, "b"))
 
 
-def add(t: Translator, node: Node) -> View:
-    views = [value for value in node.inputs if isinstance(value, View)]
-    constants = [value.value for value in node.inputs if isinstance(value, Constant)]
-    if len(views) == 2:
-        result = t.builder.add(views[0], views[1], node.label, node.where)
-    elif views and constants:
-        result = t.builder.affine(views[0], node.label, np.ones(1), constants[0].astype(np.float64), node.where)
-    else:
-        raise Refusal("both inputs have to be given")
-    return t.activated(node, result, node.operator.option(0, "b"))
-
-
-def multiply(t: Translator, node: Node) -> View:
-    views = [value for value in node.inputs if isinstance(value, View)]
-    constants = [value.value for value in node.inputs if isinstance(value, Constant)]
-    if len(views) != 1 or len(constants) != 1:
-        raise Refusal("products of two activations have no kernel; fold constant factors into a layer")
-    result = t.builder.affine(views[0], node.label, constants[0].astype(np.float64), np.zeros(1), node.where)
-    return t.activated(node, result, node.operator.option(0, "b"))
-
-
-def subtract(t: Translator, node: Node) -> View:
-    subtracted = -node.required(1).value.astype(np.float64)
-    result = t.builder.affine(node.view(), node.label, np.ones(1), subtracted, node.where)
-    return t.activated(node, result, node.operator.option(0, "b"))
-
-
 def _pool(t: Translator, node: Node, *, average: bool) -> View:
     view, option = node.view(), node.operator.option
     if len(view.shape) != 4:
@@ -146,43 +121,116 @@ def max_pool_2d(t: Translator, node: Node) -> View:
     return _pool(t, node, average=False)
 
 
-def mean(t: Translator, node: Node) -> View:
-    """Mean over height, width or both."""
+REDUCTIONS: dict[str, Kind] = {"MEAN": "mean", "SUM": "sum", "REDUCE_MAX": "max"}
+
+
+def reduce(t: Translator, node: Node) -> View:
     view = node.view()
     rank = len(view.shape)
-    axes = sorted({axis % rank for axis in node.ints(1)})
-    if rank < 3 or not axes or not set(axes) <= set(range(1, rank - 1)):
-        raise Refusal("a mean has to cover height, width or both")
-    op, stored = t.builder.map(view, node.where)
-    rows = rank == 3 or 1 in axes  # [1, L, C] is stored as one row of L columns
-    kernel = (stored[0] if rows else 1, stored[1] if rank == 3 or 2 in axes else 1)
+    axes = {axis % rank for axis in node.ints(1)}
     keep = bool(node.operator.option(0, "?", False))
     shape = tuple(1 if i in axes else n for i, n in enumerate(view.shape) if keep or i not in axes)
-    whole = tuple(1 if i in axes else n for i, n in enumerate(view.shape))
-    name, window = t.builder.name(node.label), Window(kernel, kernel)
-    pool = ir.AvgPool(name=name, inputs=(op,), shape=(0, 0, 0), source=node.where, window=window)
-    result = t.builder.emit(pool, whole)
-    return result if shape == whole else t.move(result, result.order.reshape(shape))
+    return reduced(t.builder, REDUCTIONS[node.operator.kind], view, axes, shape, node.label, node.where)
 
 
 def pad(t: Translator, node: Node) -> View:
-    """Padding with zeros (PADV2: of a constant that must be zero)."""
+    """Padding with zeros, or (PADV2) with a constant."""
     view = node.view()
     pairs = np.asarray(node.ints(1)).reshape(-1, 2)
-    if len(node.inputs) > 2 and np.any(node.required(2).value != 0):
-        raise Refusal("only padding with zeros is supported")
+    value = float(np.ravel(node.required(2).value)[0]) if len(node.inputs) > 2 else 0.0
     if len(pairs) != len(view.shape) or (pairs < 0).any() or (pairs > 4096).any():
         raise Refusal(f"paddings {pairs.tolist()} do not fit {list(view.shape)}")
-    shape = tuple(int(n) + int(p.sum()) for n, p in zip(view.shape, pairs, strict=True))
     if len(view.shape) == 4 and not pairs[[0, 3]].any():
-        op, _ = t.builder.map(view, node.where)
-        padding = (int(pairs[1, 0]), int(pairs[2, 0]), int(pairs[1, 1]), int(pairs[2, 1]))
-        name = t.builder.name(node.label)
-        return t.builder.emit(
-            ir.Pad(name=name, inputs=(op,), shape=(0, 0, 0), source=node.where, padding=padding), shape
-        )
-    t.count(2 * int(np.prod(shape)))
+        pads = (int(pairs[1, 0]), int(pairs[2, 0]), int(pairs[1, 1]), int(pairs[2, 1]))
+        return resampling.padded(t.builder, view, node.label, pads, value, node.where)
+    if value != 0:
+        raise Refusal("only padding with zeros is supported besides height and width")
+    t.count(2 * int(np.prod([int(n) + int(p.sum()) for n, p in zip(view.shape, pairs, strict=True)])))
     return pad_view(view, tuple(int(p) for p in pairs[:, 0]), tuple(int(p) for p in pairs[:, 1]))
+
+
+def mirror_pad(t: Translator, node: Node) -> View:
+    """A border that reflects: mode 0 without the edge, 1 with it."""
+    view = node.view()
+    pairs = np.asarray(node.ints(1)).reshape(-1, 2)
+    if len(view.shape) != 4 or len(pairs) != 4 or pairs[[0, 3]].any():
+        raise Refusal("only height and width of maps [1, H, W, C] can reflect")
+    pads = (int(pairs[1, 0]), int(pairs[2, 0]), int(pairs[1, 1]), int(pairs[2, 1]))
+    mode = "symmetric" if node.operator.option(0, "b") else "reflect"
+    return resampling.bordered(t.builder, view, node.label, mode, pads, node.where)
+
+
+def depth_to_space(t: Translator, node: Node) -> View:
+    view, size = node.view(), node.operator.option(0, "i")
+    n, h, w, c = view.shape
+    if size < 1 or c % size**2:
+        raise Refusal(f"{c} channels do not divide into blocks of {size}")
+    parts = view.order.reshape(n, h, w, size, size, c // size**2).transpose(0, 1, 3, 2, 4, 5)
+    return t.move(view, parts.reshape(n, h * size, w * size, c // size**2))
+
+
+def space_to_depth(t: Translator, node: Node) -> View:
+    view, size = node.view(), node.operator.option(0, "i")
+    n, h, w, c = view.shape
+    if size < 1 or h % size or w % size:
+        raise Refusal(f"{h} x {w} pixels do not divide into blocks of {size}")
+    parts = view.order.reshape(n, h // size, size, w // size, size, c).transpose(0, 1, 3, 2, 4, 5)
+    return t.move(view, parts.reshape(n, h // size, w // size, c * size**2))
+
+
+def shape_of(t: Translator, node: Node) -> Constant:
+    """The shape as a constant: converters compute reshapes from it."""
+    value = node.inputs[0]
+    found = value.shape if isinstance(value, View) else value.value.shape if isinstance(value, Constant) else ()
+    return Constant(np.asarray(found, dtype=np.int64))
+
+
+def pack(t: Translator, node: Node) -> Value:
+    """Numbers of a shape put together, or activations joined along a new axis."""
+    constants = [value.value for value in node.inputs if isinstance(value, Constant)]
+    if len(constants) == len(node.inputs):
+        return Constant(np.stack(constants, axis=node.operator.option(1, "i")))
+    views = [node.view(position) for position in range(len(node.inputs))]
+    axis = node.operator.option(1, "i") % (len(views[0].shape) + 1)
+    raised = [t.move(v, np.expand_dims(v.order, axis)) for v in views]
+    return t.builder.concat(raised, axis, node.label, node.where)
+
+
+def unpack(t: Translator, node: Node) -> tuple[View, ...]:
+    view = node.view()
+    axis = node.operator.option(1, "i") % len(view.shape)
+    return tuple(t.move(view, np.take(view.order, i, axis)) for i in range(view.shape[axis]))
+
+
+def split_v(t: Translator, node: Node) -> tuple[View, ...]:
+    """Pieces of given sizes."""
+    view, sizes, axis = node.view(), node.ints(1), node.ints(2)[0] % len(node.view().shape)
+    if sizes.count(-1) == 1:
+        sizes[sizes.index(-1)] = view.shape[axis] - sum(sizes) - 1
+    if sum(sizes) != view.shape[axis] or min(sizes) < 1:
+        raise Refusal(f"pieces of {sizes} do not fit {view.shape[axis]}")
+    return tuple(t.move(view, piece) for piece in np.split(view.order, np.cumsum(sizes)[:-1], axis=axis))
+
+
+def gather(t: Translator, node: Node) -> View:
+    view, axis = node.view(), node.operator.option(0, "i") % len(node.view().shape)
+    indices = node.required(1).value.astype(np.int64)
+    if indices.size > 1 << 16 or indices.min(initial=0) < 0 or indices.max(initial=0) >= view.shape[axis]:
+        raise Refusal("indices outside the tensor")
+    return t.move(view, np.take(view.order, indices, axis))
+
+
+def tile(t: Translator, node: Node) -> View:
+    view, repeats = node.view(), node.ints(1)
+    if len(repeats) != len(view.shape) or min(repeats) < 1 or max(repeats) > 4096:
+        raise Refusal(f"repetitions {repeats} do not fit {list(view.shape)}")
+    t.count(int(np.prod(view.shape)) * int(np.prod(repeats)))
+    return t.move(view, np.tile(view.order, repeats))
+
+
+def reverse(t: Translator, node: Node) -> View:
+    view = node.view()
+    return t.move(view, np.flip(view.order, tuple(a % len(view.shape) for a in node.ints(1))))
 
 
 def concatenation(t: Translator, node: Node) -> View:
@@ -217,10 +265,13 @@ def slice_(t: Translator, node: Node) -> View:
     return t.move(view, view.order[tuple(slice(b, None if s < 0 else b + s) for b, s in pairs)])
 
 
-def strided_slice(t: Translator, node: Node) -> View:
-    view, option = node.view(), node.operator.option
+def strided_slice(t: Translator, node: Node) -> Value:
+    value, option = node.inputs[0], node.operator.option
+    if value is None:
+        raise Refusal("its input is missing")
+    order = value.value if isinstance(value, Constant) else value.order
     bounds = [node.ints(position) for position in (1, 2, 3)]
-    if option(2, "i") or option(3, "i") or any(len(b) != len(view.shape) for b in bounds) or 0 in bounds[2]:
+    if option(2, "i") or option(3, "i") or any(len(b) != order.ndim for b in bounds) or 0 in bounds[2]:
         raise Refusal("ellipsis, new axes and steps of 0 are not supported in slices")
     key: list[slice | int] = []
     for axis, (begin, end, step) in enumerate(zip(*bounds, strict=True)):
@@ -228,9 +279,10 @@ def strided_slice(t: Translator, node: Node) -> View:
         last = None if option(1, "i") >> axis & 1 else end
         key.append(begin if option(4, "i") >> axis & 1 else slice(first, last, step))
     try:
-        return t.move(view, np.asarray(view.order[tuple(key)]))
+        part = np.asarray(order[tuple(key)])
     except IndexError as error:
         raise Refusal(f"a slice is outside the tensor: {error}") from error
+    return Constant(part) if isinstance(value, Constant) else t.move(value, part)
 
 
 def split(t: Translator, node: Node) -> tuple[View, ...]:
@@ -268,6 +320,16 @@ def quantize(t: Translator, node: Node) -> View:
     return node.view()
 
 
+def cast(t: Translator, node: Node) -> Value:
+    """Between float types, or of constants."""
+    value = node.inputs[0]
+    if isinstance(value, View) and node.output.kind != "<f4":
+        raise Refusal("casts to integers are not supported inside the network")
+    if value is None:
+        raise Refusal("its input is missing")
+    return value
+
+
 def dequantize(t: Translator, node: Node) -> Value:
     """The real value: of an activation the same view, of a constant what it stands for."""
     value = node.inputs[0]
@@ -280,14 +342,21 @@ HANDLERS: Handlers = {
     "CONV_2D": conv_2d,
     "DEPTHWISE_CONV_2D": depthwise_conv_2d,
     "FULLY_CONNECTED": fully_connected,
-    "ADD": add,
-    "MUL": multiply,
-    "SUB": subtract,
     "AVERAGE_POOL_2D": average_pool_2d,
     "MAX_POOL_2D": max_pool_2d,
-    "MEAN": mean,
+    **dict.fromkeys(REDUCTIONS, reduce),
     "PAD": pad,
     "PADV2": pad,
+    "MIRROR_PAD": mirror_pad,
+    "DEPTH_TO_SPACE": depth_to_space,
+    "SPACE_TO_DEPTH": space_to_depth,
+    "SHAPE": shape_of,
+    "PACK": pack,
+    "UNPACK": unpack,
+    "SPLIT_V": split_v,
+    "GATHER": gather,
+    "TILE": tile,
+    "REVERSE_V2": reverse,
     "CONCATENATION": concatenation,
     "RESHAPE": reshape,
     "SQUEEZE": reshape,
@@ -298,9 +367,7 @@ HANDLERS: Handlers = {
     "SPLIT": split,
     "SOFTMAX": softmax,
     "ARG_MAX": arg_max,
-    "RELU": lambda t, node: t.builder.clip(node.view(), node.label, (0.0, None), node.where),
-    "RELU6": lambda t, node: t.builder.clip(node.view(), node.label, (0.0, 6.0), node.where),
-    "RELU_N1_TO_1": lambda t, node: t.builder.clip(node.view(), node.label, (-1.0, 1.0), node.where),
+    "CAST": cast,
     "QUANTIZE": quantize,
     "DEQUANTIZE": dequantize,
 }

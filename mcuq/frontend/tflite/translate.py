@@ -25,14 +25,6 @@ MAX_COMPUTED = 1 << 25
 MAX_VIEWED = 1 << 22
 ACTIVATIONS: dict[int, Clamp] = {0: (None, None), 1: (0.0, None), 2: (-1.0, 1.0), 3: (0.0, 6.0)}
 ADVICE = {
-    "LOGISTIC": "use RELU6, or move it behind the deployed network",
-    "TANH": "use RELU_N1_TO_1",
-    "HARD_SWISH": "use RELU6",
-    "LEAKY_RELU": "use RELU",
-    "PRELU": "use RELU",
-    "TRANSPOSE_CONV": "upsample outside the network",
-    "RESIZE_BILINEAR": "resize outside the network",
-    "RESIZE_NEAREST_NEIGHBOR": "resize outside the network",
     "LSTM": "use convolutions over time",
     "UNIDIRECTIONAL_SEQUENCE_LSTM": "use convolutions over time",
     "SVDF": "use convolutions over time",
@@ -133,12 +125,12 @@ class Translator:
         node = Node(operator, inputs, self.model.tensors[outputs[0]])
         try:
             if operator.kind not in self.handlers:
-                raise Refusal(ADVICE.get(operator.kind, "mcuq has no such operator"))
+                raise Refusal(ADVICE.get(operator.kind, "mcuq has no such operator; see docs/operators.md"))
             result = self.handlers[operator.kind](self, node)
             for index, value in zip(outputs, result if isinstance(result, tuple) else (result,), strict=False):
                 tensor = self.model.tensors[index]
                 self.values[index] = self._checked(value, tensor) if isinstance(value, View) else value
-        except Refusal as refusal:
+        except (Refusal, ValueError, IndexError) as refusal:  # of numpy: shapes that do not fit
             self.builder.problems.append(Problem(operator.kind, node.where, str(refusal)))
 
     def _checked(self, view: View, output: Tensor) -> View:

@@ -19,11 +19,15 @@ import torch
 from torch import nn
 
 from mcuq.errors import McuqError, ModelError, UnsupportedError, UsageError
-from mcuq.frontend.torch import layers, shapes
-from mcuq.frontend.torch.nodes import Translator, Unsupported
+from mcuq.frontend.problems import Problem
+from mcuq.frontend.simplify import checked, simplify
+from mcuq.frontend.torch import arithmetic, layers, shapes
+from mcuq.frontend.torch.nodes import Translator
 from mcuq.ir.graph import Graph, Normalization
+from mcuq.ir.verify import Level
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_\-]+")
+HANDLERS = layers.HANDLERS | arithmetic.HANDLERS | shapes.HANDLERS
 FIELDS = ("weight", "bias", "gamma", "beta", "mean", "variance")
 """Fields of ``Capture.parameters``: of Conv2d the first two, of BatchNorm the others."""
 
@@ -146,28 +150,21 @@ def _translate(program: Any, normalization: Normalization | None) -> Capture:
             value = program.state_dict.get(spec.target, program.constants.get(spec.target))
             if isinstance(value, torch.Tensor):
                 tensors[spec.arg.name] = (spec.target, _array(value))
-    translator = Translator(tensors, normalization, layers.HANDLERS | shapes.HANDLERS)
+    translator = Translator(tensors, normalization, HANDLERS)
     for node in program.graph.nodes:
         translator.visit(node)
+    builder, parameters = translator.builder, translator.parameters
     for spec in signature.output_specs:
         if spec.kind.name != "USER_OUTPUT":
-            translator.problems.append(
-                Unsupported(f"writing to {spec.target}", "", "state has to be constant in inference")
-            )
-    if translator.problems:
-        raise UnsupportedError(_problem_text(translator.problems))
-    return Capture(Graph(tuple(translator.ops), tuple(translator.outputs)), translator.parameters)
+            advice = "state has to be constant in inference"
+            builder.problems.append(Problem(f"writing to {spec.target}", "", advice))
+    graph, _ = simplify(builder.graph(translator.outputs), fixed=frozenset(parameters))
+    return Capture(checked(graph, Level.FLOAT), parameters)
 
 
 def _array(value: torch.Tensor) -> Any:
     array = value.detach().cpu()
     return array.to(torch.float64).numpy() if array.is_floating_point() else np.asarray(array.numpy())
-
-
-def _problem_text(problems: list[Unsupported]) -> str:
-    lines = [f"  {p.what}" + (f" at {p.where}" if p.where else "") + f" -> {p.advice}" for p in problems]
-    plural = "operator has" if len(lines) == 1 else "operators have"
-    return f"{len(lines)} {plural} no counterpart in mcuq:\n" + "\n".join(lines)
 
 
 def _first_line(error: Exception | None) -> str:

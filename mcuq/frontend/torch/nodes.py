@@ -1,72 +1,45 @@
-"""The walk over an exported program: nodes, names, layouts, refusals.
+"""The walk over an exported program: nodes, names, views, refusals.
 
-Layouts: ATen [N, C, H, W], [N, C, L] and [N, F] become (H, W, C), (1, L, C) and (1, 1, F). ATen flattens in
-C, H, W order and the graph in H, W, C order; a flattened map is therefore kept as a *flat* view of the map
-until a linear layer consumes it with permuted weights.
+Layouts: ATen [N, C, H, W], [N, C, L] and [N, F] are stored as (H, W, C), (1, L, C) and (1, 1, F). Every activation is a
+view of an operator's output (``frontend.views``), so that moving elements costs nothing until a layer reads them.
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-from mcuq.ir import graph as ir
-from mcuq.ir.graph import Normalization, Shape
+import numpy as np
+import torch
 
-
-@dataclass(frozen=True, slots=True)
-class Unsupported:
-    """What has no counterpart, where it stands in the user's source, what could replace it."""
-
-    what: str
-    where: str
-    advice: str
-
-
-class Refusal(Exception):
-    """Raised by a handler: this use of the operator is not supported; the text says what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Value:
-    """An ATen tensor as seen by the graph: operator ``op``'s output; ``flat``: viewed as [N, C*H*W]."""
-
-    op: str
-    shape: Shape
-    flat: bool = False
-
+from mcuq.frontend.builder import Builder, Constant
+from mcuq.frontend.elementwise import Length
+from mcuq.frontend.problems import Problem
+from mcuq.frontend.views import Refusal, View
+from mcuq.ir.graph import Normalization
 
 Arguments = dict[str, Any]
-Handler = Callable[["Translator", Any, Arguments], "Value | None"]
+Value = View | Constant | Length
+Handler = Callable[["Translator", Any, Arguments], "Value | tuple[Value, ...]"]
 Handlers = dict[str, Handler]
+MAX_VIEWED = 1 << 22
+"""Largest tensor, in elements, that may be reshaped or sliced, or that constants may compute."""
 ADVICE = {
-    "silu": "use ReLU or ReLU6",
-    "gelu": "use ReLU or ReLU6",
-    "sigmoid": "use ReLU6, or move it behind the deployed network",
-    "hardswish": "use ReLU6",
-    "hardsigmoid": "use ReLU6",
-    "leaky_relu": "use ReLU",
-    "elu": "use ReLU",
-    "prelu": "use ReLU",
-    "tanh": "use hardtanh",
-    "mul": "fold constant factors into the layer before; products of activations have no kernel",
-    "sub": "negate the weights of one branch and add",
-    "div": "fold constant divisors into the layer before",
     "matmul": "use nn.Linear with constant weights",
+    "bmm": "products of two activations as matrices (attention) are not supported",
+    "scaled_dot_product_attention": "attention is not supported; use convolutions",
     "layer_norm": "use batch normalization",
     "group_norm": "use batch normalization",
     "instance_norm": "use batch normalization",
-    "slice": "slice the data before the network, or use a strided convolution",
-    "conv_transpose2d": "use nearest upsampling outside the network, or a convolution",
     "conv3d": "use Conv2d",
-    "permute": "keep [N, C, H, W] through the network",
-    "transpose": "keep [N, C, H, W] through the network",
-    "upsample_nearest2d": "resize outside the network",
     "_native_batch_norm_legit": "batch normalization needs running statistics (track_running_stats=True)",
     "lstm": "use convolutions over time",
     "gru": "use convolutions over time",
+    "rnn_tanh": "use convolutions over time",
+    "nonzero": "data-dependent shapes have to leave forward()",
+    "topk": "run it on the network's outputs",
+    "sort": "run it on the network's outputs",
 }
 
 
@@ -89,96 +62,134 @@ class Translator:
         self.tensors = tensors
         self.handlers = handlers
         self.normalization = normalization
-        self.values: dict[Any, Value | None] = {}
-        self.ops: list[ir.FloatOp] = []
+        self.builder = Builder(channels_first=True)
+        self.values: dict[Any, Value | tuple[Value, ...] | None] = {}
         self.outputs: list[str] = []
         self.parameters: dict[str, dict[str, str]] = {}
-        self.problems: list[Unsupported] = []
-        self._names: set[str] = set()
 
     def visit(self, node: Any) -> None:
         match node.op:
             case "placeholder":
-                if node.name not in self.tensors:
+                if node.name in self.tensors:
+                    name, array = self.tensors[node.name]
+                    self.values[node] = Constant(np.asarray(array), name)
+                else:
                     self._input(node)
             case "output":
                 self._output(node)
-            case "call_function" if node.target is operator.getitem and node.args[1] == 0:
-                self.values[node] = self.values.get(node.args[0])
+            case "call_function" if node.target is operator.getitem:
+                parts = self.values.get(node.args[0])
+                self.values[node] = parts[node.args[1]] if isinstance(parts, tuple) else parts
             case "call_function":
                 self._call(node)
             case _:
                 self.refuse(node, node.op, "torch.export should not produce this")
 
     def refuse(self, node: Any, what: str, advice: str) -> None:
-        self.problems.append(Unsupported(what, source_place(node), advice))
+        self.builder.problems.append(Problem(what, source_place(node), advice))
         self.values[node] = None
 
-    def emit(self, op: ir.FloatOp) -> Value:
-        self.ops.append(op)
-        return Value(op.name, op.shape)
-
     def name(self, node: Any, kind: str, owner: str | None = None) -> str:
-        """A unique name: the parameter's owner, the torch layer's path, or path.kind for functional code."""
+        """The name an operator asks for: the parameter's owner, the torch layer's path, or path.kind."""
         path, layer = module_path(node)
-        base = owner if owner else path if layer else f"{path}.{kind}" if path else kind
-        base = base or kind
-        name, number = base, 2
-        while name in self._names:
-            name, number = f"{base}_{number}", number + 1
-        self._names.add(name)
-        return name
+        return owner or (path if layer else f"{path}.{kind}" if path else kind) or kind
 
-    def tensor(self, node: Any) -> tuple[str, Any]:
+    def parameter(self, node: Any) -> tuple[str, Any]:
         """(qualified name, array) of a parameter or buffer; refuses tensors computed in forward."""
         if node is None or node.name not in self.tensors:
             raise Refusal("weights must be parameters, not computed in forward (parametrizations)")
         return self.tensors[node.name]
 
-    def value(self, node: Any, *, flat_ok: bool = False) -> Value:
-        value = self.values[node]
-        if value is None:
-            raise _Skip
-        if value.flat and not flat_ok:
-            raise Refusal(f"a flattened map {value.shape} may only go into a linear layer; pool it first")
+    def view(self, node: Any) -> View:
+        """The activation ``node``. Raises Refusal for constants."""
+        value = self.known(node)
+        if not isinstance(value, View):
+            raise Refusal("this input has to be an activation, found a constant")
         return value
 
+    def known(self, node: Any) -> Value:
+        value = self.values[node]
+        if value is None:
+            raise Skip
+        if isinstance(value, tuple):
+            raise Refusal("only the first output of this operator is supported")
+        return value
+
+    def operand(self, value: Any) -> Any:
+        """An activation's view, or a constant's array, of an argument that is a node or a number."""
+        if not hasattr(value, "meta"):
+            return np.asarray(value, dtype=np.float64)
+        known = self.known(value)
+        return known.value if isinstance(known, Constant) else known
+
+    def order(self, view: View) -> Any:
+        """Indices of ``view``. Raises Refusal above :data:`MAX_VIEWED` elements."""
+        size = int(np.prod(view.shape))
+        if size > MAX_VIEWED:
+            raise Refusal(f"a tensor of {size} elements is reshaped or sliced, at most {MAX_VIEWED} are supported")
+        return view.order
+
     def _input(self, node: Any) -> None:
-        if any(isinstance(op, ir.Input) for op in self.ops):
+        if any(not op.inputs for op in self.builder.ops.values()):
             return self.refuse(node, "a second input", "networks take one tensor")
-        shape = map_shape(node)
-        self._names.add("input")
-        self.values[node] = self.emit(ir.Input(name="input", inputs=(), shape=shape, normalization=self.normalization))
+        self.values[node] = self.builder.input(aten_shape(node), "input", self.normalization)
         return None
 
     def _call(self, node: Any) -> None:
         target = str(node.target)
-        handler = self.handlers.get(target)
         if target in IGNORED:
             return
-        if handler is None:
-            kind = target.split(".")[1] if "." in target else target
-            self.refuse(node, target, ADVICE.get(kind, "see docs for the operators mcuq has"))
-            return
         try:
+            inputs = [self.known(n) for n in node.all_input_nodes]
+            if all(isinstance(value, Constant) for value in inputs):
+                self.values[node] = self._folded(node)
+                return
+            handler = self.handlers.get(target)
+            if handler is None:
+                kind = target.split(".")[1] if "." in target else target
+                raise Refusal(ADVICE.get(kind, "mcuq has no such operator; see docs/operators.md"))
             self.values[node] = handler(self, node, bind(node))
         except Refusal as refusal:
             self.refuse(node, target, str(refusal))
-        except _Skip:
+        except Skip:
             self.values[node] = None
+
+    def _folded(self, node: Any) -> Constant:
+        """A node with constant inputs, evaluated; its float64 value."""
+        if int(np.prod(aten_shape(node))) > MAX_VIEWED:
+            raise Refusal("a constant of that size")
+        found = node.target(*self.concrete(node.args), **self.concrete(node.kwargs))
+        array = (found[0] if isinstance(found, (tuple, list)) else found).detach().cpu()
+        return Constant(array.double().numpy() if array.is_floating_point() else array.numpy())
+
+    def concrete(self, value: Any) -> Any:
+        """Arguments of a node with constants in the place of nodes."""
+        if isinstance(value, (tuple, list)):
+            return [self.concrete(item) for item in value]
+        if isinstance(value, dict):
+            return {name: self.concrete(item) for name, item in value.items()}
+        if not hasattr(value, "meta"):
+            return value
+        known = self.known(value)
+        if not isinstance(known, Constant):
+            raise Refusal("its other inputs have to be constant")
+        return torch.from_numpy(np.ascontiguousarray(known.value))
 
     def _output(self, node: Any) -> None:
         for item in node.args[0]:
             if item is None or item not in self.values:
-                self.problems.append(Unsupported("a constant output", "", "return activations only"))
-            elif (value := self.values[item]) is not None:
-                if value.flat:
-                    self.refuse(item, "a flattened map as output", "return the map itself, or pool it")
-                else:
-                    self.outputs.append(value.op)
+                self.builder.problems.append(Problem("a constant output", "", "return activations only"))
+                continue
+            value = self.values[item]
+            if value is None:
+                continue  # refused before
+            if not isinstance(value, View):
+                self.builder.problems.append(Problem("a constant output", "", "return activations only"))
+            else:
+                self.outputs.append(self.builder.output(value, f"output {item.name}"))
 
 
-class _Skip(Exception):
+class Skip(Exception):
     """An input of the node was refused before; its consumers are passed over."""
 
 
@@ -197,19 +208,6 @@ def aten_shape(node: Any) -> tuple[int, ...]:
     value = node.meta["val"]
     value = value[0] if isinstance(value, (tuple, list)) else value
     return tuple(int(n) for n in value.shape)
-
-
-def map_shape(node: Any) -> Shape:
-    """(H, W, C) of an ATen tensor [N, C, H, W], [N, C, L] or [N, F]."""
-    match aten_shape(node):
-        case (_, c, h, w):
-            return h, w, c
-        case (_, c, length):
-            return 1, length, c
-        case (_, features):
-            return 1, 1, features
-        case shape:
-            raise Refusal(f"tensors must be [N, C, H, W], [N, C, L] or [N, F], found {list(shape)}")
 
 
 def module_path(node: Any) -> tuple[str, bool]:
@@ -242,9 +240,9 @@ def pair(value: Any) -> tuple[int, int]:
     return (items[0], items[0]) if len(items) == 1 else (items[0], items[1])
 
 
-def window_pair(node: Any, value: Any, single: int = 1) -> tuple[int, int]:
+def window_pair(view: View, value: Any, single: int = 1) -> tuple[int, int]:
     """As :func:`pair`; an operator on [N, C, L] gives (``single``, value): ``single`` is 0 for padding."""
-    if len(aten_shape(node)) == 3:
+    if len(view.shape) == 3:
         items = value if isinstance(value, (list, tuple)) else [value]
         return single, int(items[0])
     return pair(value)

@@ -1,0 +1,167 @@
+"""ATen elementwise operators to the float graph: activations, sums, products, extremes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from mcuq.frontend.elementwise import (
+    Kind,
+    Length,
+    binary,
+    divided_by_length,
+    exponential,
+    function,
+    power,
+    prelu,
+    with_constant,
+)
+from mcuq.frontend.torch.nodes import Arguments, Handlers, Refusal, Translator, Value, handles, source_place
+from mcuq.frontend.views import View
+from mcuq.ir.functions import Function, Step
+from mcuq.ir.graph import Clamp
+
+HANDLERS: Handlers = {}
+
+
+def _clip(t: Translator, node: Any, operand: Any, kind: str, clamp: Clamp) -> View:
+    return t.builder.clip(t.view(operand), t.name(node, kind), clamp, source_place(node))
+
+
+@handles(HANDLERS, "aten.relu.default")
+def _relu(t: Translator, node: Any, a: Arguments) -> View:
+    return _clip(t, node, a["self"], "relu", (0.0, None))
+
+
+@handles(HANDLERS, "aten.relu6.default")
+def _relu6(t: Translator, node: Any, a: Arguments) -> View:
+    return _clip(t, node, a["self"], "relu6", (0.0, 6.0))
+
+
+@handles(HANDLERS, "aten.hardtanh.default")
+def _hardtanh(t: Translator, node: Any, a: Arguments) -> View:
+    low, high = float(a["min_val"]), float(a["max_val"])
+    return _clip(t, node, a["self"], "relu6" if (low, high) == (0.0, 6.0) else "clip", (low, high))
+
+
+@handles(HANDLERS, "aten.clamp.default", "aten.clamp_min.default", "aten.clamp_max.default")
+def _clamp(t: Translator, node: Any, a: Arguments) -> Value:
+    value = t.known(a["self"])
+    if isinstance(value, Length):  # F.normalize keeps lengths above a tiny number
+        return value
+    bounds = [None if v is None or math.isinf(v) else float(v) for v in (a.get("min"), a.get("max"))]
+    return _clip(t, node, a["self"], "clamp", (bounds[0], bounds[1]))
+
+
+def _numbers(a: Arguments, *names: str) -> tuple[float, ...]:
+    return tuple(float(a[name]) for name in names)
+
+
+def _elu(a: Arguments) -> Function:
+    alpha, scale, inner = _numbers(a, "alpha", "scale", "input_scale")
+    if inner != 1.0:
+        raise Refusal("input_scale other than 1 is not supported")
+    return (Step("elu", (alpha,)),) if scale == 1.0 else (Step("selu", (alpha, scale)),)
+
+
+def _gelu(a: Arguments) -> Function:
+    return (Step("gelu_tanh" if a.get("approximate") == "tanh" else "gelu"),)
+
+
+MINUS = Step("affine", (-1.0, 0.0))
+SELU = (1.6732632423543772, 1.0507009873554805)
+FUNCTIONS: dict[str, Callable[[Arguments], Function]] = {
+    **{
+        f"aten.{name}.default": lambda a, kind=kind: (Step(kind),)
+        for name, kind in {
+            "sigmoid": "sigmoid", "tanh": "tanh", "silu": "silu", "mish": "mish", "hardswish": "hard_swish",
+            "exp": "exp", "log": "log", "sqrt": "sqrt", "abs": "abs", "erf": "erf", "reciprocal": "reciprocal",
+        }.items()
+    },
+    "aten.gelu.default": _gelu,
+    "aten.elu.default": _elu,
+    "aten.selu.default": lambda a: (Step("selu", SELU),),
+    "aten.celu.default": lambda a: (Step("celu", _numbers(a, "alpha")),),
+    "aten.hardsigmoid.default": lambda a: (Step("hard_sigmoid", (1 / 6, 0.5)),),
+    "aten.softplus.default": lambda a: (Step("softplus", _numbers(a, "beta")),),
+    "aten.log_sigmoid.default": lambda a: (MINUS, Step("softplus", (1.0,)), MINUS),
+    "aten.leaky_relu.default": lambda a: (Step("leaky_relu", _numbers(a, "negative_slope")),),
+    "aten.rrelu.default": lambda a: (Step("leaky_relu", (sum(_numbers(a, "lower", "upper")) / 2,)),),
+    "aten.threshold.default": lambda a: (Step("threshold", _numbers(a, "threshold", "value")),),
+    "aten.rsqrt.default": lambda a: (Step("sqrt"), Step("reciprocal")),
+    "aten.square.default": lambda a: (Step("power", (2.0,)),),
+}  # fmt: skip
+
+
+@handles(HANDLERS, *FUNCTIONS)
+def _function(t: Translator, node: Any, a: Arguments) -> View:
+    kind = str(node.target).split(".")[1]
+    return function(
+        t.builder, t.view(a["self"]), t.name(node, kind), FUNCTIONS[str(node.target)](a), source_place(node)
+    )
+
+
+@handles(HANDLERS, "aten.neg.default")
+def _negative(t: Translator, node: Any, a: Arguments) -> View:
+    return t.builder.affine(t.view(a["self"]), t.name(node, "neg"), np.full(1, -1.0), np.zeros(1), source_place(node))
+
+
+@handles(HANDLERS, "aten.prelu.default")
+def _prelu(t: Translator, node: Any, a: Arguments) -> View:
+    view = t.view(a["self"])
+    _, slope = t.parameter(a["weight"])
+    shaped = slope.reshape(-1, *[1] * (len(view.shape) - 2)) if slope.size > 1 else slope
+    return prelu(t.builder, view, t.name(node, "prelu"), shaped, source_place(node))
+
+
+@handles(HANDLERS, "aten.pow.Tensor_Scalar")
+def _power(t: Translator, node: Any, a: Arguments) -> View:
+    return power(t.builder, t.view(a["self"]), t.name(node, "pow"), float(a["exponent"]), source_place(node))
+
+
+@handles(HANDLERS, "aten.pow.Scalar")
+def _exponential(t: Translator, node: Any, a: Arguments) -> View:
+    return exponential(t.builder, t.view(a["exponent"]), t.name(node, "pow"), float(a["self"]), source_place(node))
+
+
+KINDS: dict[str, Kind] = {
+    "aten.add.Tensor": "add",
+    "aten.sub.Tensor": "sub",
+    "aten.rsub.Scalar": "sub",
+    "aten.mul.Tensor": "mul",
+    "aten.div.Tensor": "div",
+    "aten.maximum.default": "max",
+    "aten.minimum.default": "min",
+}
+
+
+@handles(HANDLERS, *KINDS)
+def _binary(t: Translator, node: Any, a: Arguments) -> View:
+    kind = KINDS[str(node.target)]
+    left, right = t.operand(a["self"]), t.operand(a["other"])
+    if "rsub" in str(node.target):
+        left, right = right, left
+    if float(a.get("alpha", 1.0)) != 1.0:
+        raise Refusal("alpha other than 1 is not supported; fold the factor into a layer's weights")
+    name, source = t.name(node, kind), source_place(node)
+    if isinstance(left, Length) or (isinstance(right, Length) and (kind != "div" or not isinstance(left, View))):
+        raise Refusal("lengths are supported in L2 normalization only: x / length(x)")
+    if isinstance(right, Length):
+        return divided_by_length(t.builder, left, right, name, source)
+    if isinstance(left, View) and isinstance(right, View):
+        return binary(t.builder, kind, left, right, name, source)
+    if isinstance(left, View):
+        return with_constant(t.builder, kind, left, right, name, source=source)
+    return with_constant(t.builder, kind, right, left, name, first=True, source=source)
+
+
+@handles(HANDLERS, "aten.linalg_vector_norm.default", "aten.norm.ScalarOpt_dim")
+def _length(t: Translator, node: Any, a: Arguments) -> Length:
+    order, dims = float(a.get("ord") or a.get("p") or 2.0), a["dim"]
+    if order != 2.0 or dims is None or len(dims) != 1:
+        raise Refusal("only the Euclidean length over one axis is supported")
+    view = t.view(a["self"])
+    return Length(view, int(dims[0]), view.shape)
