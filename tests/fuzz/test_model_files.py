@@ -261,7 +261,7 @@ def test_external_data(tmp_path: Path) -> None:
 
 
 def views_of(parts: int, size: int, channels: int) -> Any:
-    """A model that cuts pieces off one map; each cut costs a convolution with weights of 0 and 1."""
+    """A model that cuts pieces off one map."""
     nodes = []
     constants = {"e": np.array([channels, size]), "a": np.array([1, 2])}
     for i in range(parts):
@@ -281,7 +281,8 @@ def views_of(parts: int, size: int, channels: int) -> Any:
 
 @pytest.mark.parametrize(("parts", "channels"), [(1, 4000), (40, 900)])
 def test_selections_do_not_eat_the_memory(tmp_path: Path, parts: int, channels: int) -> None:
-    refuse(tmp_path, views_of(parts, 20, channels), "weights")
+    """They are copies by counters, which hold no table and no weights."""
+    assert import_within_limits(write(tmp_path, views_of(parts, 20, channels))) == ""
 
 
 def test_one_weight_read_by_many_layers(tmp_path: Path) -> None:
