@@ -51,6 +51,22 @@ Mixed = Annotated[
 Optimize = Annotated[
     str, typer.Option(help="speed, or size: portable kernels and -Os, about half the code, several times slower.")
 ]
+MaxInstructions = Annotated[
+    int | None, typer.Option(help="Limit of instructions of one inference, predicted: an estimate.", min=1)
+]
+MaxLatency = Annotated[
+    float | None,
+    typer.Option(help="The same as milliseconds at the --board's clock, one instruction per clock: an estimate."),
+]
+Pin = Annotated[
+    list[str] | None,
+    typer.Option(help="Bits of one tensor, repeatable: layer.weight=8, layer=4 (its output).", metavar="NAME=BITS"),
+]
+PinFile = Annotated[Path | None, typer.Option(help='Pins as JSON: {"layer": {"w": 8, "a": 4}}.')]
+Share = Annotated[
+    list[str] | None, typer.Option(help="Tensors that share bits, repeatable: layer1,layer2.", metavar="NAME,NAME")
+]
+FirstLast = Annotated[int, typer.Option(help="Fewest bits of the first and last layers' weights, where that fits.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 
 
@@ -85,6 +101,12 @@ def train(
     mem_constraint: MemConstraint = None,
     board: BoardName = None,
     mixed: Mixed = None,
+    max_instructions: MaxInstructions = None,
+    max_latency_ms: MaxLatency = None,
+    pin: Pin = None,
+    pins: PinFile = None,
+    share: Share = None,
+    first_last_bits: FirstLast = 2,
     weight_bits: Annotated[int | None, typer.Option(help="One width for all weights (8, 4, 2): no search.")] = None,
     act_bits: Annotated[int | None, typer.Option(help="One width for all activations (8, 4, 2): no search.")] = None,
     quant_type: Annotated[
@@ -171,6 +193,7 @@ def train(
             bits=bits,
             sensitivity=sensitivity,
             optimize=optimize,
+            **pipeline.wishes(max_instructions, max_latency_ms, pin, pins, share, first_last_bits),
         ),
         quant_type=quant_type,
         fold_type=fold_type,
@@ -209,13 +232,26 @@ def solve(
     board: BoardName = None,
     mixed: Mixed = None,
     optimize: Optimize = "speed",
+    max_instructions: MaxInstructions = None,
+    max_latency_ms: MaxLatency = None,
+    pin: Pin = None,
+    pins: PinFile = None,
+    share: Share = None,
+    first_last_bits: FirstLast = 2,
     out: Annotated[Path, typer.Option(help="Where to write the bits.")] = Path("bits.json"),
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Find the bits only, without data: the sensitivity is the data-free measure of docs/solver.md."""
     spec = pipeline.ModelSpec(model, width, resolution, pipeline.parse_shape(input_shape), classes)
-    choice = pipeline.BitChoice(mem_constraint, board, mixed, sensitivity="data-free", optimize=optimize)
+    choice = pipeline.BitChoice(
+        mem_constraint=mem_constraint,
+        board=board,
+        mixed=mixed,
+        sensitivity="data-free",
+        optimize=optimize,
+        **pipeline.wishes(max_instructions, max_latency_ms, pin, pins, share, first_last_bits),
+    )
     outcome = pipeline.solve(spec, choice, out, seed=seed)
     _emit(outcome.document(), as_json, lambda: outcome.show(people))
     if outcome.plan.status == "INFEASIBLE":
@@ -231,15 +267,28 @@ def pareto(
     classes: Classes = None,
     mem_constraint: MemConstraint = None,
     board: BoardName = None,
-    over: Annotated[str, typer.Option(help="The limit to sweep: flash or ram; the other one is kept.")] = "flash",
+    max_instructions: MaxInstructions = None,
+    max_latency_ms: MaxLatency = None,
+    pin: Pin = None,
+    pins: PinFile = None,
+    share: Share = None,
+    first_last_bits: FirstLast = 2,
+    over: Annotated[
+        str, typer.Option(help="The limit to sweep: flash, ram or instructions; the others are kept.")
+    ] = "flash",
     points: Annotated[int, typer.Option(help="Limits tried, evenly spaced.", min=2, max=200)] = 12,
     out: Annotated[Path | None, typer.Option(help="Where to draw the frontier (.png).")] = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Expected loss over flash or RAM: the optimum at every limit, the paper's rules and uniform bits beside it."""
+    """Expected loss over flash, RAM or instructions: the optimum at every limit, rules and uniform bits beside it."""
     spec = pipeline.ModelSpec(model, width, resolution, pipeline.parse_shape(input_shape), classes)
-    choice = pipeline.BitChoice(mem_constraint=mem_constraint, board=board, sensitivity="data-free")
+    choice = pipeline.BitChoice(
+        mem_constraint=mem_constraint,
+        board=board,
+        sensitivity="data-free",
+        **pipeline.wishes(max_instructions, max_latency_ms, pin, pins, share, first_last_bits),
+    )
     outcome = pipeline.pareto(spec, choice, over, points, out, seed=seed)
     _emit(outcome.document(), as_json, lambda: outcome.show(people))
 
@@ -254,6 +303,12 @@ def quantize(
     mem_constraint: MemConstraint = None,
     board: BoardName = None,
     mixed: Mixed = None,
+    max_instructions: MaxInstructions = None,
+    max_latency_ms: MaxLatency = None,
+    pin: Pin = None,
+    pins: PinFile = None,
+    share: Share = None,
+    first_last_bits: FirstLast = 2,
     weight_bits: Annotated[int | None, typer.Option(help="One width for all weights (8, 4, 2).")] = None,
     act_bits: Annotated[int | None, typer.Option(help="One width for all activations (8, 4, 2).")] = None,
     bits: Annotated[Path | None, typer.Option(help="A bits.json to use instead of searching.")] = None,
@@ -299,7 +354,17 @@ def quantize(
     as_json: Json = False,
 ) -> None:
     """Quantize a model file without training; emit, verify and profile take the run."""
-    choice = pipeline.BitChoice(mem_constraint, board, mixed, weight_bits, act_bits, bits, sensitivity, optimize)
+    choice = pipeline.BitChoice(
+        mem_constraint,
+        board,
+        mixed,
+        weight_bits,
+        act_bits,
+        bits,
+        sensitivity,
+        optimize=optimize,
+        **pipeline.wishes(max_instructions, max_latency_ms, pin, pins, share, first_last_bits),
+    )
     inputs = pipeline.Preprocessing(
         pipeline.parse_integers("--dims", dims),
         pipeline.parse_integers("--transpose", transpose),

@@ -3,6 +3,7 @@
     {
      "version": 1, "method": "exact", "status": "OPTIMAL", "objective": 0.25, "bound": 0.25,
      "flash": {"used": 1000, "limit": 2000}, "ram": {"used": 500, "limit": 600},
+     "instructions": {"used": 10000, "limit": null},
      "order": ["x", "conv"], "quant_types": {}, "fold_types": {},
      "tensors": [
       {"name": "conv.weight", "layer": "conv", "kind": "weight", "bits": 4, "bytes": 108},
@@ -10,7 +11,8 @@
      ]
     }
 
-Status and objective are the solver's, of the bits it wrote; bytes of edited tensors are counted anew by planning.
+Instructions are predicted (an estimate); a file may leave them out. Status and objective are the solver's, of the bits
+it wrote; bytes of edited tensors are counted anew by planning.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ from mcuq.ir.plans import BitPlan, Limits, Status, TensorBits, TensorKind
 VERSION = 1
 LARGEST_FILE = 1 << 24
 ALLOWED = {"weight": (8, 4, 2), "activation": (8, 4, 2, 32)}
-_FIELDS = ("version", "method", "status", "objective", "bound", "flash", "ram", "order", "quant_types", "fold_types")
+_SCALARS = ("version", "method", "status", "objective", "bound", "flash", "ram", "instructions")
+_FIELDS = (*_SCALARS, "order", "quant_types", "fold_types")
 
 
 def save_bits(plan: BitPlan, path: Path | str) -> None:
@@ -64,6 +67,7 @@ def bits_text(plan: BitPlan) -> str:
         "bound": _finite(plan.bound),
         "flash": {"used": plan.flash_used, "limit": plan.limits.flash},
         "ram": {"used": plan.ram_used, "limit": plan.limits.ram},
+        "instructions": {"used": plan.instructions, "limit": plan.limits.instructions},
         "order": list(plan.order),
         "quant_types": dict(plan.quant_types),
         "fold_types": dict(plan.fold_types),
@@ -79,10 +83,13 @@ def bits_text(plan: BitPlan) -> str:
 
 def parse_bits(text: bytes | str) -> BitPlan:
     """Inverse of :func:`bits_text`, every field checked. Raises ModelError."""
-    data = _object(parse_json(text, "list of bits"), "the file", {*_FIELDS, "tensors"})
+    raw = parse_json(text, "list of bits")
+    if isinstance(raw, dict):
+        cast("dict[str, Any]", raw).setdefault("instructions", {"used": 0, "limit": None})
+    data = _object(raw, "the file", {*_FIELDS, "tensors"})
     if data["version"] != VERSION:
         raise ModelError(f"version {str(data['version'])[:20]} of the bits file; version {VERSION} is read here")
-    flash, ram = (_object(data[what], what, {"used", "limit"}) for what in ("flash", "ram"))
+    flash, ram, counts = (_object(data[what], what, {"used", "limit"}) for what in ("flash", "ram", "instructions"))
     tensors = tuple(_tensor(index, row) for index, row in enumerate(_list(data["tensors"], "tensors")))
     twice = _first_repeated([t.name for t in tensors])
     if twice is not None:
@@ -97,7 +104,12 @@ def parse_bits(text: bytes | str) -> BitPlan:
         bound=_number(data["bound"], "bound"),
         flash_used=_natural(flash["used"], "flash used"),
         ram_used=_natural(ram["used"], "ram used"),
-        limits=Limits(_natural(flash["limit"], "flash limit"), _natural(ram["limit"], "ram limit")),
+        limits=Limits(
+            _natural(flash["limit"], "flash limit"),
+            _natural(ram["limit"], "ram limit"),
+            None if counts["limit"] is None else _natural(counts["limit"], "instructions limit"),
+        ),
+        instructions=_natural(counts["used"], "instructions used"),
         method=_text(data["method"], "method"),
         order=tuple(_text(name, "order") for name in _list(data["order"], "order")),
         quant_types=_choices(data["quant_types"], "quant_types"),
@@ -148,7 +160,7 @@ def _number(value: Any, what: str) -> float:
 
 def _natural(value: Any, what: str) -> int:
     fits = type(value) is int and 0 <= value < 1 << 62
-    return value if fits else _wrong(what, "a whole number of bytes", value)
+    return value if fits else _wrong(what, "a whole number", value)
 
 
 def _text(value: Any, what: str) -> str:

@@ -22,10 +22,14 @@ class TensorBits:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Byte limits of a plan: ``flash`` for weights, parameters and code, ``ram`` for arena, stack and statics."""
+    """Limits of a plan, bytes: ``flash`` for weights, parameters and code, ``ram`` for arena, stack and statics.
+
+    ``instructions``: predicted instructions of one inference (an estimate); None is no limit.
+    """
 
     flash: int
     ram: int
+    instructions: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,8 @@ class BitPlan:
     """Bits of every weight and activation in execution order, with the solver's certificate.
 
     ``objective`` is expected loss (unit of the sensitivity table), ``bound`` its proved lower bound (equal when
-    OPTIMAL). ``quant_types``/``fold_types`` (layer, choice) are set by the paper's rules only.
+    OPTIMAL). ``quant_types``/``fold_types`` (layer, choice) are set by the paper's rules only. ``instructions``: of one
+    inference, predicted; 0 where nothing is known of the core, or in the paper's model.
     """
 
     tensors: tuple[TensorBits, ...]
@@ -47,6 +52,7 @@ class BitPlan:
     order: tuple[str, ...] = ()
     quant_types: tuple[tuple[str, str], ...] = ()
     fold_types: tuple[tuple[str, str], ...] = ()
+    instructions: int = 0
 
     def weight_bits(self, layer: str) -> int:
         """Bits of ``layer``'s weights. Raises KeyError."""

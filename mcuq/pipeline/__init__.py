@@ -24,6 +24,7 @@ from mcuq.pipeline.settings import (
     parse_shape,
 )
 from mcuq.pipeline.training import demo, train
+from mcuq.pipeline.wishes import wishes
 from mcuq.target.board import optimized
 
 __all__ = [
@@ -49,4 +50,5 @@ __all__ = [
     "solve",
     "train",
     "verify",
+    "wishes",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast, get_args
 
 from mcuq.data import Dataset
 from mcuq.errors import InfeasibleError, UsageError
@@ -16,15 +16,16 @@ from mcuq.ir.integer import IntegerGraph
 from mcuq.ir.plans import BitPlan, Limits, Sensitivity
 from mcuq.pipeline.models import build_module, captured
 from mcuq.pipeline.outcomes import ParetoOutcome, SolveOutcome
-from mcuq.pipeline.settings import BitChoice, ModelSpec
+from mcuq.pipeline.settings import UNLIMITED, BitChoice, ModelSpec
+from mcuq.pipeline.wishes import exceeds, latency_ms
 from mcuq.plan import rules
 from mcuq.plan.memory import plan_memory
 from mcuq.report.frontier import pareto_picture
 from mcuq.target.footprint import footprint
+from mcuq.target.instructions import graph_instructions
 
 CALIBRATION = 512
 """Training images on which sensitivity is measured."""
-UNLIMITED = Limits(flash=1 << 31, ram=1 << 31)
 ROUNDS = 5
 """Times the limits are tightened by what kernels chosen for the actual weights take more than promised."""
 
@@ -47,13 +48,13 @@ def solve(spec: ModelSpec, choice: BitChoice, out: Path, *, seed: int = 0) -> So
     except InfeasibleError as error:
         return infeasible(error, choice, limits)
     save_bits(plan, out)
-    return solved(plan, graph, str(out))
+    return solved(plan, graph, str(out), choice)
 
 
 def pareto(
     spec: ModelSpec, choice: BitChoice, resource: str, points: int, out: Path | None, *, seed: int = 0
 ) -> ParetoOutcome:
-    """The frontier of expected loss over flash or RAM, without data, with the paper's rules and uniform bits beside it.
+    """The frontier of expected loss over flash, RAM or instructions, without data, with rules and uniform bits.
 
     Args:
         choice: limits; that of ``resource`` is swept. out: a PNG of the frontier, if any.
@@ -61,19 +62,27 @@ def pareto(
     Raises:
         UsageError: no limits, unknown resource; InfeasibleError: the other limit cannot be met.
     """
+    from mcuq.plan.pareto import Resource
     from mcuq.plan.pareto import pareto as frontier
 
     choice.check()
     limits = choice.limits()
     if limits is None:
         raise UsageError("pareto needs limits: --mem-constraint FLASH,RAM or --board NAME")
-    if resource not in ("flash", "ram"):
-        raise UsageError(f"--over {resource!r} is unknown; use flash or ram")
+    if resource not in get_args(Resource):
+        raise UsageError(f"--over {resource!r} is unknown; use {', '.join(get_args(Resource))}")
     module, shape = build_module(spec, None, seed)
     graph = captured(module, shape, None)
     table = sensitivity(graph, "data-free", None)
     found = frontier(
-        graph, table, limits, choice.core, resource=resource, points=points, ram_reserve=choice.ram_reserve
+        graph,
+        table,
+        limits,
+        choice.core,
+        resource=cast("Resource", resource),
+        points=points,
+        ram_reserve=choice.ram_reserve,
+        **_wishes(choice),
     )
     if out is not None:
         write_atomic(out, pareto_picture(resource, found.points, found.references))
@@ -88,8 +97,9 @@ def infeasible(error: InfeasibleError, choice: BitChoice, limits: Limits) -> Sol
     return SolveOutcome(plan, {}, "", str(error))
 
 
-def solved(plan: BitPlan, graph: Graph, file: str) -> SolveOutcome:
-    return SolveOutcome(plan, {op.name: "x".join(map(str, op.shape)) for op in graph}, file)
+def solved(plan: BitPlan, graph: Graph, file: str, choice: BitChoice) -> SolveOutcome:
+    shapes = {op.name: "x".join(map(str, op.shape)) for op in graph}
+    return SolveOutcome(plan, shapes, file, latency_ms=latency_ms(plan.instructions, choice.board))
 
 
 def choose(graph: Graph, choice: BitChoice, limits: Limits, table: Sensitivity) -> BitPlan:
@@ -98,7 +108,12 @@ def choose(graph: Graph, choice: BitChoice, limits: Limits, table: Sensitivity) 
         return rules.mixed(graph, limits, choice.mixed, sensitivity=table)
     from mcuq.plan.exact import solve as solve_exact
 
-    return solve_exact(graph, table, limits, choice.core, ram_reserve=choice.ram_reserve)
+    return solve_exact(graph, table, limits, choice.core, ram_reserve=choice.ram_reserve, **_wishes(choice))
+
+
+def _wishes(choice: BitChoice) -> dict[str, Any]:
+    """Options of the exact search."""
+    return {"pins": dict(choice.pins), "groups": choice.groups, "first_last_bits": choice.first_last_bits}
 
 
 def sensitivity(graph: Graph, measure: str, dataset: Dataset | None) -> Sensitivity:
@@ -159,13 +174,25 @@ def decide(
         return plan
     tightened = limits
     for _ in range(ROUNDS):
-        flash, ram = promise(calibrated(plan), choice)
-        if flash <= limits.flash and ram <= limits.ram:
+        taken = promise(calibrated(plan), choice)
+        if not exceeds(*taken, limits):
             return replace(plan, limits=limits)
-        say(f"  its kernels take {flash} bytes of flash and {ram} of RAM: solving again below that")
-        tightened = Limits(tightened.flash - max(0, flash - limits.flash), tightened.ram - max(0, ram - limits.ram))
+        say(
+            f"  its kernels take {taken.flash} bytes of flash, {taken.ram} of RAM and {taken.instructions} "
+            "instructions (an estimate): solving again below that"
+        )
+        tightened = _below(tightened, taken, limits)
         plan = replace(choose(graph, choice, tightened, table), status="FEASIBLE", bound=plan.bound)
     return replace(plan, limits=limits)
+
+
+def _below(tightened: Limits, taken: Promise, limits: Limits) -> Limits:
+    """``tightened`` less what ``taken`` exceeds ``limits`` by."""
+    most = tightened.instructions
+    if most is not None and limits.instructions is not None:
+        most -= max(0, taken.instructions - limits.instructions)
+    flash, ram = max(0, taken.flash - limits.flash), max(0, taken.ram - limits.ram)
+    return Limits(tightened.flash - flash, tightened.ram - ram, most)
 
 
 def _given(plan: BitPlan, choice: BitChoice, calibrated: Callable[[BitPlan], IntegerGraph]) -> BitPlan:
@@ -174,7 +201,7 @@ def _given(plan: BitPlan, choice: BitChoice, calibrated: Callable[[BitPlan], Int
     Raises:
         InfeasibleError: it exceeds limits that are given beside it.
     """
-    flash, ram = promise(calibrated(plan), choice)
+    flash, ram, instructions = promise(calibrated(plan), choice)
     limits = choice.limits()
     if limits is not None and (flash > limits.flash or ram > limits.ram):
         raise InfeasibleError(
@@ -188,16 +215,29 @@ def _given(plan: BitPlan, choice: BitChoice, calibrated: Callable[[BitPlan], Int
         bound=0.0,
         flash_used=flash,
         ram_used=ram,
+        instructions=instructions,
         limits=limits or Limits(flash, ram),
         method=f"given in {name}",
     )
 
 
-def promise(graph: IntegerGraph, choice: BitChoice) -> tuple[int, int]:
-    """Bytes of flash and RAM promised for an integer network, as the limits count them."""
+class Promise(NamedTuple):
+    """Bytes of flash and RAM, and predicted instructions (0: nothing is known of the core)."""
+
+    flash: int
+    ram: int
+    instructions: int
+
+
+def promise(graph: IntegerGraph, choice: BitChoice) -> Promise:
+    """What is promised of an integer network, as the limits count it."""
     memory = plan_memory(graph, choice.core)
     found = footprint(graph, memory, choice.core)
-    return found.flash, memory.arena_bytes + choice.ram_reserve
+    try:
+        instructions = graph_instructions(graph, choice.core)
+    except UsageError:
+        instructions = 0
+    return Promise(found.flash, memory.arena_bytes + choice.ram_reserve, instructions)
 
 
 def layer_types(plan: BitPlan) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from mcuq.build.hotspots import Loop
 from mcuq.ir.plans import BitPlan
+from mcuq.pipeline.wishes import exceeds
 
 
 def _used(used: int, limit: int) -> dict[str, int]:
@@ -31,6 +32,8 @@ class SolveOutcome:
     shapes: dict[str, str]
     file: str
     message: str = ""
+    latency_ms: float | None = None
+    """Of the predicted instructions at one per clock of the board: an estimate."""
 
     def document(self) -> dict[str, Any]:
         plan = self.plan
@@ -43,6 +46,8 @@ class SolveOutcome:
             "bound": plan.bound if solved else None,
             "flash": _used(plan.flash_used, plan.limits.flash),
             "ram": _used(plan.ram_used, plan.limits.ram),
+            "instructions": {"used": plan.instructions or None, "limit": plan.limits.instructions},
+            "latency_ms": None if self.latency_ms is None else round(self.latency_ms, 3),
             "tensors": [
                 {"name": t.name, "layer": t.layer, "kind": t.kind, "bits": t.bits, "bytes": t.bytes}
                 for t in plan.tensors
@@ -70,6 +75,10 @@ class SolveOutcome:
             f"flash {plan.flash_used:,} of {plan.limits.flash:,} bytes, "
             f"RAM {plan.ram_used:,} of {plan.limits.ram:,} bytes"
         )
+        if plan.instructions:
+            most = "" if plan.limits.instructions is None else f" of {plan.limits.instructions:,}"
+            time = "" if self.latency_ms is None else f", {self.latency_ms:.2f} ms at one per clock"
+            console.print(f"estimate: {plan.instructions:,}{most} instructions{time}", markup=False)
         if self.file:
             console.print(f"bits written to {self.file}", markup=False)
 
@@ -91,6 +100,7 @@ class ParetoOutcome:
                 "objective": plan.objective,
                 "flash": plan.flash_used,
                 "ram": plan.ram_used,
+                "instructions": plan.instructions or None,
             }
 
         return {
@@ -102,12 +112,11 @@ class ParetoOutcome:
 
     def show(self, console: Console) -> None:
         table = Table(title=f"Least expected loss over {self.resource}")
-        for column in ("method", "status", "flash", "RAM", "expected loss"):
+        for column in ("method", "status", "flash", "RAM", "instructions (estimate)", "expected loss"):
             table.add_column(column, justify="left" if column in ("method", "status") else "right")
         for plan in (*self.points, *self.references):
-            table.add_row(
-                plan.method, plan.status, f"{plan.flash_used:,}", f"{plan.ram_used:,}", f"{plan.objective:.6g}"
-            )
+            counts = (f"{n:,}" for n in (plan.flash_used, plan.ram_used, plan.instructions))
+            table.add_row(plan.method, plan.status, *counts, f"{plan.objective:.6g}")
         console.print(table)
         if self.picture:
             console.print(f"picture: {self.picture}", markup=False)
@@ -121,14 +130,14 @@ class TrainOutcome:
     solve: SolveOutcome
     accuracy: dict[str, float | None]
     seconds: float
-    promised: tuple[int, int] | None = None
-    """Flash and RAM of the final integer network as the limits count them; None for the paper's byte model."""
+    promised: tuple[int, int, int] | None = None
+    """Flash, RAM and instructions of the final integer network as the limits count them; None for the paper's bytes."""
 
     @property
     def fits(self) -> bool:
         """False when retraining moved ranges so far that another kernel, larger than the limits allow, is needed."""
         limits = self.solve.plan.limits
-        return self.promised is None or (self.promised[0] <= limits.flash and self.promised[1] <= limits.ram)
+        return self.promised is None or not exceeds(*self.promised, limits)
 
     def document(self) -> dict[str, Any]:
         return {
@@ -149,7 +158,8 @@ class TrainOutcome:
         console.print(table)
         if self.promised is not None and not self.fits:
             console.print(
-                f"the network needs {self.promised[0]:,} bytes of flash and {self.promised[1]:,} of RAM, more than the "
+                f"the network needs {self.promised[0]:,} bytes of flash, {self.promised[1]:,} of RAM and "
+                f"{self.promised[2]:,} instructions (an estimate), more than the "
                 "limits: ranges moved in training; train again with limits lower by the difference"
             )
         console.print(f"run saved in {self.run}; next: mcuq emit, mcuq verify, mcuq profile", markup=False)

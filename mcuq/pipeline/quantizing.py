@@ -111,7 +111,8 @@ def quantize(
         pictures.write(run, plan, integer, settings.choice.core)
         remember(run)
     promised = promise(integer, settings.choice) if plan.method in ("exact", PRECISION) else None
-    return TrainOutcome(str(run.path), solved(plan, graph, str(run.bits)), accuracy, time.monotonic() - began, promised)
+    outcome = solved(plan, graph, str(run.bits), settings.choice)
+    return TrainOutcome(str(run.path), outcome, accuracy, time.monotonic() - began, promised)
 
 
 def _accuracy(chosen: Any, codes: Any, y: Any) -> dict[str, float | None]:
@@ -223,9 +224,10 @@ def own_plan(graph: IntegerGraph, choice: BitChoice) -> BitPlan:
             size = select(conv_case(graph, op), choice.core).weight_bytes
             tensors.append(TensorBits(f"{op.name}.weight", op.name, "weight", op.weight_bits, size))
         tensors.append(TensorBits(op.name, op.name, "activation", op.output.bits, op.output.bytes))
-    flash, ram = promise(graph, choice)
+    flash, ram, instructions = promise(graph, choice)
     limits = choice.limits() or Limits(flash, ram)
-    return BitPlan(tuple(tensors), "FEASIBLE", 0.0, 0.0, flash, ram, limits, "the file's own")
+    method = "the file's own"
+    return BitPlan(tuple(tensors), "FEASIBLE", 0.0, 0.0, flash, ram, limits, method, instructions=instructions)
 
 
 def _float_classes(graph: Graph, x: Any) -> Any:

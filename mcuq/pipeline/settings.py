@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mcuq.errors import UsageError
 from mcuq.ir.plans import Limits
+from mcuq.pipeline.wishes import Pins, instruction_limit
 from mcuq.target.board import load_board, optimized
 from mcuq.target.cost import RAM_RESERVE
 from mcuq.target.limits import parse_mem_constraint
@@ -15,6 +16,7 @@ from mcuq.target.limits import parse_mem_constraint
 METHODS = ("exact", "MixPL", "MixPC")
 MEASURES = ("kl", "fit", "sqnr", "data-free")
 DEFAULT_CORE = "cortex-m7"
+UNLIMITED = Limits(flash=1 << 31, ram=1 << 31)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,13 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class BitChoice:
-    """How bits are chosen: limits (from ``mem_constraint`` or ``board``) and a method, or fixed widths."""
+    """How bits are chosen: limits (from ``mem_constraint`` or ``board``) and a method, or fixed widths.
+
+    Attributes:
+        max_instructions, max_latency_ms: limits of predicted instructions (estimates; the latter by the board's clock).
+        pins: (tensor, bits), named as in bits.json. groups: tensors that share bits.
+        first_last_bits: fewest bits of the first and last layers' weights, where that fits.
+    """
 
     mem_constraint: str | None = None
     board: str | None = None
@@ -44,6 +52,11 @@ class BitChoice:
     bits: Path | None = None
     sensitivity: str = "kl"
     optimize: str = "speed"
+    max_instructions: int | None = None
+    max_latency_ms: float | None = None
+    pins: Pins = ()
+    groups: tuple[tuple[str, ...], ...] = ()
+    first_last_bits: int = 2
 
     def check(self) -> None:
         """Raises UsageError when choices contradict each other or do not exist."""
@@ -62,12 +75,35 @@ class BitChoice:
             raise UsageError(f"{' and '.join(ways)} contradict each other; give one")
         if self.mixed is not None and self.limits() is None:
             raise UsageError(f"--mixed {self.mixed} needs limits: --mem-constraint FLASH,RAM or --board NAME")
+        self._check_wishes(searched=not fixed and self.bits is None and self.mixed in (None, "exact"))
+
+    def _check_wishes(self, *, searched: bool) -> None:
+        """Only the exact search knows pins, groups, floors and instructions."""
+        if self.first_last_bits not in (8, 4, 2):
+            raise UsageError(f"--first-last-bits {self.first_last_bits} is not possible; use 8, 4 or 2")
+        wished = {
+            "--pin": self.pins,
+            "--share": self.groups,
+            "--first-last-bits": self.first_last_bits > 2,
+            "--max-instructions": self.max_instructions,
+            "--max-latency-ms": self.max_latency_ms,
+        }
+        if named := [name for name, value in wished.items() if value]:
+            if not searched:
+                raise UsageError(f"{named[0]} holds for the exact search; leave --mixed, --weight-bits, --bits out")
+            if self.limits() is None:
+                raise UsageError(f"{named[0]} needs limits to search under: --mem-constraint FLASH,RAM or --board NAME")
 
     def limits(self) -> Limits | None:
-        """Limits in bytes; an explicit constraint wins over the board's. None when neither is given."""
+        """Limits; an explicit constraint wins over the board's. None when nothing is given."""
+        most = instruction_limit(self.max_instructions, self.max_latency_ms, self.board)
         if self.mem_constraint is not None:
-            return parse_mem_constraint(self.mem_constraint)
-        return load_board(self.board).limits if self.board is not None else None
+            found = parse_mem_constraint(self.mem_constraint)
+        elif self.board is not None:
+            found = load_board(self.board).limits
+        else:
+            found = UNLIMITED if most is not None else None
+        return None if found is None else replace(found, instructions=most)
 
     @property
     def core(self) -> str:

@@ -279,7 +279,8 @@ def _finish(
         {"settings": _plain(settings), "finished": True, "accuracy": accuracy, "seconds": round(seconds, 1)}
     )
     promised = promise(integer, settings.choice) if plan.method == "exact" else None
-    return TrainOutcome(str(run.path), solved(plan, prepared.graph, str(run.bits)), accuracy, seconds, promised)
+    found = solved(plan, prepared.graph, str(run.bits), settings.choice)
+    return TrainOutcome(str(run.path), found, accuracy, seconds, promised)
 
 
 def _plain(settings: TrainSettings) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from mcuq.plan.problem import (
     ByteModel,
     Problem,
     Term,
+    executed,
     flash_bytes,
     objective,
     tensor_bits,
@@ -143,6 +144,7 @@ def plan_of(problem: Problem, solution: Solution, method: str = "exact") -> BitP
         limits=problem.limits,
         method=method,
         order=solution.placement.order if solution.placement else problem.order,
+        instructions=executed(problem, solution.bits),
     )
     check_plan(problem, plan, solution.placement)
     return plan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from ortools.sat.python import cp_model
@@ -9,15 +10,30 @@ from ortools.sat.python import cp_model
 from mcuq.errors import InfeasibleError
 from mcuq.plan.addresses import deterministic_solver
 from mcuq.plan.arena import WORD
-from mcuq.plan.problem import Assignment, Cost, Problem, flash_bytes
-from mcuq.plan.relaxation import Expr, Literals, bit_literals, flash_cost, necessary_peaks, peak_limit, term_cost
+from mcuq.plan.problem import Assignment, Cost, Problem, executed, flash_bytes
+from mcuq.plan.relaxation import (
+    Expr,
+    Literals,
+    bit_literals,
+    flash_cost,
+    instruction_cost,
+    necessary_peaks,
+    peak_limit,
+    term_cost,
+)
 
 
 class NoPlanError(InfeasibleError):
-    """No plan fits. ``tensors`` cannot be stored together; ``missing_flash``/``missing_ram`` are bytes, 0: enough."""
+    """No plan fits. ``tensors`` cannot be stored together; ``missing_flash``/``missing_ram`` are bytes, 0: enough.
 
-    def __init__(self, text: str, tensors: tuple[str, ...], missing_flash: int, missing_ram: int) -> None:
+    ``missing_instructions``: what the fastest bits execute beyond the limit; ``tensors`` has the dearest operators.
+    """
+
+    def __init__(
+        self, text: str, tensors: tuple[str, ...], missing_flash: int, missing_ram: int, missing_instructions: int = 0
+    ) -> None:
         super().__init__(text)
+        self.missing_instructions = missing_instructions
         self.tensors = tensors
         self.missing_flash = missing_flash
         self.missing_ram = missing_ram
@@ -44,13 +60,24 @@ def explain(problem: Problem) -> NoPlanError:
         missing_ram = ram - problem.limits.ram
         tensors += names
         texts.append(_text("RAM", problem.limits.ram, ram, names))
+    most, count = problem.limits.instructions, 0
+    if most is not None:
+        count, names = _least_instructions(problem)
+        if count > most:
+            tensors += names
+            texts.append(
+                f"{most} instructions (an estimate) are not enough: the fastest bits allowed take {count}, "
+                f"{count - most} too many, most of them in {', '.join(names)}"
+            )
     if not texts:
         texts.append(
-            f"no plan was found for {problem.limits.flash} bytes of flash and {problem.limits.ram} bytes of RAM, "
+            f"no plan was found for {problem.limits.flash} bytes of flash and {problem.limits.ram} bytes of RAM"
+            f"{'' if most is None else f' and {most} instructions'}, "
             f"although each alone could be met (flash {used}, RAM {ram} bytes at the fewest bits)"
         )
     text = "; ".join(texts) + "; raise the limit, release pinned bits, or use a smaller width or resolution"
-    return NoPlanError(text, tuple(tensors), missing_flash, missing_ram)
+    missing = max(0, count - most) if most is not None else 0
+    return NoPlanError(text, tuple(tensors), missing_flash, missing_ram, missing)
 
 
 def _text(resource: str, limit: int, used: int, names: Sequence[str]) -> str:
@@ -65,6 +92,29 @@ def _least_flash(problem: Problem) -> dict[str, int]:
     literals = bit_literals(model, problem)
     model.minimize(flash_cost(model, problem, literals))
     return _solved(model, literals)
+
+
+def least_instructions(problem: Problem) -> dict[str, int]:
+    """The bits that execute fewest instructions, whatever their bytes."""
+    model = cp_model.CpModel()
+    literals = bit_literals(model, problem)
+    model.minimize(instruction_cost(model, problem, literals))
+    return _solved(model, literals)
+
+
+def _least_instructions(problem: Problem) -> tuple[int, tuple[str, ...]]:
+    """Fewest instructions, and the fewest operators that make up half of them."""
+    bits = least_instructions(problem)
+    total = executed(problem, bits)
+    counts: Counter[str] = Counter()
+    for cost in problem.instructions:
+        counts[cost.name] += cost.term.value(bits)
+    names: list[str] = []
+    for name, _ in counts.most_common():
+        names.append(name)
+        if 2 * sum(counts[n] for n in names) >= total:
+            break
+    return total, tuple(names)
 
 
 def _solved(model: cp_model.CpModel, literals: Literals) -> dict[str, int]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 from math import prod
 
+from mcuq.errors import UsageError
 from mcuq.ir.graph import (
     Activation,
     Add,
@@ -30,6 +31,7 @@ from mcuq.ir.integer import QTensor, reshape_is_alias
 from mcuq.ir.plans import Limits, Sensitivity
 from mcuq.numerics import row_bytes, tensor_bytes
 from mcuq.plan.decisions import Wishes, decide, fixed_bits, sharing
+from mcuq.plan.executed import instruction_costs
 from mcuq.plan.paper import FoldType, QuantType, paper_layers, static_bytes
 from mcuq.plan.problem import (
     CONSTANT_ZERO,
@@ -115,6 +117,7 @@ def problem_from_graph(
         unit=8,
         tensors=tuple((name, owner[name]) for name in members),
         order=tuple(op.name for op in graph),
+        instructions=builder.instructions(limits),
     )
 
 
@@ -208,6 +211,17 @@ class _Builder:
             if name not in always
         ]
         return tuple(found)
+
+    def instructions(self, limits: Limits) -> tuple[Cost, ...]:
+        """Predicted per operator; none for a core without measurements. Raises UsageError if they are limited then."""
+        kind = {"asymmetric": self.scales.asymmetric, "per_channel": self.scales.per_channel}
+        try:
+            costs = instruction_costs(self.graph, self.core, self._rows, self._functions, **kind)
+        except UsageError:
+            if limits.instructions is not None:
+                raise
+            return ()
+        return tuple(Cost(cost.name, reduced(cost.term)) for cost in costs)
 
     def _functions(self, op: FloatOp) -> tuple[tuple[str, ...], list[tuple[tuple[int, ...], str]]]:
         """The runtime function of ``op`` ("" for none) for every choice of the bits that matter."""

@@ -1,20 +1,21 @@
-"""The frontier of expected loss over flash or RAM, with the paper's rule and uniform bits on the same axes."""
+"""The frontier of expected loss over flash, RAM or predicted instructions, with the paper's rule and uniform bits."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from mcuq.errors import InfeasibleError, UsageError
 from mcuq.ir.graph import Graph
 from mcuq.ir.plans import BitPlan, Limits, Sensitivity
 from mcuq.plan.exact import Solution, arena_of, plan_of, solve
+from mcuq.plan.infeasible import least_instructions
 from mcuq.plan.memory import pack
 from mcuq.plan.model import problem_from_graph
 from mcuq.plan.problem import Problem, assignment_of
 from mcuq.plan.rules import mixed
 
-Resource = Literal["flash", "ram"]
+Resource = Literal["flash", "ram", "instructions"]
 UNLIMITED = 1 << 40
 
 
@@ -51,10 +52,13 @@ def pareto(
         NoPlanError: even the fewest bits exceed the other resource's limit.
         UsageError: fewer than 2 points, or an unknown resource.
     """
-    if points < 2 or resource not in ("flash", "ram"):
-        raise UsageError(f"a frontier needs at least 2 points of flash or ram, got {points} of {resource!r}")
+    if points < 2 or resource not in get_args(Resource):
+        allowed = " or ".join(get_args(Resource))
+        raise UsageError(f"a frontier needs at least 2 points of {allowed}, got {points} of {resource!r}")
     problem = problem_from_graph(graph, sensitivity, replace(limits, **{resource: UNLIMITED}), core)
-    low = _used(fixed_plan(problem, "fewest bits", {d.name: min(d.bits) for d in problem.decisions}), resource)
+    fewest = {d.name: min(d.bits) for d in problem.decisions}
+    cheapest = least_instructions(problem) if resource == "instructions" else fewest
+    low = _used(fixed_plan(problem, "least", cheapest), resource)
     high = _used(solve(graph, sensitivity, replace(limits, **{resource: UNLIMITED}), core, **options), resource)
     others = references(graph, sensitivity, limits, core)
     swept = {low + (max(high, low) - low) * k // (points - 1) for k in range(points)}
@@ -106,4 +110,4 @@ def counted_as(problem: Problem, plan: BitPlan) -> BitPlan:
 
 
 def _used(plan: BitPlan, resource: Resource) -> int:
-    return plan.flash_used if resource == "flash" else plan.ram_used
+    return {"flash": plan.flash_used, "ram": plan.ram_used, "instructions": plan.instructions}[resource]

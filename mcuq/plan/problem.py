@@ -133,7 +133,8 @@ class Problem:
 
     ``unit`` is the number of bits per unit of flash and RAM terms: 8 (bytes), or 1 (the paper's model, whose bytes
     may be fractional). RAM is either an arena (``ops``, ``storages``; plus ``ram_reserve``) or a list of ``peaks``.
-    ``order`` are the operators' names as the graph has them.
+    ``order`` are the operators' names as the graph has them. ``instructions``: predicted, per operator; empty where
+    nothing is known of the core.
     """
 
     decisions: tuple[Decision, ...]
@@ -148,6 +149,7 @@ class Problem:
     unit: int
     tensors: tuple[tuple[str, str], ...]
     order: tuple[str, ...]
+    instructions: tuple[Cost, ...] = ()
 
     def decision(self, name: str) -> Decision:
         """The decision called ``name``. Raises KeyError."""
@@ -186,6 +188,11 @@ def flash_bytes(problem: Problem, bits: Assignment) -> int:
         if not code.uses or any(all(bits[name] == b for name, b in use) for use in code.uses):
             total += code.bytes
     return -(-total * problem.unit // 8)
+
+
+def executed(problem: Problem, bits: Assignment) -> int:
+    """Predicted instructions of one inference; 0 where nothing is known."""
+    return sum(cost.term.value(bits) for cost in problem.instructions)
 
 
 def tensor_bits(problem: Problem, bits: Assignment) -> tuple[TensorBits, ...]:

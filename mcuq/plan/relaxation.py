@@ -44,6 +44,8 @@ def bit_model(problem: Problem) -> BitModel:
     limit = peak_limit(problem)
     for total in peak_costs(model, problem, literals):
         model.add(total <= limit)
+    if problem.limits.instructions is not None:
+        model.add(instruction_cost(model, problem, literals) <= problem.limits.instructions)
     scale = RESOLUTION / max(sum(max(d.losses) for d in problem.decisions), 1e-300)
     weights = [
         (round(loss * scale), literals[d.name][b])
@@ -118,6 +120,11 @@ def flash_cost(model: cp_model.CpModel, problem: Problem, literals: Literals) ->
             model.add_bool_or(*(~literals[name][b] for name, b in use), used)
         total = total + code.bytes * used
     return total
+
+
+def instruction_cost(model: cp_model.CpModel, problem: Problem, literals: Literals) -> Expr:
+    """Predicted instructions of one inference."""
+    return sum(term_cost(model, literals, cost.term) for cost in problem.instructions)
 
 
 def term_cost(model: cp_model.CpModel, literals: Literals, term: Term) -> Expr:

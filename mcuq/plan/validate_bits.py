@@ -20,6 +20,10 @@ def check_plan(problem: Problem, plan: BitPlan, placed: Placement | None) -> Non
     if abs(loss - plan.objective) > 1e-9 * max(1.0, abs(loss)) or plan.bound > plan.objective * (1 + 1e-9) + 1e-12:
         raise CheckError(f"objective {plan.objective} (bound {plan.bound}), expected {loss}")
     _check_flash(problem, plan, bits)
+    count = sum(_lookup(cost.term, bits) for cost in problem.instructions)
+    most = problem.limits.instructions
+    if count != plan.instructions or (most is not None and count > most):
+        raise CheckError(f"the plan executes {count} instructions, stated {plan.instructions}, limit {most}")
     if placed is None:
         ram = -(-max(sum(_lookup(c.term, bits) for c in p.costs) for p in problem.peaks) * problem.unit // 8)
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -57,11 +57,22 @@ class FloatModel:
             real = (real - source.normalization.zero_point) * source.normalization.scale
         return real
 
-    def run(self, x: Tensor) -> dict[str, Tensor]:
-        """Every tensor for real inputs x [N, C, H, W]."""
+    def run(
+        self,
+        x: Tensor,
+        *,
+        weights: dict[str, Tensor] | None = None,
+        stored: Callable[[str, Tensor], Tensor] = lambda _, value: value,
+    ) -> dict[str, Tensor]:
+        """Every tensor for real inputs x [N, C, H, W].
+
+        Args:
+            weights: in place of the layers' own. stored: what is kept of a tensor (name, value) before it is read.
+        """
         values: dict[str, Tensor] = {}
         for op in self.graph:
-            values[op.name] = x if isinstance(op, ir.Input) else self._evaluate(op, values, self.weights)
+            value = x if isinstance(op, ir.Input) else self._evaluate(op, values, weights or self.weights)
+            values[op.name] = stored(op.name, value)
         return values
 
     def rerun(

@@ -52,7 +52,7 @@ def kl(graph: Graph, x: NDArray[Any], *, batch_size: int = 128, progress: Progre
         DataError: ``x`` is empty or does not fit.
     """
     model = FloatModel(graph)
-    swaps = _Swaps(model, x, batch_size)
+    swaps = Swaps(model, x, batch_size)
     totals = dict.fromkeys(swaps.keys, 0.0)
     scores = model.scores()
     done, work = 0, len(totals) * math.ceil(len(x) / batch_size)
@@ -77,7 +77,7 @@ def sqnr(graph: Graph, x: NDArray[Any], *, batch_size: int = 128) -> Sensitivity
     Args and errors as :func:`kl`.
     """
     model = FloatModel(graph)
-    swaps = _Swaps(model, x, batch_size)
+    swaps = Swaps(model, x, batch_size)
     noise = dict.fromkeys(swaps.keys, 0.0)
     signal = dict.fromkeys(swaps.keys, 0.0)
     with torch.no_grad():
@@ -99,7 +99,7 @@ def fit(graph: Graph, x: NDArray[Any], *, seed: int = 0, batch_size: int = 128) 
     Args and errors as :func:`kl`; ``seed`` draws the labels.
     """
     model = FloatModel(graph)
-    swaps = _Swaps(model, x, batch_size)
+    swaps = Swaps(model, x, batch_size)
     generator = torch.Generator().manual_seed(seed)
     errors = {key: swaps.quantized(key, {}) - model.weights[key[0]] for key in swaps.keys if key[1] == "weight"}
     totals = dict.fromkeys(swaps.keys, 0.0)
@@ -127,7 +127,7 @@ def fit(graph: Graph, x: NDArray[Any], *, seed: int = 0, batch_size: int = 128) 
 Key = tuple[str, TensorKind, int]
 
 
-class _Swaps:
+class Swaps:
     """Quantized versions of every tensor: weights once, activations with ranges from the whole set."""
 
     def __init__(self, model: FloatModel, x: NDArray[Any], batch_size: int) -> None:

@@ -1,4 +1,4 @@
-"""The picture of a frontier: expected loss over bytes, with other methods as points on the same axes."""
+"""The picture of a frontier: expected loss over bytes or instructions, with other methods as points beside it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ def pareto_picture(resource: str, points: Sequence[BitPlan], references: Sequenc
     """PNG: ``points`` as a line of optima, ``references`` as labelled points.
 
     Args:
-        resource: "flash" or "ram", the horizontal axis.
+        resource: "flash", "ram" or "instructions", the horizontal axis.
     """
 
     def used(plan: BitPlan) -> int:
-        return plan.flash_used if resource == "flash" else plan.ram_used
+        return {"flash": plan.flash_used, "ram": plan.ram_used, "instructions": plan.instructions}[resource]
 
     with context():
         picture = figure(7.5, 4.2)
@@ -51,12 +51,13 @@ def pareto_picture(resource: str, points: Sequence[BitPlan], references: Sequenc
         if all(plan.objective > 0 for plan in (*points, *references)):
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter("{x:g}")
-        axes.set_xlabel(f"{'flash' if resource == 'flash' else 'RAM'}, bytes")
+        axes.set_xlabel({"flash": "flash, bytes", "ram": "RAM, bytes"}.get(resource, "instructions, predicted"))
         axes.set_ylabel("expected loss")
         axes.set_title("Least expected loss for every budget")
         lowest, highest = min(map(used, points)), max(map(used, (*points, *references)))
         ticks = [lowest + (highest - lowest) * k // 5 for k in range(6)]
-        axes.set_xticks(ticks, [bytes_text(t) for t in ticks])
+        counted = resource == "instructions"
+        axes.set_xticks(ticks, [f"{t / 1e6:.3g} M" if counted else bytes_text(t) for t in ticks])
         axes.tick_params(colors=FAINT)
         axes.legend(frameon=False)
         return png(picture)

@@ -145,6 +145,16 @@ class _BoardFile(_Strict):
     region: list[_RegionFile] = Field(min_length=1)
 
 
+ROLES: dict[str, RegionKind] = {
+    "code": "flash",
+    "constants": "flash",
+    "weights": "flash",
+    "arena": "ram",
+    "stack": "ram",
+}
+"""What is placed, and the kind of region it needs."""
+
+
 def board_names(folder: Path | None = None) -> tuple[str, ...]:
     """Names of all boards, sorted."""
     return tuple(sorted(path.stem for path in (folder or product_dir("boards")).glob("*.toml")))
@@ -171,14 +181,19 @@ def _by_name() -> dict[str, Board]:
 def load_board(name: str) -> Board:
     """The board called ``name`` (or an alias of it); a path ending in ``.toml`` is read as a board file.
 
+    ``name:role=REGION,...`` moves code, constants, weights, arena or stack to other regions of the board, and its
+    limits with them: ``stm32h7:arena=DTCM``.
     ``+size`` behind the name is for the smallest code (``mcuq.target.core.SIZE``).
 
     Raises:
-        UsageError: no such board; the text names the closest ones.
+        UsageError: no such board, role or region; the text names the closest ones.
     """
     if name.endswith(SIZE):
         board = load_board(name.removesuffix(SIZE))
         return replace(board, core=board.core + SIZE)
+    bare, colon, moves = name.partition(":")
+    if colon:
+        return _moved(load_board(bare), moves)
     if name.endswith(".toml"):
         return read_board(Path(name))
     boards = _by_name()
@@ -194,6 +209,22 @@ def optimized(board: str, goal: str) -> str:
     if goal not in ("speed", "size"):
         raise UsageError(f"--optimize {goal!r} is unknown; use speed or size")
     return board + SIZE if goal == "size" else board
+
+
+def _moved(board: Board, moves: str) -> Board:
+    """``board`` with the roles of ``moves`` (role=REGION, by commas) in other regions."""
+    places = {role: getattr(board.placement, role) for role in ROLES}
+    for move in moves.split(","):
+        role, _, region = (part.strip() for part in move.partition("="))
+        if role not in ROLES:
+            raise UsageError(f"board {board.name}:{moves} moves {role!r}; roles are {', '.join(ROLES)}")
+        allowed = [r.name for r in board.regions if r.kind == ROLES[role]]
+        if region not in allowed:
+            raise UsageError(f"board {board.name}: {role} cannot lie in {region!r}, but in {' or '.join(allowed)}")
+        places[role] = region
+    placement = Placement(**places)
+    limits = Limits(board.region(placement.weights).length, board.region(placement.arena).length)
+    return replace(board, placement=placement, limits=limits)
 
 
 def read_board(path: Path) -> Board:
@@ -250,8 +281,7 @@ def _check_regions(regions: tuple[Region, ...], placement: Placement, path: Path
     by_name = {region.name: region for region in regions}
     if len(by_name) != len(regions):
         raise UsageError(f"board file {path}: two regions have one name; names must differ")
-    allowed = {"code": "flash", "constants": "flash", "weights": "flash", "arena": "ram", "stack": "ram"}
-    for role, kind in allowed.items():
+    for role, kind in ROLES.items():
         name = getattr(placement, role)
         fitting = [region.name for region in regions if region.kind == kind]
         if name not in fitting:
@@ -276,8 +306,7 @@ def emulated(board: Board) -> Board:
     if board.emulation.mode != "same-lengths":
         return board
     machine = load_board(board.emulation.machine)
-    roles = ("code", "constants", "weights", "arena", "stack")
-    homes = {getattr(board.placement, role): getattr(machine.placement, role) for role in roles}
+    homes = {getattr(board.placement, role): getattr(machine.placement, role) for role in ROLES}
     moved: list[Region] = []
     used: dict[str, int] = {}
     for name, home_name in homes.items():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from nets import integer_net, samples, vectors
 
-from mcuq.build.elf import check_limits, flash_by_region, float_uses, read_elf
+from mcuq.build.elf import check_limits, flash_by_region, float_uses, ram_by_region, read_elf
 from mcuq.build.image import Builder, build_application, build_image, library_sources, overflows, target_toolchain
 from mcuq.build.run import stack_used
 from mcuq.build.sizes import check_integer_only, measure
@@ -253,3 +253,16 @@ def test_cmake_builds_for_this_computer_and_the_board(name: str, tmp_path: Path)
     command += ["-semihosting-config", "enable=on,target=native", "-kernel", str(tmp_path / "arm" / "net_selftest.elf")]
     assert subprocess.run(command, check=False, timeout=60).returncode == 0
     assert (tmp_path / "arm" / "net_app.elf").is_file()
+
+
+def test_arena_and_stack_in_other_regions(tmp_path: Path) -> None:
+    board = load_board("stm32h7:arena=DTCM,stack=SRAM3")
+    graph = integer_net(3, 8, 8)
+    plan = plan_memory(graph, board.core)
+    files = emit_project(graph, plan, board)
+    assert (measure(files, graph, plan, board).ram[0],) * 2 == measure(files, graph, plan, board).ram
+    image = read_elf(build_application(files, board, tmp_path)[0])
+    assert ram_by_region(image, board) == {"DTCM": plan.arena_bytes, "SRAM3": 2048}
+    tight = replace(board, regions=tuple(replace(r, length=1024) if r.name == "DTCM" else r for r in board.regions))
+    with pytest.raises(LimitError, match=r"section .mcuq_arena does not fit region DTCM, \d+ bytes are missing"):
+        measure(files, graph, plan, tight)

@@ -99,3 +99,29 @@ def test_a_board_for_the_smallest_code_runs_portable_kernels() -> None:
     assert select(case, small.core) == select(case, "portable")
     with pytest.raises(UsageError, match="speed or size"):
         optimized("stm32h7", "tiny")
+
+
+def test_roles_move_to_other_regions_and_limits_follow() -> None:
+    board = load_board("stm32h743:arena=DTCM,stack=AXI_SRAM")
+    assert (board.name, board.placement.arena, board.placement.stack) == ("stm32h7", "DTCM", "AXI_SRAM")
+    assert (board.limits.flash, board.limits.ram) == (2 << 20, 128 << 10)
+    run = emulated(board)
+    assert run.region("DTCM").length == 128 << 10
+    assert (
+        run.region("DTCM").end <= run.region("AXI_SRAM").origin
+        or run.region("AXI_SRAM").end <= run.region("DTCM").origin
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("stm32h7:heap=DTCM", "moves 'heap'; roles are code, constants, weights, arena, stack"),
+        ("stm32h7:arena=FLASH", "arena cannot lie in 'FLASH', but in ITCM or DTCM or AXI_SRAM"),
+        ("stm32h7:weights", "weights cannot lie in '', but in FLASH"),
+        ("stm32h8:arena=DTCM", "unknown board 'stm32h8'"),
+    ],
+)
+def test_faulty_moves_are_answered(name: str, text: str) -> None:
+    with pytest.raises(UsageError, match=text):
+        load_board(name)

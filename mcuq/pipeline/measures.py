@@ -1,0 +1,100 @@
+"""Sensitivity tables: measured once per network, data and settings, then read from the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mcuq import __version__
+from mcuq.data import Dataset
+from mcuq.data.fetch import cache_folder
+from mcuq.errors import McuqError
+from mcuq.ir.container import write_atomic
+from mcuq.ir.graph import Graph
+from mcuq.ir.plans import Sensitivity, TensorLoss
+
+CALIBRATION = 512
+"""Training images on which sensitivity is measured."""
+HELD_BACK = 256
+"""Training images behind them, on which whole plans are measured."""
+
+
+def sensitivity(graph: Graph, measure: str, dataset: Dataset | None) -> Sensitivity:
+    """The table of ``measure`` on the first training images; from the cache if it was measured before.
+
+    Raises:
+        DataError: "loss" on images without labels.
+    """
+    from mcuq.quant.data_free import data_free
+
+    if measure == "data-free" or dataset is None:
+        return data_free(graph)
+    x, y = dataset.x_train[:CALIBRATION], dataset.y_train[:CALIBRATION]
+    path = cache_folder() / "sensitivity" / f"{_key(graph, measure, x, y)}.json"
+    if (known := _read(path)) is not None:
+        return known
+    found = _measured(graph, measure, x, y)
+    text = json.dumps([found.method, [[e.layer, e.kind, e.bits, e.loss] for e in found.losses]])
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, text.encode())
+    except (McuqError, OSError):
+        pass  # a cache that cannot be written only costs time
+    return found
+
+
+def held_back(dataset: Dataset) -> NDArray[np.uint8]:
+    """Training images that no table was measured on; the first ones of a small set."""
+    rest = dataset.x_train[CALIBRATION : CALIBRATION + HELD_BACK]
+    return rest if len(rest) >= HELD_BACK // 4 else dataset.x_train[:HELD_BACK]
+
+
+def _measured(graph: Graph, measure: str, x: Any, y: Any) -> Sensitivity:
+    from mcuq.quant import curvature
+    from mcuq.quant import sensitivity as measures
+
+    match measure:
+        case "loss":
+            return curvature.loss_increase(graph, x, y)
+        case "hessian":
+            return curvature.hessian(graph, x)
+        case _:
+            return getattr(measures, measure)(graph, x)
+
+
+def _key(graph: Graph, measure: str, x: Any, y: Any) -> str:
+    """A digest of weights and structure, images, labels, measure and version."""
+    digest = hashlib.sha256(f"{__version__} {measure} {x.shape}".encode())
+    digest.update(np.ascontiguousarray(x).tobytes() + np.ascontiguousarray(y).tobytes())
+    for op in graph:
+        _feed(digest, op)
+    return digest.hexdigest()[:32]
+
+
+def _feed(digest: Any, value: Any) -> None:
+    """All fields of an operator, arrays by their bytes."""
+    if isinstance(value, np.ndarray):
+        digest.update(f"{value.dtype} {value.shape} ".encode() + np.ascontiguousarray(value).tobytes())
+    elif hasattr(value, "__dataclass_fields__"):
+        digest.update(type(value).__name__.encode())
+        for name in value.__dataclass_fields__:
+            _feed(digest, getattr(value, name))
+    elif isinstance(value, tuple):
+        for part in value:  # pyright: ignore[reportUnknownVariableType]
+            _feed(digest, part)
+    else:
+        digest.update(f"{value!r};".encode())
+
+
+def _read(path: Path) -> Sensitivity | None:
+    """The stored table; None when there is none, or it is damaged."""
+    try:
+        method, rows = json.loads(path.read_bytes())
+        return Sensitivity(str(method), tuple(TensorLoss(str(a), k, int(b), float(v)) for a, k, b, v in rows))
+    except (OSError, ValueError, TypeError):
+        return None
