@@ -24,8 +24,8 @@ MVE_ELEMENTWISE = {
 """Functions of int8 tensors that have a faster twin; pools without dilation."""
 
 MVE_ELEMENTWISE_SOURCES = {
-    "mcuq_add_mve": ("mve/add_mve.c", "armv7em/finish.c"),
-    "mcuq_max_pool_mve": ("mve/max_pool_mve.c", "armv7em/finish.c"),
+    "mcuq_add_mve": ("mve/add_mve.c",),
+    "mcuq_max_pool_mve": ("mve/max_pool_mve.c",),
     "mcuq_avg_pool_mve": ("mve/avg_pool_mve.c",),
 }
 
@@ -45,7 +45,7 @@ def select_mve(case: ConvCase) -> Kernel | None:
     depth = case.weight_shape[1] * case.weight_shape[2] * case.weight_shape[3]
     return Kernel(
         f"mcuq_conv2d_w{name}_mve",
-        (f"mve/conv2d_w{case.weight_bits}.c", "mve/gemm.S", "armv7em/finish.c"),
+        (f"mve/conv2d_w{case.weight_bits}.c", "mve/gemm.S"),
         f"helium{name}",
         _scratch(case, depth),
         helium_bytes(f"helium{name}", case.output_shape[2], depth),
@@ -76,7 +76,7 @@ def _depthwise3x3(case: ConvCase) -> Kernel | None:
     in_place = columns == width and (rows == height or height % rows != 1) and may_overwrite(case, rows * width)
     return Kernel(
         f"mcuq_depthwise3x3_w{bits}{zero_point}_s{stride}_mve",
-        (f"mve/depthwise3x3_w{bits}.c", "mve/depthwise3x3_patches.S", "armv7em/finish.c"),
+        (f"mve/depthwise3x3_w{bits}.c", "mve/depthwise3x3_patches.S"),
         f"helium_nines{bits}{zero_point}",
         _round4(((max(rows, 2) - 1) * stride + 3) * pitch),
         nines_bytes(f"helium_nines{bits}{zero_point}", channels),

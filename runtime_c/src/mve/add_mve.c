@@ -1,5 +1,5 @@
 /* Elementwise sum of int8 tensors: nine instructions for four elements. In place as mcuq_add. */
-#include "armv7em/simd.h"
+#include "codes.h"
 #include "mcuq/mve.h"
 
 void mcuq_add_mve(const mcuq_add_params *p, const void *a, const void *b, void *output)
@@ -24,5 +24,5 @@ void mcuq_add_mve(const mcuq_add_params *p, const void *a, const void *b, void *
                        [constant] "r"(p->constant), [shift] "r"(-(int32_t)p->shift)
                      : "q0", "q1", "q2", "lr", "memory");
     if (p->clamp_lo > -128 || p->clamp_hi < 127)
-        mcuq_clamp_row8(output, output, count, p->clamp_lo, p->clamp_hi);
+        mcuq_mve_finish_row(output, output, count, 8, p->clamp_lo, p->clamp_hi);
 }

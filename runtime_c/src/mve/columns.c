@@ -1,20 +1,6 @@
 #include "columns.h"
 
-#include <arm_mve.h>
-
-static int8_t *copy(int8_t *to, const uint8_t *from, uint32_t count)
-{
-    int8_t *end = to + count;
-    __asm__ volatile("wlstp.8 lr, %2, 2f\n"
-                     "1: vldrb.u8 q0, [%1], #16\n"
-                     "vstrb.8 q0, [%0], #16\n"
-                     "letp lr, 1b\n"
-                     "2:"
-                     : "+r"(to), "+r"(from)
-                     : "r"(count)
-                     : "q0", "lr", "memory");
-    return end;
-}
+#include "codes.h"
 
 static int8_t *fill(int8_t *to, int32_t code, uint32_t count)
 {
@@ -31,8 +17,8 @@ static int8_t *fill(int8_t *to, int32_t code, uint32_t count)
 }
 
 /* `rows` runs of `bytes` bytes, both at least 1, each `to_pitch` and `from_pitch` behind the one before it. */
-static void copy_rows(int8_t *to, const uint8_t *from, uint32_t bytes, uint32_t rows, uint32_t to_pitch,
-                      uint32_t from_pitch)
+static inline __attribute__((always_inline)) void copy_rows(int8_t *to, const uint8_t *from, uint32_t bytes,
+                                                            uint32_t rows, uint32_t to_pitch, uint32_t from_pitch)
 {
     if (bytes <= 16u) {
         __asm__ volatile("vctp.8 %2\n"
@@ -65,65 +51,39 @@ static void copy_rows(int8_t *to, const uint8_t *from, uint32_t bytes, uint32_t 
                      : "q0", "lr", "cc", "memory");
 }
 
-/* Codes that start on a byte; 4- and 2-bit ones become bytes, 16 packed bytes at a time. */
-static int8_t *expand(int8_t *to, const uint8_t *codes, uint32_t count, uint32_t bits)
-{
-    if (bits == 8)
-        return copy(to, codes, count);
-    uint32_t done = 0;
-    if (bits == 4) {
-        for (; done + 32 <= count; done += 32) {
-            const uint8x16_t packed = vldrbq_u8(codes + done / 2);
-            const uint8x16x2_t pair = {{vandq_u8(packed, vdupq_n_u8(15)), vshrq_n_u8(packed, 4)}};
-            vst2q_u8((uint8_t *)to + done, pair);
-        }
-    } else {
-        const uint8x16_t mask = vdupq_n_u8(3);
-        for (; done + 64 <= count; done += 64) {
-            const uint8x16_t packed = vldrbq_u8(codes + done / 4);
-            const uint8x16x4_t quad = {{vandq_u8(packed, mask), vandq_u8(vshrq_n_u8(packed, 2), mask),
-                                        vandq_u8(vshrq_n_u8(packed, 4), mask), vshrq_n_u8(packed, 6)}};
-            vst4q_u8((uint8_t *)to + done, quad);
-        }
-    }
-    const uint32_t mask = (1u << bits) - 1u;
-    for (; done < count; done++)
-        to[done] = (int8_t)((uint32_t)codes[done * bits >> 3] >> (done * bits & 7u) & mask);
-    return to + count;
-}
-
 /* One tap row, from input column x. */
 static int8_t *tap_row(const mcuq_conv2d_params *p, const uint8_t *row, int32_t x, int8_t *to)
 {
-    const int32_t width = p->input.width, taps = p->window.kernel_width, step = p->window.dilation_width;
-    const uint32_t channels = p->input.channels, bits = p->input.bits, pixel = mcuq_row_bytes(channels, bits);
-    if (step == 1 && channels * bits % 8u == 0) {
-        int32_t before = x < 0 ? -x : 0, end = width - x < taps ? width - x : taps;
-        before = before < taps ? before : taps;
-        end = end > before ? end : before;
-        if (before > 0)
-            to = fill(to, p->input_zero_point, (uint32_t)before * channels);
-        if (end > before)
-            to = expand(to, row + (uint32_t)(x + before) * pixel, (uint32_t)(end - before) * channels, bits);
-        if (taps > end)
-            to = fill(to, p->input_zero_point, (uint32_t)(taps - end) * channels);
-        return to;
-    }
-    for (int32_t tap = 0; tap < taps; tap++, x += step)
-        to = x < 0 || x >= width ? fill(to, p->input_zero_point, channels)
-                                 : expand(to, row + (uint32_t)x * pixel, channels, bits);
+    const uint32_t channels = p->input.channels, pixel = mcuq_row_bytes(channels, p->input.bits);
+    for (uint32_t taps = p->window.kernel_width; taps > 0; taps--, x += p->window.dilation_width)
+        to = x < 0 || x >= p->input.width ? fill(to, p->input_zero_point, channels)
+                                          : mcuq_mve_expand(to, row + (uint32_t)x * pixel, channels, p->input.bits);
     return to;
 }
 
-/* A column of bytes without dilation: the part of the window that lies inside the input, a rectangle, over zero points. */
-static int8_t *byte_column(const mcuq_conv2d_params *p, const uint8_t *input, int32_t y, int32_t x, int8_t *column)
+/* The same of `codes` codes a run, as bytes. */
+static inline __attribute__((always_inline)) void expand_rows(int8_t *to, const uint8_t *from, uint32_t codes, uint32_t rows, uint32_t to_pitch,
+                        uint32_t from_pitch, uint32_t bits)
+{
+    if (bits == 8)
+        copy_rows(to, from, codes, rows, to_pitch, from_pitch);
+    else
+        for (; rows > 0; rows--, to += to_pitch, from += from_pitch)
+            mcuq_mve_expand(to, from, codes, bits);
+}
+
+/* A column without dilation of pixels that fill their bytes: the part of the window that lies inside the input, a
+ * rectangle, over zero points. */
+static inline __attribute__((always_inline)) int8_t *rectangle(const mcuq_conv2d_params *p, const uint8_t *input, int32_t y,
+                                                               int32_t x, int8_t *column, int32_t bits)
 {
     const int32_t kernel_height = p->window.kernel_height, kernel_width = p->window.kernel_width;
     const int32_t channels = p->input.channels, width = p->input.width;
+    const int32_t pixel = channels * bits >> 3;
+    const uint32_t row_bytes = (uint32_t)(width * pixel), column_row = (uint32_t)(kernel_width * channels);
     if (y >= 0 && x >= 0 && y + kernel_height <= p->input.height && x + kernel_width <= width) {
-        const uint32_t bytes = (uint32_t)(kernel_width * channels);
-        copy_rows(column, input + (y * width + x) * channels, bytes, (uint32_t)kernel_height, bytes,
-                  (uint32_t)(width * channels));
+        expand_rows(column, input + (y * width + x) * pixel, column_row, (uint32_t)kernel_height, column_row, row_bytes,
+                    (uint32_t)bits);
         return column;
     }
     const int32_t top = y < 0 ? -y : 0, left = x < 0 ? -x : 0;
@@ -131,11 +91,11 @@ static int8_t *byte_column(const mcuq_conv2d_params *p, const uint8_t *input, in
     const int32_t right = width - x < kernel_width ? width - x : kernel_width;
     const int32_t rows = bottom - top, columns = right - left;
     if (rows != kernel_height || columns != kernel_width)
-        fill(column, p->input_zero_point, (uint32_t)(kernel_height * kernel_width * channels));
+        fill(column, p->input_zero_point, (uint32_t)kernel_height * column_row);
     if (rows > 0 && columns > 0)
-        copy_rows(column + (top * kernel_width + left) * channels,
-                  input + ((y + top) * width + x + left) * channels, (uint32_t)(columns * channels), (uint32_t)rows,
-                  (uint32_t)(kernel_width * channels), (uint32_t)(width * channels));
+        expand_rows(column + (top * kernel_width + left) * channels,
+                    input + ((y + top) * width + x + left) * pixel, (uint32_t)(columns * channels), (uint32_t)rows,
+                    column_row, row_bytes, (uint32_t)bits);
     return column;
 }
 
@@ -143,8 +103,9 @@ const int8_t *mcuq_mve_column(const mcuq_conv2d_params *p, const uint8_t *input,
 {
     const mcuq_window *w = &p->window;
     const int32_t height = p->input.height, width = p->input.width;
-    if (p->input.bits == 8 && w->dilation_height == 1 && w->dilation_width == 1)
-        return byte_column(p, input, y, x, column);
+    const uint32_t bits = p->input.bits;
+    if (p->input.channels * bits % 8u == 0 && w->dilation_height == 1 && w->dilation_width == 1)
+        return bits == 8 ? rectangle(p, input, y, x, column, 8) : rectangle(p, input, y, x, column, (int32_t)bits);
     const uint32_t row_bytes = (uint32_t)width * mcuq_row_bytes(p->input.channels, p->input.bits);
     int8_t *to = column;
     for (uint32_t ky = w->kernel_height; ky > 0; ky--, y += w->dilation_height)

@@ -2,7 +2,7 @@
 
 #include <stddef.h>
 
-#include "armv7em/simd.h"
+#include "codes.h"
 #include "columns.h"
 
 _Static_assert(sizeof(void *) != 4u || offsetof(mcuq_mve_frame, accumulators) == 88u, "gemm.S has other offsets");
@@ -147,6 +147,6 @@ void mcuq_mve_conv2d(const mcuq_mve_gemm *gemm, const mcuq_conv2d_params *p, con
         if (direct && !narrow)
             continue;
         for (uint32_t i = 0; i < group; i++, out += out_row)
-            mcuq_finish_row(finished + i * l.channels, out, outputs, out_bits, p->clamp_lo, p->clamp_hi);
+            mcuq_mve_finish_row(finished + i * l.channels, out, outputs, out_bits, p->clamp_lo, p->clamp_hi);
     }
 }

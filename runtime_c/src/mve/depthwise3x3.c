@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <string.h>
 
-#include "armv7em/simd.h"
+#include "codes.h"
 
 _Static_assert(sizeof(void *) != 4u || offsetof(mcuq_mve_depthwise_frame, position) == 296u,
                "depthwise3x3_patches.S has other offsets");
@@ -115,5 +115,5 @@ void mcuq_mve_depthwise3x3(mcuq_mve_depthwise_kernel *kernel, const mcuq_conv2d_
         }
     }
     if (p->clamp_lo > -128 || p->clamp_hi < 127)
-        mcuq_clamp_row8(output, output, height * width * channels, p->clamp_lo, p->clamp_hi);
+        mcuq_mve_finish_row(output, output, height * width * channels, 8, p->clamp_lo, p->clamp_hi);
 }

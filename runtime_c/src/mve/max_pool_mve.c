@@ -2,7 +2,7 @@
 #include <arm_mve.h>
 
 #include "armv7em/pool.h"
-#include "armv7em/simd.h"
+#include "codes.h"
 #include "mcuq/mve.h"
 
 /* out[c] = largest of `rows` x `cols` taps; row_bytes between tap rows. */
@@ -65,5 +65,5 @@ void mcuq_max_pool_mve(const mcuq_max_pool_params *p, const void *input, void *o
         for (uint32_t i = 0; i < count; i++)
             out[i] = (int8_t)mcuq_rescale(out[i], &p->affine, p->clamp_lo, p->clamp_hi);
     else if (p->clamp_lo > -128 || p->clamp_hi < 127)
-        mcuq_clamp_row8(out, out, count, p->clamp_lo, p->clamp_hi);
+        mcuq_mve_finish_row(out, (uint8_t *)out, count, 8, p->clamp_lo, p->clamp_hi);
 }
