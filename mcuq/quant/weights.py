@@ -177,7 +177,6 @@ class LearnedSymmetric(SymmetricMinMax):
         super().__init__(grid, channels, per_channel=per_channel)
         self.mean_start = mean_start
         self.log_step = nn.Parameter(torch.zeros(channels if per_channel else 1))
-        self._kept: tuple[tuple[int, int], tuple[Tensor, Tensor, Tensor]] | None = None
 
     def reset(self, weight: Tensor) -> None:
         with torch.no_grad():
@@ -193,13 +192,6 @@ class LearnedSymmetric(SymmetricMinMax):
 
     def steps(self, rows: Tensor) -> Tensor:
         return self.log_step.detach().exp()
-
-    def ends(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """As the base, kept until the step changes: a batch asks twice."""
-        state = self.log_step._version, self.log_step.data_ptr()  # pyright: ignore[reportPrivateUsage]
-        if self._kept is None or self._kept[0] != state:
-            self._kept = state, super().ends(rows)
-        return self._kept[1]
 
     def gradients(self, weight: Tensor, grad: Tensor) -> Tensor:
         rows, g = self.rows(weight).contiguous(), self.rows(grad).contiguous()
@@ -233,9 +225,6 @@ class LearnedAsymmetric(LearnedSymmetric):
             span = high - low
             self.log_step.copy_((torch.where(span > 0, span, torch.ones_like(span)) / self.levels).log())
             self.offset.copy_(low)
-
-    def ends(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return WeightQuantizer.ends(self, rows)  # the offset counts too
 
     def scale_zero(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         scale = self.steps(rows).unsqueeze(1)
