@@ -86,7 +86,7 @@ static void fold(double *parts, const Rows rows, Index sums, Index channels)
     }
 }
 
-/* Scratch for `sums` arrays of doubles and of floats per slice, and `wide` arrays of floats, one value per column each. */
+/* Scratch: `sums` arrays of doubles and of floats per slice, and `wide` arrays of floats; each of one row. */
 static size_t scratch_bytes(const Rows rows, Index sums, Index wide)
 {
     const Index doubles = rows.slices * sums * rows.columns;
@@ -101,7 +101,8 @@ static void widen(float *wide, Index columns, const float *narrow, Index channel
 }
 
 int mcuq_norm_rows(const float *restrict x, float *restrict y, const float *gamma, const float *beta,
-                    float *restrict saved, float *restrict running_mean, float *restrict running_variance, const Shape *shape, const Grid *shared)
+                   float *restrict saved, float *restrict running_mean, float *restrict running_variance,
+                   const Shape *shape, const Grid *shared)
 {
     const Index C = shape->channels;
     const Rows rows = rows_of(shape);
