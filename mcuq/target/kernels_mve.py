@@ -59,12 +59,12 @@ _TILE_COLUMNS = {1: 82, 2: 30}
 
 
 def _depthwise3x3(case: ConvCase) -> Kernel | None:
-    """3 x 3, stride 1 or 2, int8 in and out (depthwise3x3.c)."""
+    """3 x 3, stride 1 or 2 (depthwise3x3.c)."""
     height, width, channels = case.output_shape
     window, bits = case.window, case.weight_bits
     if window.kernel != (3, 3) or window.stride not in ((1, 1), (2, 2)) or window.dilation != (1, 1):
         return None
-    if case.input_bits != 8 or case.output_bits != 8 or 15 * channels >= 2**16:
+    if case.output_bits == 32 or 15 * channels >= 2**16:
         return None
     if not _admitted(POSITIONS[bits], case.facts):
         return None
@@ -73,9 +73,11 @@ def _depthwise3x3(case: ConvCase) -> Kernel | None:
     pitch = max(columns - 1, 1) * stride + 3
     rows = min(height, (_PLANE_BYTES // pitch - 3) // stride + 1 & ~1)
     # A channel of a tile is written over its own bytes; another tile or a row computed again must find its inputs.
-    in_place = columns == width and (rows == height or height % rows != 1) and may_overwrite(case, rows * width)
+    packed = (case.input_bits, case.output_bits) != (8, 8)
+    whole = columns == width and (rows == height or height % rows != 1)
+    in_place = not packed and whole and may_overwrite(case, rows * width)
     return Kernel(
-        f"mcuq_depthwise3x3_w{bits}{zero_point}_s{stride}_mve",
+        f"mcuq_depthwise3x3_w{bits}{zero_point}_s{stride}{'p' if packed else ''}_mve",
         (f"mve/depthwise3x3_w{bits}.c", "mve/depthwise3x3_patches.S"),
         f"helium_nines{bits}{zero_point}",
         _round4(((max(rows, 2) - 1) * stride + 3) * pitch),

@@ -144,7 +144,9 @@ RUNNERS(mve)
 #define DEPTHWISE(bits) DEPTHWISE_STRIDE(bits, s1), DEPTHWISE_STRIDE(bits, s2)
 #define HELIUM_DEPTHWISE(bits) \
     CONVOLUTION(mcuq_depthwise3x3_w##bits##_s1_mve), CONVOLUTION(mcuq_depthwise3x3_w##bits##z_s1_mve), \
-        CONVOLUTION(mcuq_depthwise3x3_w##bits##_s2_mve), CONVOLUTION(mcuq_depthwise3x3_w##bits##z_s2_mve)
+        CONVOLUTION(mcuq_depthwise3x3_w##bits##_s2_mve), CONVOLUTION(mcuq_depthwise3x3_w##bits##z_s2_mve), \
+        CONVOLUTION(mcuq_depthwise3x3_w##bits##_s1p_mve), CONVOLUTION(mcuq_depthwise3x3_w##bits##z_s1p_mve), \
+        CONVOLUTION(mcuq_depthwise3x3_w##bits##_s2p_mve), CONVOLUTION(mcuq_depthwise3x3_w##bits##z_s2p_mve)
 
 const grid_entry grid_extra[] = {
     CONVOLUTION(mcuq_conv2d_w8_dsp),

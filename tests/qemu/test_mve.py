@@ -49,9 +49,10 @@ def planes(seed: int) -> list[Case]:
     layers: list[GridLayer] = []
     for wb, stride, width in itertools.product((8, 4, 2), (1, 2), (1, 2, 3, 8, 9, 17, 31, 62, 83)):
         for height in (1, 2, 3, 5, int(rng.integers(6, 60))):
-            c, padding = int(rng.integers(1, 5)), ("same", "same", "torch")[int(rng.integers(3))]
+            c, padding = int(rng.integers(1, 6)), ("same", "same", "torch")[int(rng.integers(3))]
             size = (height, width, c)
-            layers.append(GridLayer(size, c, (3, 3), (stride, stride), (1, 1), c, padding, 8, wb, 8, len(layers)))
+            xb, yb = ((8, 8), (8, 8), (8, 8), (4, 4), (2, 2), (4, 8), (8, 2))[int(rng.integers(7))]
+            layers.append(GridLayer(size, c, (3, 3), (stride, stride), (1, 1), c, padding, xb, wb, yb, len(layers)))
     return [build(layer) for layer in layers]
 
 
@@ -72,11 +73,11 @@ def test_target_computes_every_byte(seed: int, tmp_path: Path) -> None:
 
 def test_the_grid_reaches_every_kernel() -> None:
     named = set(re.findall(r'(?:CONVOLUTION\(|\{")(mcuq_\w+_mve)\b', EXTRA.read_text(encoding="ascii")))
-    kinds = itertools.product((8, 4, 2), ("", "z"), (1, 2))
-    named |= {f"mcuq_depthwise3x3_w{bits}{zero}_s{stride}_mve" for bits, zero, stride in kinds}
+    kinds = itertools.product((8, 4, 2), ("", "z"), (1, 2), ("", "p"))
+    named |= {f"mcuq_depthwise3x3_w{bits}{zero}_s{stride}{packed}_mve" for bits, zero, stride, packed in kinds}
     named = {name for name in named if "##" not in name}
     reached = {case.kernel for case in mve_grid(1)}
-    assert len(named) == 21 and named == reached
+    assert len(named) == 33 and named == reached
 
 
 SMALLEST_SHIFT = {(8, 8): 32, (8, 4): 28, (8, 2): 26, (4, 8): 29, (4, 4): 25, (2, 8): 27, (2, 2): 21}

@@ -17,19 +17,31 @@ void mcuq_conv2d_w4z_mve(const mcuq_conv2d_params *p, const void *input, void *o
 void mcuq_conv2d_w2_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
 void mcuq_conv2d_w2z_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
 
-/* sN: stride. */
+/* sN: stride; p: inputs or outputs of 4 or 2 bits. */
 void mcuq_depthwise3x3_w8_s1_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
+void mcuq_depthwise3x3_w8_s1p_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
 void mcuq_depthwise3x3_w8z_s1_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
+void mcuq_depthwise3x3_w8z_s1p_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
 void mcuq_depthwise3x3_w8_s2_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
+void mcuq_depthwise3x3_w8_s2p_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
 void mcuq_depthwise3x3_w8z_s2_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
+void mcuq_depthwise3x3_w8z_s2p_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
 void mcuq_depthwise3x3_w4_s1_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
+void mcuq_depthwise3x3_w4_s1p_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
 void mcuq_depthwise3x3_w4z_s1_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
+void mcuq_depthwise3x3_w4z_s1p_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
 void mcuq_depthwise3x3_w4_s2_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
+void mcuq_depthwise3x3_w4_s2p_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
 void mcuq_depthwise3x3_w4z_s2_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
+void mcuq_depthwise3x3_w4z_s2p_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
 void mcuq_depthwise3x3_w2_s1_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
+void mcuq_depthwise3x3_w2_s1p_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
 void mcuq_depthwise3x3_w2z_s1_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
+void mcuq_depthwise3x3_w2z_s1p_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
 void mcuq_depthwise3x3_w2_s2_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
+void mcuq_depthwise3x3_w2_s2p_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
 void mcuq_depthwise3x3_w2z_s2_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
+void mcuq_depthwise3x3_w2z_s2p_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
 
 void mcuq_add_mve(const mcuq_add_params *p, const void *a, const void *b, void *output);
 void mcuq_max_pool_mve(const mcuq_max_pool_params *p, const void *input, void *output);

@@ -9,7 +9,7 @@
 
 #include "codes.h"
 
-_Static_assert(sizeof(void *) != 4u || offsetof(mcuq_mve_depthwise_frame, position) == 296u,
+_Static_assert(sizeof(void *) != 4u || offsetof(mcuq_mve_depthwise_frame, output_place) == 352u,
                "depthwise3x3_patches.S has other offsets");
 
 enum { PLANE_BYTES = 2048 };
@@ -37,7 +37,8 @@ static tiling tiles_of(const mcuq_conv2d_params *p)
 static void set_patterns(mcuq_mve_depthwise_frame *f, const mcuq_conv2d_params *p, uint32_t bits, uint32_t pitch)
 {
     const uint32_t stride = p->window.stride_width, wide = stride == 1u ? 4u : 5u, count = p->output.width > 1u;
-    const uint32_t below = stride == 1u && p->output.height > 1u, channels = p->output.channels;
+    const uint32_t pixel = mcuq_row_bytes(p->output.channels, p->output.bits);
+    const uint32_t below = stride == 1u && p->output.height > 1u;
     for (uint32_t lane = 0; lane < 16; lane++) {
         const uint32_t row = lane / wide, column = lane % wide, tap = 3u * row + column;
         const uint32_t inside = row < 3u && column < 3u;
@@ -54,16 +55,27 @@ static void set_patterns(mcuq_mve_depthwise_frame *f, const mcuq_conv2d_params *
     f->right_shift = 8u * count;
     f->moved_weights = f->weights + (stride == 1u ? (below ? 0u : 4u) : (count ? 0u : 2u));
     for (uint32_t i = 0; i < 4; i++)
-        f->places[i] = ((i & 1u) * count + (i >> 1) * (p->output.height > 1u) * p->output.width) * channels;
-    f->output_step[0] = 2u * channels;
-    f->output_step[1] = channels;
+        f->places[i] = ((i & 1u) * count + (i >> 1) * (p->output.height > 1u) * p->output.width) * pixel;
+    f->output_step[0] = 2u * pixel;
+    f->output_step[1] = pixel;
+}
+
+static void set_packed(mcuq_mve_depthwise_frame *f, const mcuq_conv2d_params *p)
+{
+    f->input_bits = p->input.bits;
+    f->output_bits = p->output.bits;
+    f->input_mask = 0xFFu >> (8u - p->input.bits);
+    for (uint32_t i = 0; i < 4; i++) {
+        f->lowest[i] = p->clamp_lo;
+        f->highest[i] = p->clamp_hi;
+    }
 }
 
 /* The outputs from (y, x): what of the plane lies inside the input; the border is written. */
 static void start_tile(mcuq_mve_depthwise_frame *f, const mcuq_conv2d_params *p, const tiling *t, const uint8_t *input,
                        int8_t *output, uint32_t y, uint32_t x)
 {
-    const int32_t channels = p->input.channels, stride = (int32_t)t->stride, pitch = (int32_t)t->pitch;
+    const int32_t pixel = (int32_t)f->pixel_bytes, written = (int32_t)f->output_step[1], stride = (int32_t)t->stride, pitch = (int32_t)t->pitch;
     const uint32_t rows = smaller(t->rows, p->output.height - y), columns = smaller(t->columns, p->output.width - x);
     const int32_t top = (int32_t)y * stride - p->window.pad_top, left = (int32_t)x * stride - p->window.pad_left;
     const int32_t bottom = top + ((int32_t)rows - 1) * stride + 3, right = left + ((int32_t)columns - 1) * stride + 3;
@@ -72,17 +84,17 @@ static void start_tile(mcuq_mve_depthwise_frame *f, const mcuq_conv2d_params *p,
     const int32_t x1 = right < p->input.width ? right : p->input.width;
     if (y0 > top || x0 > left || y1 < bottom || x1 < right)
         memset(f->plane, p->input_zero_point & 0xFF, (uint32_t)(bottom - top) * t->pitch);
-    f->codes = input + (y0 * p->input.width + x0) * channels;
+    f->codes = input + (y0 * p->input.width + x0) * pixel;
     f->inside = f->plane + (y0 - top) * pitch + (x0 - left);
     f->rows = y1 > y0 && x1 > x0 ? (uint32_t)(y1 - y0) : 0u;
     f->columns = (uint32_t)(x1 - x0);
-    f->output = output + (y * p->output.width + x) * p->output.channels;
+    f->output = output + (y * p->output.width + x) * f->output_step[1];
     f->groups = columns > 1u ? columns / 2u : 1u;
     f->odd_column = columns > 1u ? columns & 1u : 0u;
     f->pairs = (rows + 1u) / 2u;
-    const int32_t passed = 2 * (int32_t)f->groups + (int32_t)f->odd_column, line = p->output.width * channels;
+    const int32_t passed = 2 * (int32_t)f->groups + (int32_t)f->odd_column, line = p->output.width * written;
     f->wrap[0] = 2 * stride * pitch - passed * stride;
-    f->wrap[1] = 2 * line - passed * channels;
+    f->wrap[1] = 2 * line - passed * written;
     f->last_pair[0] = rows & 1u ? -stride * pitch : 0;
     f->last_pair[1] = rows & 1u ? -line : 0;
 }
@@ -94,13 +106,19 @@ void mcuq_mve_depthwise3x3(mcuq_mve_depthwise_kernel *kernel, const mcuq_conv2d_
     const tiling t = tiles_of(p);
     mcuq_mve_depthwise_frame frame;
     memset(&frame, 0, sizeof frame);
-    frame.row_bytes = (uint32_t)p->input.width * channels;
+    frame.row_bytes = (uint32_t)p->input.width * mcuq_row_bytes(channels, p->input.bits);
     frame.pitch = t.pitch;
-    frame.pixel_bytes = channels;
+    frame.pixel_bytes = mcuq_row_bytes(channels, p->input.bits);
     frame.plane = scratch;
     frame.record_bytes = 1u + zero_points + ((9u * weight_bits + 7u) >> 3);
     frame.rounding = 2 * p->output_zero_point + 1;
     frame.position = 8u - weight_bits;
+    const uint32_t out_bytes = p->output.height * p->output.width * mcuq_row_bytes(channels, p->output.bits);
+    const int packed = p->input.bits != 8 || p->output.bits != 8;
+    if (packed) {
+        set_packed(&frame, p);
+        memset(output, 0, out_bytes); /* codes join what their bytes hold */
+    }
     set_patterns(&frame, p, weight_bits, t.pitch);
     const uint32_t height = p->output.height, width = p->output.width;
     for (uint32_t y = 0; y < height; y += t.rows) {
@@ -111,9 +129,11 @@ void mcuq_mve_depthwise3x3(mcuq_mve_depthwise_kernel *kernel, const mcuq_conv2d_
             frame.scales = p->weights;
             frame.records = (const uint8_t *)p->weights + 8u * channels;
             frame.channels_left = channels;
+            frame.input_bit = frame.output_bit = 0;
+            memset(frame.output_place, 0, sizeof frame.output_place);
             kernel(&frame);
         }
     }
-    if (p->clamp_lo > -128 || p->clamp_hi < 127)
-        mcuq_mve_finish_row(output, output, height * width * channels, 8, p->clamp_lo, p->clamp_hi);
+    if (!packed && (p->clamp_lo > -128 || p->clamp_hi < 127))
+        mcuq_mve_finish_row(output, output, out_bytes, 8, p->clamp_lo, p->clamp_hi);
 }

@@ -30,10 +30,17 @@ typedef struct {
     uint32_t pairs_left;
     uint32_t output_step[2]; /* bytes of two pixels, of one */
     uint32_t position;       /* log2 of what weights are multiplied by */
+    uint32_t input_bit, input_bits, output_bit, output_bits; /* the channel's place in its bytes; packed kernels */
+    uint32_t input_mask;
+    int32_t lowest[4], highest[4];
+    uint32_t output_place[4]; /* output_bit */
 } mcuq_mve_depthwise_frame;
 
 typedef void mcuq_mve_depthwise_kernel(mcuq_mve_depthwise_frame *frame);
 mcuq_mve_depthwise_kernel mcuq_mve_depthwise_s1, mcuq_mve_depthwise_s1z, mcuq_mve_depthwise_s2, mcuq_mve_depthwise_s2z;
+/* Inputs or outputs of 4 or 2 bits. */
+mcuq_mve_depthwise_kernel mcuq_mve_depthwise_s1p, mcuq_mve_depthwise_s1zp, mcuq_mve_depthwise_s2p,
+    mcuq_mve_depthwise_s2zp;
 
 void mcuq_mve_depthwise3x3(mcuq_mve_depthwise_kernel *kernel, const mcuq_conv2d_params *p, const void *input,
                            void *output, void *scratch, uint32_t weight_bits, uint32_t zero_points);

@@ -38,6 +38,12 @@
     .equ PAIRS_LEFT, 284
     .equ OUTPUT_STEP, 288 /* and half of it */
     .equ POSITION, 296
+    .equ INPUT_BIT, 300  /* and the codes' bits */
+    .equ OUTPUT_BIT, 308 /* and the codes' bits */
+    .equ INPUT_MASK, 316
+    .equ LOWEST, 320
+    .equ HIGHEST, 336
+    .equ OUTPUT_BITS, 352
 
 .macro SUM_ONES x, a, b, first
     vldrw.u32 q5, [r12, #(ONES + 16 * \first)]
@@ -51,8 +57,26 @@
     vmov    \to[3], \to[1], r2, r6
 .endm
 
-/* Four outputs. Stride 1: 17 instructions, stride 2: 18, with zero points 11 more. */
-.macro GROUP stride, zero_points
+/* Codes of q0 to their places; packed ones are clamped, and join what their byte holds. */
+.macro STORE packed
+    .if \packed
+    vldrw.u32 q5, [r12, #LOWEST]
+    vmax.s32 q0, q0, q5
+    vldrw.u32 q5, [r12, #HIGHEST]
+    vmin.s32 q0, q0, q5
+    vldrw.u32 q5, [r12, #OUTPUT_BITS]
+    vshl.u32 q0, q0, q5
+    vldrb.u32 q5, [r9, q6]
+    vorr    q0, q0, q5
+    .else
+    vqmovnb.s32 q0, q0
+    vqmovnb.s16 q0, q0
+    .endif
+    vstrb.32 q0, [r9, q6]
+.endm
+
+/* Four outputs. Stride 1: 17 instructions, stride 2: 18, with zero points 11 more, packed 6 more. */
+.macro GROUP stride, zero_points, packed
     vldrb.u8 q0, [r7, q7]
     .if \stride == 2
     vldrb.u8 q4, [r7, q3]
@@ -84,14 +108,26 @@
     vqdmulh.s32 q0, q0, r3
     vqadd.s32 q0, q0, r5
     vshl.s32 q0, r8
-    vqmovnb.s32 q0, q0
-    vqmovnb.s16 q0, q0
-    vstrb.32 q0, [r9, q6]
+    STORE   \packed
     add     r9, r9, r10
 .endm
 
+/* The channel's code of the byte in every half word. */
+.macro CODE packed, q
+    .if \packed
+    vshl.u16 \q, r9
+    vand    \q, \q, q5
+    .endif
+.endm
+
 /* The channel's codes of the strip, one by one, into its plane. */
-.macro GATHER
+.macro GATHER packed
+    .if \packed
+    ldr     r9, [r12, #INPUT_BIT]
+    ldr     r0, [r12, #INPUT_MASK]
+    rsb     r9, r9, #0
+    vdup.16 q5, r0
+    .endif
     add     r0, r12, #CODES
     ldm     r0, {r0-r6} /* codes, plane, rows, columns, bytes of a row, pitch, bytes of a pixel */
     mov     r8, #0
@@ -104,8 +140,15 @@
     vctp.16 r3
     dls     lr, r2
 1:
+    .if \packed
+    vpst
+    vldrbt.u16 q0, [r0, q1]
+    CODE    1, q0
+    vpst
+    .else
     vpstt
     vldrbt.u16 q0, [r0, q1]
+    .endif
     vstrbt.16 q0, [r1]
     add     r0, r0, r4
     add     r1, r1, r5
@@ -122,6 +165,8 @@
 3:
     vldrb.u16 q0, [r0, q1]
     vldrb.u16 q3, [r0, q2]
+    CODE    \packed, q0
+    CODE    \packed, q3
     add     r0, r0, r4
     vstrb.16 q0, [r1]
     vstrb.16 q3, [r7]
@@ -137,6 +182,7 @@
     dlstp.16 lr, r3
 6:
     vldrb.u16 q0, [r8, q1]
+    CODE    \packed, q0
     add     r8, r8, r6
     vstrb.16 q0, [r7], #8
     letp    lr, 6b
@@ -172,7 +218,28 @@
     .endif
 .endm
 
-.macro DEPTHWISE name, stride, zero_points
+/* To the next channel: r0 the input's byte, r1 the output's. */
+.macro NEXT_CHANNEL packed
+    .if \packed
+    ldrd    r2, r4, [r12, #INPUT_BIT]
+    add     r2, r2, r4
+    add     r0, r0, r2, lsr #3
+    and     r2, r2, #7
+    str     r2, [r12, #INPUT_BIT]
+    ldrd    r2, r4, [r12, #OUTPUT_BIT]
+    add     r2, r2, r4
+    add     r1, r1, r2, lsr #3
+    and     r2, r2, #7
+    str     r2, [r12, #OUTPUT_BIT]
+    vdup.32 q0, r2
+    vstrw.32 q0, [r12, #OUTPUT_BITS]
+    .else
+    add     r0, r0, #1
+    add     r1, r1, #1
+    .endif
+.endm
+
+.macro DEPTHWISE name, stride, zero_points, packed=0
     .section .text.\name, "ax", %progbits
     .balign 4
     .global \name
@@ -185,7 +252,7 @@
     vldrw.u32 q7, [r12, #PATCH]
     vldrw.u32 q6, [r12, #PLACES]
 10:
-    GATHER
+    GATHER  \packed
     ldrd    r10, r7, [r12, #SCALES]
     ldrd    r1, r3, [r10], #8
     str     r10, [r12, #SCALES]
@@ -213,14 +280,14 @@
     ldr     lr, [r12, #GROUPS]
     dls     lr, lr
 21:
-    GROUP   \stride, \zero_points
+    GROUP   \stride, \zero_points, \packed
     le      lr, 21b
     ldr     lr, [r12, #ODD_COLUMN]
     wls     lr, lr, 22f /* a branch when zero */
     ldr     r0, [r12, #(OUTPUT_STEP + 4)]
     sub     r7, r7, #\stride
     sub     r9, r9, r0
-    GROUP   \stride, \zero_points
+    GROUP   \stride, \zero_points, \packed
 22:
     ldrd    r0, r2, [r12, #WRAP]
     add     r7, r7, r0
@@ -238,8 +305,7 @@
     ldr     r0, [r12, #CODES]
     ldr     r1, [r12, #OUTPUT]
     ldr     r3, [r12, #CHANNELS_LEFT]
-    add     r0, r0, #1
-    add     r1, r1, #1
+    NEXT_CHANNEL \packed
     str     r0, [r12, #CODES]
     str     r1, [r12, #OUTPUT]
     subs    r3, r3, #1
@@ -254,4 +320,8 @@
     DEPTHWISE mcuq_mve_depthwise_s1z, 1, 1
     DEPTHWISE mcuq_mve_depthwise_s2, 2, 0
     DEPTHWISE mcuq_mve_depthwise_s2z, 2, 1
+    DEPTHWISE mcuq_mve_depthwise_s1p, 1, 0, 1
+    DEPTHWISE mcuq_mve_depthwise_s1zp, 1, 1, 1
+    DEPTHWISE mcuq_mve_depthwise_s2p, 2, 0, 1
+    DEPTHWISE mcuq_mve_depthwise_s2zp, 2, 1, 1
 #endif

@@ -6,9 +6,19 @@ void mcuq_depthwise3x3_w8_s1_mve(const mcuq_conv2d_params *p, const void *input,
     mcuq_mve_depthwise3x3(mcuq_mve_depthwise_s1, p, input, output, scratch, 8, 0);
 }
 
+void mcuq_depthwise3x3_w8_s1p_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch)
+{
+    mcuq_mve_depthwise3x3(mcuq_mve_depthwise_s1p, p, input, output, scratch, 8, 0);
+}
+
 void mcuq_depthwise3x3_w8z_s1_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch)
 {
     mcuq_mve_depthwise3x3(mcuq_mve_depthwise_s1z, p, input, output, scratch, 8, 1);
+}
+
+void mcuq_depthwise3x3_w8z_s1p_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch)
+{
+    mcuq_mve_depthwise3x3(mcuq_mve_depthwise_s1zp, p, input, output, scratch, 8, 1);
 }
 
 void mcuq_depthwise3x3_w8_s2_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch)
@@ -16,7 +26,17 @@ void mcuq_depthwise3x3_w8_s2_mve(const mcuq_conv2d_params *p, const void *input,
     mcuq_mve_depthwise3x3(mcuq_mve_depthwise_s2, p, input, output, scratch, 8, 0);
 }
 
+void mcuq_depthwise3x3_w8_s2p_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch)
+{
+    mcuq_mve_depthwise3x3(mcuq_mve_depthwise_s2p, p, input, output, scratch, 8, 0);
+}
+
 void mcuq_depthwise3x3_w8z_s2_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch)
 {
     mcuq_mve_depthwise3x3(mcuq_mve_depthwise_s2z, p, input, output, scratch, 8, 1);
+}
+
+void mcuq_depthwise3x3_w8z_s2p_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch)
+{
+    mcuq_mve_depthwise3x3(mcuq_mve_depthwise_s2zp, p, input, output, scratch, 8, 1);
 }
