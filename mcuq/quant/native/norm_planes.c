@@ -85,7 +85,7 @@ int mcuq_norm_planes(const float *restrict x, float *restrict y, const float *ga
     const Index C = shape->channels, threads = C * one.length > PARALLEL ? shape->threads : 1;
     int failed = 0;
     (void)threads; /* of compilers without OpenMP */
-#pragma omp parallel for num_threads((int)threads) schedule(static) if (threads > 1)
+#pragma omp parallel for num_threads((int)threads) schedule(static) reduction(| : failed) if (threads > 1)
     for (Index c = 0; c < C; c++) {
         const Index at = c * planes.length;
         if (planes.length >= SMALL) {
@@ -94,7 +94,6 @@ int mcuq_norm_planes(const float *restrict x, float *restrict y, const float *ga
         }
         float *const scratch = malloc((size_t)(2 * one.length) * sizeof *scratch);
         if (scratch == NULL) {
-#pragma omp atomic write
             failed = 1;
             continue;
         }
@@ -169,7 +168,7 @@ int mcuq_norm_planes_gradient(const float *restrict x, const float *restrict g, 
     if (parts == NULL) {
         return 1;
     }
-#pragma omp parallel for num_threads((int)threads) schedule(static) if (threads > 1)
+#pragma omp parallel for num_threads((int)threads) schedule(static) reduction(| : failed) if (threads > 1)
     for (Index c = 0; c < C; c++) {
         const Index at = c * planes.length, length = one.length;
         if (planes.length >= SMALL) {
@@ -178,7 +177,6 @@ int mcuq_norm_planes_gradient(const float *restrict x, const float *restrict g, 
         }
         float *const scratch = malloc((size_t)(3 * length) * sizeof *scratch);
         if (scratch == NULL) {
-#pragma omp atomic write
             failed = 1;
             continue;
         }
