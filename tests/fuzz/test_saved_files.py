@@ -177,5 +177,5 @@ def test_mutated_files(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_ten_thousand_mutated_files(tmp_path: Path, kind: str) -> None:
-    fuzz(tmp_path, kind, 10_000)
+def test_many_mutated_files(tmp_path: Path, kind: str) -> None:
+    fuzz(tmp_path, kind, 3_000 if kind == "network" else 10_000)  # a network that is accepted is also run
