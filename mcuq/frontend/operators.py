@@ -237,11 +237,14 @@ OTHERS = (
     Row(
         "scales of quantized models",
         "scale and zero point of the tensor",
-        "8 4",
+        "8 4 2",
         (),
-        _words("QuantizeLinear DequantizeLinear com.microsoft.QuantizeLinear com.microsoft.DequantizeLinear"),
+        (
+            *_words("QuantizeLinear DequantizeLinear com.microsoft.QuantizeLinear com.microsoft.DequantizeLinear"),
+            *_words("qonnx.Quant qonnx.BipolarQuant"),
+        ),
         _words("QUANTIZE DEQUANTIZE"),
-        "one scale per activation; weights per tensor or per output channel",
+        "one scale per activation; weights per tensor or per output channel; other widths in the next of 2, 4, 8",
     ),
     Row(
         "without effect in inference",

@@ -18,8 +18,9 @@ class Problem:
 
 
 def problem_text(problems: list[Problem]) -> str:
-    """All problems, one per line."""
+    """All problems, one per line; names from files lose what does not print."""
     lines = [f"  {p.what}" + (f" at {p.where}" if p.where else "") + f" -> {p.advice}" for p in problems[:MAX_LISTED]]
+    lines = ["".join(c if c.isprintable() else "?" for c in line) for line in lines]
     if len(problems) > MAX_LISTED:
         lines.append(f"  and {len(problems) - MAX_LISTED} more")
     plural = "operator has" if len(problems) == 1 else "operators have"

@@ -21,6 +21,7 @@ from mcuq.frontend.onnx import import_onnx  # noqa: E402
 from tests.fuzz.mutations import mutate  # noqa: E402
 from tests.unit.test_frontend_qdq import constants, residual  # noqa: E402
 from tests.unit.test_frontend_qdq import save as save_qdq  # noqa: E402
+from tests.unit.test_frontend_qonnx import network as qonnx_network  # noqa: E402
 from tests.unit.test_frontend_tflite import one_convolution, quantized_net  # noqa: E402
 
 SECONDS, BYTES = 5.0, 2 << 30
@@ -60,6 +61,7 @@ def seeds(tmp_path: Path) -> dict[str, bytes]:
         "onnx": float_model().SerializeToString(),
         "qdq": path.read_bytes(),
         "qoperator": qoperator_model(tmp_path),
+        "qonnx": qonnx_network(tmp_path)[0].read_bytes(),
         "tflite": quantized_net().write(),
         "tflite float": one_convolution("float32", "int8", "float32").write(),
     }
@@ -105,7 +107,7 @@ def fuzz(tmp_path: Path, kind: str, count: int) -> None:
     assert count // 3 < refused <= count, "the mutations should mostly be noticed"
 
 
-KINDS = ("onnx", "qdq", "qoperator", "tflite", "tflite float")
+KINDS = ("onnx", "qdq", "qoperator", "qonnx", "tflite", "tflite float")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -21,9 +21,10 @@ def test_page_is_up_to_date() -> None:
 
 def test_onnx_rows_are_the_handlers() -> None:
     pytest.importorskip("onnx")
-    from mcuq.frontend.onnx import HANDLERS, constants, quantization
+    from mcuq.frontend.onnx import HANDLERS, constants, qonnx, quantization
 
     contributed = {f"com.microsoft.{name}" for name in quantization.CONTRIBUTED}
+    contributed |= {f"qonnx.{name}" for name in set(qonnx.HANDLERS) - {"Trunc"}}
     assert sorted(listed("onnx")) == sorted(set(HANDLERS) | set(constants.STRUCTURAL) | contributed)
 
 

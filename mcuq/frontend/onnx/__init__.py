@@ -8,7 +8,7 @@ from pathlib import Path
 from onnx.onnx_ml_pb2 import ModelProto
 
 from mcuq.errors import ModelError, UsageError
-from mcuq.frontend.onnx import arithmetic, layers, quantization, resizing, windows
+from mcuq.frontend.onnx import arithmetic, layers, qonnx, quantization, resizing, windows
 from mcuq.frontend.onnx.model import load, opset_of
 from mcuq.frontend.onnx.translate import Translator
 from mcuq.frontend.quantized import quantized_graph
@@ -18,6 +18,10 @@ from mcuq.ir.quantized import QuantizedGraph
 from mcuq.ir.verify import Level
 
 HANDLERS = layers.HANDLERS | arithmetic.HANDLERS | windows.HANDLERS | resizing.HANDLERS | quantization.HANDLERS
+
+
+CONTRIBUTED = {"com.microsoft": quantization.CONTRIBUTED, **dict.fromkeys(qonnx.DOMAINS, qonnx.HANDLERS)}
+"""Handlers of operators outside the standard, by domain."""
 
 
 def import_onnx(
@@ -37,7 +41,7 @@ def import_onnx(
         UsageError: ``input_shape`` is missing or does not fit.
     """
     model = load(Path(path))
-    translator = Translator(HANDLERS, quantization.CONTRIBUTED, opset_of(model))
+    translator = Translator(HANDLERS, CONTRIBUTED, opset_of(model))
     outputs = translator.run(model, _input_shape(model, input_shape), normalization)
     builder = translator.builder
     if builder.params:

@@ -192,12 +192,20 @@ _KINDS = {
 
 
 def to_array(tensor: TensorProto) -> NDArray[Any]:
-    """The values of a checked tensor: float64 for floats, else its integer type. Raises UnsupportedError."""
+    """The values of a checked tensor: float64 for floats, else its integer type.
+
+    Raises:
+        UnsupportedError: another type; ModelError: its bytes do not fit its shape.
+    """
     if tensor.data_type not in _KINDS:
-        kind = TensorProto.DataType.Name(tensor.data_type)
+        known = TensorProto.DataType.values()
+        kind = TensorProto.DataType.Name(tensor.data_type) if tensor.data_type in known else tensor.data_type
         raise UnsupportedError(f"constant {_quote(tensor.name)} has type {kind}; use float or integer types.")
     check_dims(tuple(tensor.dims), f"constant {_quote(tensor.name)}")
-    array = np.asarray(numpy_helper.to_array(tensor))
+    try:
+        array = np.asarray(numpy_helper.to_array(tensor))
+    except ValueError as error:  # the checker does not count the bytes of every type
+        raise ModelError(f"constant {_quote(tensor.name)}: {_short(error)}. Export the model again.") from error
     if tensor.data_type in _FLOATS:
         with np.errstate(invalid="ignore"):  # a signalling NaN; counted by the caller
             return array.astype(np.float64)
@@ -224,7 +232,7 @@ def attributes_of(node: NodeProto) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for attribute in node.attribute:
         value = helper.get_attribute_value(attribute)
-        values[attribute.name] = value.decode("utf-8") if isinstance(value, bytes) else value
+        values[attribute.name] = value.decode("utf-8", errors="replace") if isinstance(value, bytes) else value
     return values
 
 

@@ -27,6 +27,8 @@ MAX_COMPUTED = 1 << 25
 """Elements of all folded constants and index tables together (256 MB)."""
 MAX_VIEWED = 1 << 22
 """Largest map, in elements, that may be sliced or flattened."""
+QUANTIZERS = ("QuantizeLinear", "DequantizeLinear", "Quant", "BipolarQuant")
+"""Operators that constants pass, too: their codes are kept."""
 ADVICE = {
     "LayerNormalization": "use BatchNormalization",
     "InstanceNormalization": "use BatchNormalization",
@@ -99,11 +101,11 @@ class Translator:
     """Values by tensor name, and the graph under construction.
 
     Attributes:
-        handlers, contributed: by operator, of the standard and of the ``com.microsoft`` domain.
+        handlers, contributed: by operator, of the standard and per other domain.
         narrow: names of 4-bit constants -> (bits, signed); numpy holds them in whole bytes.
     """
 
-    def __init__(self, handlers: Handlers, contributed: Handlers, opset: int) -> None:
+    def __init__(self, handlers: Handlers, contributed: dict[str, Handlers], opset: int) -> None:
         self.builder = Builder(channels_first=True)
         self.handlers = handlers
         self.contributed = contributed
@@ -136,7 +138,7 @@ class Translator:
         results: tuple[Value | None, ...] = ()
         if not known:
             raise ModelError(f"node {proto.name[:80]!r} reads a tensor that nothing computes. Export the model again.")
-        known = proto.domain in STANDARD_DOMAINS or proto.op_type in self.contributed
+        known = proto.domain in STANDARD_DOMAINS or proto.op_type in self.contributed.get(proto.domain, {})
         if not (skipped and known):  # what follows a refused operator is not refused itself
             node = Node(proto, attributes_of(proto), inputs, self.opset)
             try:
@@ -155,7 +157,7 @@ class Translator:
     def _translate(self, node: Node) -> Value | tuple[Value, ...]:
         handlers = self.handlers
         if node.proto.domain not in STANDARD_DOMAINS:
-            handlers = self.contributed if node.proto.domain == "com.microsoft" else {}
+            handlers = self.contributed.get(node.proto.domain, {})
             if node.proto.op_type not in handlers:
                 raise Refusal("only operators of the ONNX standard are supported")
         extra = [name for name in node.proto.output[1:] if name and self._uses[name]]
@@ -168,7 +170,7 @@ class Translator:
         if kind == "Expand" and isinstance(node.inputs[0], Length):
             return node.inputs[0]
         views = [value for value in node.inputs if isinstance(value, View | Length)]
-        if kind in handlers and (views or kind in ("QuantizeLinear", "DequantizeLinear")):
+        if kind in handlers and (views or kind in QUANTIZERS):
             return handlers[kind](self, node)
         if views and (kind not in constants.STRUCTURAL or not isinstance(node.inputs[0], View)):
             raise Refusal(ADVICE.get(kind, "mcuq has no such operator; see docs/operators.md"))
