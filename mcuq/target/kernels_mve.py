@@ -25,6 +25,7 @@ MVE_ELEMENTWISE = {
 
 MVE_ELEMENTWISE_SOURCES = {
     "mcuq_add_mve": ("mve/add_mve.c",),
+    "mcuq_add_packed_mve": ("mve/add_mve.c",),
     "mcuq_max_pool_mve": ("mve/max_pool_mve.c",),
     "mcuq_avg_pool_mve": ("mve/avg_pool_mve.c",),
 }

@@ -112,6 +112,8 @@ def _elementwise(name: str, op: QAdd | QMaxPool | QAvgPool, graph: IntegerGraph,
 
 def elementwise(name: str, core: str, *, int8: bool, dilated: bool) -> str:
     """``name`` or its faster twin on ``core``, for int8 tensors and windows without dilation."""
+    if name == "mcuq_add" and core in MVE_CORES and not int8:
+        return "mcuq_add_packed_mve"
     if not int8 or dilated:
         return name
     return MVE_ELEMENTWISE[name] if core in MVE_CORES else ELEMENTWISE[name] if core in CORES else name

@@ -132,6 +132,11 @@ static void avg_pool(const grid_case *c, avg_pool_kernel kernel)
 RUNNERS(dsp)
 #if defined(__ARM_FEATURE_MVE)
 RUNNERS(mve)
+static void run_add_packed_mve(const grid_case *c, grid_convolution unused)
+{
+    (void)unused;
+    add(c, mcuq_add_packed_mve);
+}
 #endif
 
 #define CONVOLUTION(name) {#name, run_convolution, name}
@@ -181,6 +186,7 @@ const grid_entry grid_extra[] = {
     CONVOLUTION(mcuq_conv2d_w2_mve),
     CONVOLUTION(mcuq_conv2d_w2z_mve),
     {"mcuq_add_mve", run_add_mve, NULL},
+    {"mcuq_add_packed_mve", run_add_packed_mve, NULL},
     {"mcuq_max_pool_mve", run_max_pool_mve, NULL},
     {"mcuq_avg_pool_mve", run_avg_pool_mve, NULL},
     HELIUM_DEPTHWISE(8),

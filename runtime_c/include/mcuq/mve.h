@@ -43,6 +43,8 @@ void mcuq_depthwise3x3_w2_s2p_mve(const mcuq_conv2d_params *p, const void *input
 void mcuq_depthwise3x3_w2z_s2_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
 void mcuq_depthwise3x3_w2z_s2p_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
 
+/* packed: inputs or output of 4 or 2 bits. */
+void mcuq_add_packed_mve(const mcuq_add_params *p, const void *a, const void *b, void *output);
 void mcuq_add_mve(const mcuq_add_params *p, const void *a, const void *b, void *output);
 void mcuq_max_pool_mve(const mcuq_max_pool_params *p, const void *input, void *output);
 void mcuq_avg_pool_mve(const mcuq_avg_pool_params *p, const void *input, void *output);
