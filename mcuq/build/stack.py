@@ -9,6 +9,7 @@ function whose address stands in the image's constants. Recursion has no bound a
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,12 +38,12 @@ class _Patterns:
 
 _PATTERNS = {
     ARM: _Patterns(
-        re.compile(r"\t(?:b\w*|b\w*\.\w|cbn?z)\t(?:r\d+, )?[0-9a-f]+ <([^>+]+)(?:\+0x[0-9a-f]+)?>"),
+        re.compile(r"\t(?:b\w*|b\w*\.\w|cbn?z)\t(?:r\d+, )?([0-9a-f]+) <[^>]+>"),
         re.compile(r"\sblx\s+r\d+"),
     ),
     # A far call is AUIPC and JALR; objdump names its target behind a #.
     RISCV: _Patterns(
-        re.compile(r"\t(?:jalr?|j|jr|b\w+)\t(?:[^<]*[, ])?[0-9a-f]+ <([^>+]+)(?:\+0x[0-9a-f]+)?>"),
+        re.compile(r"\t(?:jalr?|j|jr|b\w+)\t(?:[^<]*[, ])?([0-9a-f]+) <[^>]+>"),
         re.compile(r"\tjal?r\t(?!.*<)"),
     ),
 }
@@ -99,10 +100,13 @@ def _disassemble(elf: Path) -> _Graph:
     for symbol in image.symbols:
         names.setdefault(symbol.address, []).append(symbol.name)
     graph = _Graph()
+    starts: list[tuple[int, str]] = []
+    branches: list[tuple[str, int]] = []
     name = ""
     for line in disassembly(elf, image.architecture).splitlines():
         if found := _FUNCTION.match(line):
             name = found[2]
+            starts.append((int(found[1], 16), name))
             graph.frames[name] = 0
             for alias in names.get(int(found[1], 16), ()):
                 if alias != name:  # objdump prints one of a function's names; the others lead to it
@@ -110,10 +114,15 @@ def _disassemble(elf: Path) -> _Graph:
                     graph.add_call(alias, name)
         elif name:
             graph.frames[name] += _grows(line)
-            if (called := patterns.call.search(line)) and called[1] != name:
-                graph.add_call(name, called[1])
+            if called := patterns.call.search(line):
+                branches.append((name, int(called[1], 16)))
             if patterns.indirect.search(line):
                 graph.add_call(name, _INDIRECT_CALL)
+    starts.sort()
+    for source, address in branches:  # by address: beside it objdump prints any symbol of that value, also a constant
+        target = starts[bisect_right(starts, (address, "\uffff")) - 1][1]
+        if target != source:
+            graph.add_call(source, target)
     return graph
 
 

@@ -43,7 +43,7 @@ def parameters(case: Case) -> ChannelParameters:
 def on_dsp(case: Case, core: str = "cortex-m4", families: tuple[str, ...] = ("_dsp",)) -> Case | None:
     """``case`` as the compiler would run it on ``core``; None when its kernel is of none of the ``families``."""
     if case.conv is None:
-        twins = MVE_ELEMENTWISE if "_mve" in families else ELEMENTWISE
+        twins = MVE_ELEMENTWISE if "_mve" in families and core in MVE_CORES else ELEMENTWISE
         twin = twins.get(case.kernel)
         return renamed(case, twin) if twin is not None and _int8_without_dilation(case) else None
     assert case.weights is not None

@@ -35,16 +35,18 @@ from mcuq.plan.exact import solve
 from mcuq.plan.memory import plan_memory
 from mcuq.quant.data_free import data_free
 from mcuq.quant.ptq import PtqOptions, ptq
-from mcuq.target.board import load_board
+from mcuq.target.board import load_board, optimized
 from mcuq.target.core import core
 from mcuq.target.footprint import footprint
-from mcuq.target.runtime import conv_kernel
+from mcuq.target.fusion import steps
+from mcuq.target.runtime import step_scratch
 
 BASELINE = Path(__file__).resolve().parents[1] / "golden" / "model_counts.json"
 TOLERANCE = 0.01
 BOARDS = {name: core(name).machine for name in ("cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55")}
-VARIANTS = ("int8", "int4", "mix")
-"""8-bit weights; 4-bit weights; the solver's bits at half the flash of int8. Activations of the first two: 8 bits."""
+VARIANTS = ("int8", "int4", "mix", "size")
+"""8-bit weights; 4-bit weights; the solver's bits at half the flash of int8; int8 with --optimize size. Activations
+have 8 bits but in the mix."""
 ROOM = Limits(flash=1 << 31, ram=1 << 31)
 
 
@@ -140,7 +142,7 @@ def network(model: Model, variant: str, core: str) -> IntegerGraph:
     graph = float_graph(model)
     if variant == "mix":
         return half_flash(graph, model, core)
-    return calibrated(graph, (8 if variant == "int8" else 4, 8), model)
+    return calibrated(graph, (4 if variant == "int4" else 8, 8), model)
 
 
 def calibrated(graph: Graph, bits: BitPlan | tuple[int, int], model: Model) -> IntegerGraph:
@@ -194,8 +196,8 @@ def run_file(path: Path, core: str) -> Result:
 
 def measured(graph: IntegerGraph, name: str, variant: str, core: str) -> Result:
     """Figures of an integer network, each of its tensors compared with the oracle for two inputs."""
-    board, samples = load_board(BOARDS[core]), inputs(graph, 2)
-    plan = plan_memory(graph, core)
+    board, samples = load_board(optimized(BOARDS[core], "size" if variant == "size" else "speed")), inputs(graph, 2)
+    plan = plan_memory(graph, board.core)
     sizes = measure(emit_project(graph, plan, board), graph, plan, board)
     with built(graph, plan, board) as image:
         exact = compare_image(image, samples).exact
@@ -210,7 +212,7 @@ def measured(graph: IntegerGraph, name: str, variant: str, core: str) -> Result:
         macs=sum(op.output.shape[0] * op.output.shape[1] * op.weight.size for op in convs),
         arena=plan.arena_bytes,
         bound=plan.lower_bound,
-        scratch=max(conv_kernel(op, graph, core).scratch_bytes for op in convs),
+        scratch=max(step_scratch(op, graph, board.core) for op in steps(graph)),
         weights=items["weights"],
         parameters=items["parameters"],
         runtime=items["runtime code"],

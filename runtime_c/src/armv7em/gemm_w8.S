@@ -23,7 +23,7 @@
 .endm
 
 .macro STEPS_SHARED
-    .rept 8
+    .rept 16
     ldr     r12, [r8], #4
     ldrd    r10, r11, [r9], #8
     uxtb16  lr, r12
@@ -32,7 +32,7 @@
 .endm
 
 .macro STEPS_CLEAN
-    .rept 8
+    .rept 16
     ldr     r12, [r8], #4
     ldrd    r10, r11, [r9], #8
     sxtb16  lr, r12
