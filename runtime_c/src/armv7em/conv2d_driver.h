@@ -218,14 +218,16 @@ static void conv2d(const mcuq_conv2d_params *p, const void *input, void *output,
     };
     const uint32_t width = p->output.width;
     const int32_t stride_y = p->window.stride_height, stride_x = p->window.stride_width;
-    uint32_t group = PIXELS;
-    for (uint32_t first = 0; first < pixels; first += group) {
+    uint32_t step = PIXELS;
+    for (uint32_t first = 0; first < pixels; first += step) {
+        uint32_t end = pixels; /* what lies behind is the pixel before it again */
         if (first + PIXELS > pixels && pixels >= PIXELS) {
             if (input != output) {
                 first = pixels - PIXELS; /* the last group computes some pixels again */
             } else if (direct) { /* their inputs are gone: one pixel at a time, stored PIXELS times in one place */
-                group = 1;
+                step = 1;
                 frame.stride = 0;
+                end = first + 1u;
             }
         }
         const uint32_t oy = first / width;
@@ -233,8 +235,8 @@ static void conv2d(const mcuq_conv2d_params *p, const void *input, void *output,
         int32_t y = (int32_t)oy * stride_y - p->window.pad_top, x = (int32_t)ox * stride_x - p->window.pad_left;
         for (uint32_t i = 0; i < PIXELS; i++) {
             frame.sums[i] = gemm->sum_factor * column(&source, y, x, start_column(columns, i));
-            if (group == 1u || first + i + 1u == pixels)
-                continue; /* the same pixel again */
+            if (first + i + 1u >= end)
+                continue;
             x += stride_x;
             if (++ox == width) {
                 ox = 0;
@@ -249,7 +251,7 @@ static void conv2d(const mcuq_conv2d_params *p, const void *input, void *output,
         gemm->run(&frame);
         if (direct && !narrow)
             continue;
-        for (uint32_t i = 0; i < group && first + i < pixels; i++, out += out_row)
+        for (uint32_t i = 0; i < PIXELS && first + i < end; i++, out += out_row)
             mcuq_finish_row(frame.output + i * frame.stride, out, channels, out_bits, p->clamp_lo, p->clamp_hi);
     }
 }
