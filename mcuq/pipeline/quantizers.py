@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from mcuq.data import Dataset
 from mcuq.errors import UsageError
 from mcuq.ir.plans import BitPlan
+from mcuq.ir.scaling import check_scaling
 from mcuq.pipeline.bits import layer_types
 from mcuq.pipeline.settings import TrainSettings
 
@@ -37,6 +38,7 @@ def checked(settings: TrainSettings) -> TrainSettings:
         raise UsageError(f"--fold-type must be one of {', '.join(FOLD_TYPES)}, got {fold_type!r}")
     if one.rescales and fold_type == "folding_weights":
         raise UsageError(f"--quant-type {quant_type} goes with --fold-type ICN or folding_thresholds only")
+    check_scaling(settings.scaling or "exact")
     act = activations.make(settings.act_type or "LSQ", choice.act_bits or 8, signed=False, steps=settings.act_range)
     if fold_type == "folding_thresholds" and act.bits == 8 and (choice.act_bits or settings.act_range):
         raise UsageError("--fold-type folding_thresholds needs outputs of 2 or 4 bits: take --act-bits 4 or 2, or ICN")
@@ -68,17 +70,18 @@ def network(module: Any, dataset: Dataset, settings: TrainSettings, plan: BitPla
         fold_type=settings.fold_type or "ICN",
         fold_delay=loops.default_fold_delay(epochs) if delay is None else delay,
         bits=plan,
-        layer_config=[
-            *layer_types(plan),
-            *_without_thresholds(plan, settings),
-            *_ranges(plan, settings),
-            *_overrides(settings.layer_config),
-        ],
+        layer_config=layer_entries(plan, settings),
         normalization=dataset.normalization,
         branch_quant=settings.branch_quant,
         **{name: value for name, value in given.items() if value is not None},
         **more,
     )
+
+
+def layer_entries(plan: BitPlan, settings: TrainSettings) -> list[dict[str, Any]]:
+    """Choices per layer: the plan's, what folding and ranges imply, then the user's file. Raises UsageError."""
+    implied = [*_without_thresholds(plan, settings), *_ranges(plan, settings)]
+    return [*layer_types(plan), *implied, *_overrides(settings.layer_config)]
 
 
 def _without_thresholds(plan: BitPlan, settings: TrainSettings) -> list[dict[str, Any]]:

@@ -106,7 +106,7 @@ def test_n1_ranges_outside_1_to_255_are_refused() -> None:
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 14, 15, 127])
-def test_n2_sat_default_codes_are_integers_of_the_parity_of_n(steps: int) -> None:
+def test_n2_n17_sat_default_codes_are_integers_of_the_parity_of_n(steps: int) -> None:
     """n * w_q lies in -n .. n and has n's parity: odd ranges have no zero."""
     w = normal(4, 9, 3, 3, seed=2)
     quantizer = weights.make("PerLayerSATDefault", 8, 4, steps=steps)
@@ -307,7 +307,7 @@ def test_n7_the_gradient_of_alpha_counts_rounding_in_cg_pact_only(act_type: str)
         assert (moved[1] - moved[0]) / 0.001 - straight == pytest.approx(above + inside, rel=1e-2)
 
 
-def test_r15_pact_clips_at_6_until_calibrated_and_sums_above_alpha() -> None:
+def test_r15_l5_pact_clips_at_6_until_calibrated_and_sums_above_alpha() -> None:
     quantizer = activations.make("PACT", 4, signed=False)
     assert isinstance(quantizer, activations.PactActivation)
     x = torch.tensor([[-1.0, 0.19, 0.21, 5.9, 6.0, 7.0]])
