@@ -14,6 +14,19 @@ from rich.console import Console
 
 from mcuq import pipeline
 from mcuq.errors import McuqError
+from mcuq.options import (
+    BoardName,
+    Check,
+    FirstLast,
+    MaxInstructions,
+    MaxLatency,
+    MemConstraint,
+    Mixed,
+    Optimize,
+    Pin,
+    PinFile,
+    Share,
+)
 
 app = typer.Typer(
     name="mcuq",
@@ -39,34 +52,6 @@ DataName = Annotated[
     str, typer.Option(help="digits, mnist, fashion-mnist, cifar10, a folder of classes, or an .npz file.")
 ]
 DataDir = Annotated[Path | None, typer.Option(help="Where the data set's files are or shall go.")]
-MemConstraint = Annotated[
-    str | None,
-    typer.Option(help="FLASH,RAM limits: 2048000,512000 or [2048000,512000] or 2MiB,512KiB.", metavar="FLASH,RAM"),
-]
-BoardName = Annotated[str | None, typer.Option(help="A board from 'mcuq boards'; its limits are taken.")]
-Mixed = Annotated[
-    str | None,
-    typer.Option(help="How bits are chosen: exact (proved optimum, the default), MixPL or MixPC (the paper's rules)."),
-]
-Optimize = Annotated[
-    str, typer.Option(help="speed, or size: portable kernels and -Os, about half the code, several times slower.")
-]
-MaxInstructions = Annotated[
-    int | None, typer.Option(help="Limit of instructions of one inference, predicted: an estimate.", min=1)
-]
-MaxLatency = Annotated[
-    float | None,
-    typer.Option(help="The same as milliseconds at the --board's clock, one instruction per clock: an estimate."),
-]
-Pin = Annotated[
-    list[str] | None,
-    typer.Option(help="Bits of one tensor, repeatable: layer.weight=8, layer=4 (its output).", metavar="NAME=BITS"),
-]
-PinFile = Annotated[Path | None, typer.Option(help='Pins as JSON: {"layer": {"w": 8, "a": 4}}.')]
-Share = Annotated[
-    list[str] | None, typer.Option(help="Tensors that share bits, repeatable: layer1,layer2.", metavar="NAME,NAME")
-]
-FirstLast = Annotated[int, typer.Option(help="Fewest bits of the first and last layers' weights, where that fits.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 
 
@@ -152,7 +137,10 @@ def train(
     ] = None,
     bits: Annotated[Path | None, typer.Option(help="A bits.json to use instead of searching.")] = None,
     optimize: Optimize = "speed",
-    sensitivity: Annotated[str, typer.Option(help="Measure for the search: kl, fit, sqnr or data-free.")] = "kl",
+    sensitivity: Annotated[
+        str, typer.Option(help="Measure for the search: kl, fit, sqnr, hessian, loss or data-free.")
+    ] = "kl",
+    check_sensitivity: Check = 0,
     logits: Annotated[int, typer.Option(help="Bits of the network's output: 8 or 32.")] = 8,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run in --out.")] = False,
     seed: Seed = 0,
@@ -192,6 +180,7 @@ def train(
             act_bits=act_bits,
             bits=bits,
             sensitivity=sensitivity,
+            check_sensitivity=check_sensitivity,
             optimize=optimize,
             **pipeline.wishes(max_instructions, max_latency_ms, pin, pins, share, first_last_bits),
         ),
@@ -345,7 +334,10 @@ def quantize(
         str, typer.Option(help="Batch norms: folded into weights, or fixed (kept as fixed point).")
     ] = "folded",
     equalize: Annotated[bool, typer.Option("--equalize", help="Balance ranges across layers first.")] = False,
-    sensitivity: Annotated[str, typer.Option(help="Measure for the search: kl, fit, sqnr or data-free.")] = "kl",
+    sensitivity: Annotated[
+        str, typer.Option(help="Measure for the search: kl, fit, sqnr, hessian, loss or data-free.")
+    ] = "kl",
+    check_sensitivity: Check = 0,
     images: Annotated[
         int, typer.Option("--images", "--calibration-size", help="Calibration images used, the first ones.", min=1)
     ] = 512,
@@ -363,6 +355,7 @@ def quantize(
         bits,
         sensitivity,
         optimize=optimize,
+        check_sensitivity=check_sensitivity,
         **pipeline.wishes(max_instructions, max_latency_ms, pin, pins, share, first_last_bits),
     )
     inputs = pipeline.Preprocessing(

@@ -19,7 +19,7 @@ FLOORS = (
     ("target", "reference"),
     ("zoo", "data", "frontend", "quant", "plan", "lower", "emit", "build"),
     ("parity", "report"),
-    ("pipeline",),
+    ("pipeline", "options"),
     ("cli",),
     ("__init__", "__main__"),
 )

@@ -14,6 +14,7 @@ from mcuq.ir.container import write_atomic
 from mcuq.ir.graph import Graph
 from mcuq.ir.integer import IntegerGraph
 from mcuq.ir.plans import BitPlan, Limits, Sensitivity
+from mcuq.pipeline.measures import checked, held_back, sensitivity
 from mcuq.pipeline.models import build_module, captured
 from mcuq.pipeline.outcomes import ParetoOutcome, SolveOutcome
 from mcuq.pipeline.settings import UNLIMITED, BitChoice, ModelSpec
@@ -24,8 +25,8 @@ from mcuq.report.frontier import pareto_picture
 from mcuq.target.footprint import footprint
 from mcuq.target.instructions import graph_instructions
 
-CALIBRATION = 512
-"""Training images on which sensitivity is measured."""
+BEST_OF = 3
+"""Best plans of the table of which the best by a true measurement is taken."""
 ROUNDS = 5
 """Times the limits are tightened by what kernels chosen for the actual weights take more than promised."""
 
@@ -102,27 +103,28 @@ def solved(plan: BitPlan, graph: Graph, file: str, choice: BitChoice) -> SolveOu
     return SolveOutcome(plan, shapes, file, latency_ms=latency_ms(plan.instructions, choice.board))
 
 
-def choose(graph: Graph, choice: BitChoice, limits: Limits, table: Sensitivity) -> BitPlan:
-    """Bits of every tensor by the method of ``choice``. Raises InfeasibleError naming tensors and missing bytes."""
+def choose(
+    graph: Graph,
+    choice: BitChoice,
+    limits: Limits,
+    table: Sensitivity,
+    measure: Callable[[BitPlan], float] | None = None,
+) -> BitPlan:
+    """Bits of every tensor by the method of ``choice``; of the exact method's best plans the best by ``measure``.
+
+    Raises InfeasibleError naming tensors and missing bytes.
+    """
     if choice.mixed in ("MixPL", "MixPC"):
         return rules.mixed(graph, limits, choice.mixed, sensitivity=table)
     from mcuq.plan.exact import solve as solve_exact
 
-    return solve_exact(graph, table, limits, choice.core, ram_reserve=choice.ram_reserve, **_wishes(choice))
+    options: dict[str, Any] = {} if measure is None else {"best_of": BEST_OF, "measure": measure}
+    return solve_exact(graph, table, limits, choice.core, ram_reserve=choice.ram_reserve, **_wishes(choice), **options)
 
 
 def _wishes(choice: BitChoice) -> dict[str, Any]:
     """Options of the exact search."""
     return {"pins": dict(choice.pins), "groups": choice.groups, "first_last_bits": choice.first_last_bits}
-
-
-def sensitivity(graph: Graph, measure: str, dataset: Dataset | None) -> Sensitivity:
-    from mcuq.quant import sensitivity as measures
-    from mcuq.quant.data_free import data_free
-
-    if measure == "data-free" or dataset is None:
-        return data_free(graph)
-    return getattr(measures, measure)(graph, dataset.x_train[:CALIBRATION])
 
 
 def refuse_infeasible(graph: Graph, choice: BitChoice, limits: Limits) -> None:
@@ -149,6 +151,7 @@ def decide(
     dataset: Dataset,
     calibrated: Callable[[BitPlan], IntegerGraph],
     say: Callable[[str], None],
+    keep: Callable[[dict[str, Any]], None] = lambda document: None,
 ) -> BitPlan:
     """The plan for trained weights: from a file, uniform, or solved under the limits.
 
@@ -157,7 +160,8 @@ def decide(
     and the problem solved again.
 
     Args:
-        calibrated: the integer network of a plan, without retraining. say: told what happens.
+        calibrated: the integer network of a plan, without retraining. say: told what happens. keep: given what
+            ``--check-sensitivity`` finds.
 
     Raises:
         InfeasibleError: the limits cannot be met.
@@ -169,7 +173,13 @@ def decide(
         return uniform(graph, choice.weight_bits or 4, choice.act_bits or 4, limits, choice.core)
     say(f"measuring sensitivity ({choice.sensitivity}) and solving for bits")
     table = sensitivity(graph, choice.sensitivity, dataset)
-    plan = choose(graph, choice, limits, table)
+    if choice.check_sensitivity:
+        document = checked(graph, table, dataset, choice.check_sensitivity)
+        ranks = f"{document['spearman']:.3f} (Spearman)"
+        say(f"  {document['plans']} random plans ranked by the table and by true KL: {ranks}")
+        keep(document)
+    measure = None if table.method == "data-free" else true_loss(graph, dataset)
+    plan = choose(graph, choice, limits, table, measure)
     if choice.mixed in ("MixPL", "MixPC"):
         return plan
     tightened = limits
@@ -182,8 +192,16 @@ def decide(
             "instructions (an estimate): solving again below that"
         )
         tightened = _below(tightened, taken, limits)
-        plan = replace(choose(graph, choice, tightened, table), status="FEASIBLE", bound=plan.bound)
+        plan = replace(choose(graph, choice, tightened, table, measure), status="FEASIBLE", bound=plan.bound)
     return replace(plan, limits=limits)
+
+
+def true_loss(graph: Graph, dataset: Dataset) -> Callable[[BitPlan], float]:
+    """KL divergence of a whole plan on images that the table was not measured on."""
+    from mcuq.quant.prediction import divergences, widths_of
+
+    images = held_back(dataset)
+    return lambda plan: divergences(graph, images, [widths_of(plan)])[0]
 
 
 def _below(tightened: Limits, taken: Promise, limits: Limits) -> Limits:

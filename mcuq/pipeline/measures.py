@@ -48,6 +48,20 @@ def sensitivity(graph: Graph, measure: str, dataset: Dataset | None) -> Sensitiv
     return found
 
 
+def checked(graph: Graph, table: Sensitivity, dataset: Dataset, plans: int) -> dict[str, Any]:
+    """How well sums of ``table`` predict ``plans`` random plans on held-back images, as a JSON document."""
+    from mcuq.quant.prediction import check
+
+    found = check(graph, table, held_back(dataset), plans)
+    return {
+        "method": table.method,
+        "plans": plans,
+        "spearman": found.spearman,
+        "predicted": list(found.predicted),
+        "measured": list(found.measured),
+    }
+
+
 def held_back(dataset: Dataset) -> NDArray[np.uint8]:
     """Training images that no table was measured on; the first ones of a small set."""
     rest = dataset.x_train[CALIBRATION : CALIBRATION + HELD_BACK]

@@ -96,7 +96,8 @@ def quantize(
     graph = found.graph if isinstance(found, QuantizedGraph) else fuse(found)
     _check_shape(graph, dataset)
     say: Callable[[str], None] = (lambda text: console.print(text, markup=False)) if console else (lambda text: None)
-    plan, integer, precision = _integer(found, graph, settings, dataset, say)
+    kept: list[dict[str, Any]] = []
+    plan, integer, precision = _integer(found, graph, settings, dataset, say, kept.append)
     x, y = dataset.x_test[:KEPT], dataset.y_test[:KEPT]
     chosen = None if isinstance(found, QuantizedGraph) else _float_classes(graph, x)
     run = claim_run(out or new_run_path(settings.model.stem, settings.calibrate), resume=False, overwrite=overwrite)
@@ -104,6 +105,8 @@ def quantize(
         accuracy = _accuracy(chosen, run_outputs(integer, x)[integer.outputs[0]], y)
         right = None if chosen is None or accuracy["oracle"] is None else chosen == y
         _save(run, settings, plan, integer, accuracy, dataset, right)
+        for document in kept:
+            run.write_sensitivity(document)
         if precision is not None:
             from mcuq.quant.precision_file import save_precision
 
@@ -170,6 +173,7 @@ def _integer(
     settings: QuantizeSettings,
     dataset: Dataset,
     say: Callable[[str], None],
+    keep: Callable[[dict[str, Any]], None],
 ) -> tuple[BitPlan, IntegerGraph, Precision | None]:
     """The bits, the integer network, and on symmetric grids its layers' precision; a quantized file has its own."""
     if isinstance(found, QuantizedGraph):
@@ -204,7 +208,7 @@ def _integer(
     choice = settings.choice
     if choice.limits() is None and choice.weight_bits is None and choice.act_bits is None and choice.bits is None:
         choice = replace(choice, weight_bits=8, act_bits=8)
-    plan = decide(graph, choice, dataset, lambda bits: _lowered(quantized(bits), settings), say)
+    plan = decide(graph, choice, dataset, lambda bits: _lowered(quantized(bits), settings), say, keep)
     result = quantized(plan)
     mode = options["grid"]
     return plan, _lowered(result, settings), None if mode == "affine" else precision_of(result, mode)

@@ -84,6 +84,10 @@ class RunFolder:
         text = json.dumps(record, indent=2, sort_keys=True) + "\n"
         write_atomic(self.record_file, text.encode())
 
+    def write_sensitivity(self, document: dict[str, Any]) -> None:
+        """How well the sensitivity predicts whole plans."""
+        write_atomic(self.path / "sensitivity.json", (json.dumps(document, indent=1) + "\n").encode())
+
     def write_test(self, x: NDArray[np.uint8], y: NDArray[np.int64], float_correct: NDArray[np.bool_]) -> None:
         """Held-out samples, and on which of them the float network is right."""
         handle, name = tempfile.mkstemp(dir=self.path, suffix=".npz")

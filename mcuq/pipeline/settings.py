@@ -14,7 +14,7 @@ from mcuq.target.cost import RAM_RESERVE
 from mcuq.target.limits import parse_mem_constraint
 
 METHODS = ("exact", "MixPL", "MixPC")
-MEASURES = ("kl", "fit", "sqnr", "data-free")
+MEASURES = ("kl", "fit", "sqnr", "hessian", "loss", "data-free")
 DEFAULT_CORE = "cortex-m7"
 UNLIMITED = Limits(flash=1 << 31, ram=1 << 31)
 
@@ -42,6 +42,7 @@ class BitChoice:
         max_instructions, max_latency_ms: limits of predicted instructions (estimates; the latter by the board's clock).
         pins: (tensor, bits), named as in bits.json. groups: tensors that share bits.
         first_last_bits: fewest bits of the first and last layers' weights, where that fits.
+        check_sensitivity: random plans on which the sensitivity's sums are held against true losses.
     """
 
     mem_constraint: str | None = None
@@ -57,6 +58,7 @@ class BitChoice:
     pins: Pins = ()
     groups: tuple[tuple[str, ...], ...] = ()
     first_last_bits: int = 2
+    check_sensitivity: int = 0
 
     def check(self) -> None:
         """Raises UsageError when choices contradict each other or do not exist."""

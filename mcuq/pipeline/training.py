@@ -20,8 +20,9 @@ from mcuq.ir.integer import IntegerGraph
 from mcuq.ir.plans import BitPlan
 from mcuq.ir.verify import Level, verify
 from mcuq.pipeline import deploy, pictures
-from mcuq.pipeline.bits import CALIBRATION, decide, promise, refuse_infeasible, solved
+from mcuq.pipeline.bits import decide, promise, refuse_infeasible, solved
 from mcuq.pipeline.logs import STAGES, RunLog
+from mcuq.pipeline.measures import CALIBRATION
 from mcuq.pipeline.models import Prepared, captured, prepare
 from mcuq.pipeline.outcomes import DemoOutcome, TrainOutcome
 from mcuq.pipeline.progress import TrainingBar
@@ -205,7 +206,7 @@ def _plan(graph: Graph, prepared: Prepared, run: RunFolder, bar: TrainingBar, re
         op.calibrate(Batches(dataset.x_train[:CALIBRATION], None, 64).images())
         return _lowered(op, settings)
 
-    plan = decide(graph, settings.choice, dataset, calibrated, bar.stage)
+    plan = decide(graph, settings.choice, dataset, calibrated, bar.stage, run.write_sensitivity)
     save_bits(plan, run.bits)
     return plan
 

@@ -191,7 +191,7 @@ class _Builder:
     def code(self) -> tuple[Code, ...]:
         """Symbols of the runtime with the bits that need them; helpers that functions share count once."""
         uses: dict[str, set[tuple[tuple[str, int], ...]]] = {}
-        always: dict[str, None] = {}
+        always: dict[str, None] = dict.fromkeys(code_table.always(self.core))
         if fusions(self.graph):
             always |= dict.fromkeys(s for name in BAND_FUNCTIONS for s in code_table.symbols(name, self.core))
         for op in self.graph:

@@ -81,7 +81,7 @@ def code_bytes(graph: IntegerGraph, core: str) -> tuple[int, int, int]:
     names = {name for op in graph if not _is_view(op, graph) and (name := function(op, graph, core))}
     if fusions(graph):
         names |= set(BAND_FUNCTIONS)
-    needed = {symbol for name in names for symbol in code_table.symbols(name, core)}
+    needed = {symbol for name in names for symbol in code_table.symbols(name, core)} | {*code_table.always(core)}
     runtime = sum(code_table.symbol_bytes(symbol, core) for symbol in needed)
     fused = {fusion.add for fusion in fusions(graph)}
     calls = [
