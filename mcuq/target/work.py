@@ -299,15 +299,25 @@ def _depthwise_tiles(case: ConvCase) -> Work:
     pairs = sum(-(-min(rows, height - y) // 2) for y in range(0, height, rows))
     gathered = [min((w - 1) * stride + 3, case.input_shape[1]) for w in widths]
     patches = pairs * sum(max(w // 2, 1) for w in widths)
-    return {
+    bits = case.input_bits
+    packed = (
+        {}
+        if case.output_bits == 8
+        else {
+            f"merge {case.output_bits}": height * width * channels,
+            f"merge channel {case.output_bits}": tiles * channels,
+        }
+    )
+    return packed | {
         "call": 1,
         "tile": tiles,
         "plane": sum(inside) * len(widths) * pitch,
         "channel": tiles * channels,
-        "gather row": sum(inside) * len(widths) * channels,
-        "gather": sum(inside) * sum(gathered) * channels,
-        "gather four": sum(inside) * sum(-(-g // 4) for g in gathered) * channels,
-        "gather sixteen": sum(inside) * sum(-(-g // 16) for g in gathered) * channels,
+        f"channel {bits}": tiles * channels,
+        f"gather row {bits}": sum(inside) * len(widths) * channels,
+        f"gather {bits}": sum(inside) * sum(gathered) * channels,
+        f"gather four {bits}": sum(inside) * sum(-(-g // 4) for g in gathered) * channels,
+        f"gather sixteen {bits}": sum(inside) * sum(-(-g // 16) for g in gathered) * channels,
         "pair": pairs * len(widths) * channels,
         "patch": patches * channels,
         "odd patch": pairs * sum(w % 2 for w in widths) * channels,
