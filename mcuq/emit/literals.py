@@ -49,7 +49,8 @@ def shape(tensor: QTensor, layer: str) -> str:
 
 def window(value: Window, layer: str) -> str:
     """Initializer of an ``mcuq_window``."""
-    pairs = (("kernel", value.kernel), ("stride", value.stride), ("dilation", value.dilation))
+    stride = value.input_dilation if value.transposed else value.stride  # of a transposed convolution
+    pairs = (("kernel", value.kernel), ("stride", stride), ("dilation", value.dilation))
     numbers = [(f"{name}_{axis}", pair[i]) for name, pair in pairs for i, axis in enumerate(("height", "width"))]
     numbers += [("pad_top", value.padding[0]), ("pad_left", value.padding[1])]
     return braces([(name, number(entry, "uint8_t", f"{name} of layer {layer}")) for name, entry in numbers])

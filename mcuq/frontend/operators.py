@@ -43,6 +43,15 @@ LAYERS = (
         FAST,
     ),
     Row(
+        "transposed convolution, 2-D and 1-D, grouped, dilated",
+        "conv2d_transpose",
+        CONV_BITS,
+        _words("conv_transpose2d conv_transpose1d"),
+        _words("ConvTranspose"),
+        _words("TRANSPOSE_CONV"),
+        "training leaves its weights as they are",
+    ),
+    Row(
         "depthwise convolution",
         "depthwise",
         CONV_BITS,

@@ -100,6 +100,8 @@ def _with_padding(op: FloatOp, pad: Pad) -> FloatOp | None:
     """``op`` reading the input of ``pad`` and padding by itself; None when it cannot."""
     if not isinstance(op, Conv2d | AvgPool):
         return None
+    if op.window.transposed:
+        return None
     own = op.window.padding
     padding = (own[0] + pad.padding[0], own[1] + pad.padding[1], own[2] + pad.padding[2], own[3] + pad.padding[3])
     if min(pad.padding) < 0 or max(padding) > MAX_PADDING:

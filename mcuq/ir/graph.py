@@ -30,16 +30,26 @@ NO_CLAMP: Clamp = (None, None)
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Sliding window of a convolution or pool. Padding is (top, left, bottom, right), in input pixels."""
+    """Sliding window of a convolution or pool. Padding is (top, left, bottom, right), in input pixels.
+
+    ``input_dilation`` n puts n - 1 rows (columns) of zeros between those of the input before anything else: a
+    transposed convolution is one of stride 1 over such an input, with mirrored weights.
+    """
 
     kernel: tuple[int, int] = (1, 1)
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
     dilation: tuple[int, int] = (1, 1)
+    input_dilation: tuple[int, int] = (1, 1)
+
+    @property
+    def transposed(self) -> bool:
+        return self.input_dilation != (1, 1)
 
     def output_hw(self, height: int, width: int) -> tuple[int, int]:
         """Output height and width for an input of ``height`` x ``width`` (floor mode)."""
         top, left, bottom, right = self.padding
+        height, width = (height - 1) * self.input_dilation[0] + 1, (width - 1) * self.input_dilation[1] + 1
         span_h = (self.kernel[0] - 1) * self.dilation[0] + 1
         span_w = (self.kernel[1] - 1) * self.dilation[1] + 1
         return (

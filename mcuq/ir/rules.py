@@ -62,6 +62,12 @@ def check_shapes(graph: Graph | IntegerGraph) -> None:
         if stored[0] * stored[1] * stored[2] > LARGEST_TENSOR:
             fail("shapes", f"{op.name} has shape {stored}, more than {LARGEST_TENSOR} values")
         match op:
+            case Conv2d() | QConv2d() if op.window.transposed:
+                _check_window(op.name, op.window)
+                if op.window.stride != (1, 1):
+                    fail("window", f"{op.name} has stride {op.window.stride} over a dilated input; 1 is allowed")
+            case MaxPool() | QMaxPool() | AvgPool() | QAvgPool() if op.window.transposed:
+                fail("window", f"{op.name}: only convolutions may dilate their input")
             case Conv2d() | QConv2d() | MaxPool() | QMaxPool() | AvgPool() | QAvgPool():
                 _check_window(op.name, op.window)
             case Pad() | QPad():
@@ -90,6 +96,7 @@ def _check_window(name: str, window: Window) -> None:
     _check_bytes(name, "stride", window.stride, 1)
     _check_bytes(name, "dilation", window.dilation, 1)
     _check_bytes(name, "padding", window.padding, 0)
+    _check_bytes(name, "input dilation", window.input_dilation, 1)
 
 
 def _check_bytes(name: str, what: str, values: tuple[int, ...], low: int) -> None:

@@ -196,6 +196,8 @@ def _window(window: Window) -> list[str]:
         words.append(f"pad {_numbers(window.padding)}")
     if window.dilation != (1, 1):
         words.append(f"dilation {_numbers(window.dilation)}")
+    if window.transposed:
+        words.append(f"input dilation {_numbers(window.input_dilation)}")
     return words
 
 

@@ -170,7 +170,7 @@ def _dispensable(op: QConv2d, source: QTensor, x: Interval) -> Kept:
     """Per input channel of a full convolution: its contribution is zero or the same for every input and pixel."""
     unused = ~_effective(op).any(axis=(0, 1, 2))
     constant = x.low == x.high
-    if any(op.window.padding):
+    if any(op.window.padding) or op.window.transposed:
         constant &= x.low == source.zero_point
     return unused | constant
 

@@ -105,7 +105,7 @@ def _between(first: IntArray, second: IntArray) -> Interval:
 
 def _conv(op: QConv2d, x: Interval, source: QTensor) -> Interval:
     """Extremes of a sum are the sums of its terms' extremes; requantization is monotone, or falling."""
-    if any(op.window.padding):
+    if any(op.window.padding) or op.window.transposed:
         x = x.with_code(source.zero_point)
     weight = op.weight.astype(np.int64) - op.weight_zero_point.astype(np.int64).reshape(-1, 1, 1, 1)
     shape = (op.groups, len(weight) // op.groups, weight.shape[3])

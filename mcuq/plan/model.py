@@ -135,6 +135,8 @@ def _members(graph: Graph) -> dict[str, Member]:
 def _weight_bytes(graph: Graph, op: Conv2d, bits: int) -> int:
     """Packed rows of the portable layouts: per output channel, or per tap for depthwise."""
     out, height, width, depth = op.weight.shape
+    if op.window.transposed:
+        return out * height * width * row_bytes(depth, bits)
     if is_depthwise(op.groups, op.weight.shape, graph.op(op.inputs[0]).shape[2]):
         return height * width * row_bytes(out, bits)
     return out * row_bytes(height * width * depth, bits)

@@ -18,10 +18,21 @@ from mcuq.quant.activations import clip
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window, groups: int) -> Tensor:
     """Convolution of x [N, C, H, W] with weight [O, I/groups, kh, kw]; padding may differ per side."""
     top, left, bottom, right = window.padding
+    x = dilated(x, window.input_dilation)
     if (top, left) == (bottom, right):
         return F.conv2d(x, weight, bias, window.stride, (top, left), window.dilation, groups)
     x = F.pad(x, (left, right, top, bottom))
     return F.conv2d(x, weight, bias, window.stride, 0, window.dilation, groups)
+
+
+def dilated(x: Tensor, dilation: tuple[int, int]) -> Tensor:
+    """x [N, C, H, W] with ``dilation`` - 1 rows and columns of zeros between its own."""
+    if dilation == (1, 1):
+        return x
+    count, channels, height, width = x.shape
+    spread = x.new_zeros(count, channels, (height - 1) * dilation[0] + 1, (width - 1) * dilation[1] + 1)
+    spread[:, :, :: dilation[0], :: dilation[1]] = x
+    return spread
 
 
 def evaluate(op: FloatOp, inputs: tuple[Tensor, ...], conv: Callable[[ir.Conv2d, Tensor], Tensor]) -> Tensor:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mcuq.ir.graph import Conv2d
+from mcuq.quant.network import dilated
 from mcuq.quant.ranges import fill_empty
 from mcuq.quant.rounding import round_half_up
 from mcuq.quant.widths import weight_codes
@@ -30,7 +31,7 @@ DAMPING = 0.01
 def patches(op: Conv2d, x: Tensor, generator: torch.Generator) -> Tensor:
     """What the layer's kernel sees: [groups, rows, I/groups * kh * kw] of x [N, C, H, W], at most MAX_ROWS rows."""
     top, left, bottom, right = op.window.padding
-    padded = F.pad(x, (left, right, top, bottom))
+    padded = F.pad(dilated(x, op.window.input_dilation), (left, right, top, bottom))
     per_image = op.shape[0] * op.shape[1]
     if len(x) * per_image > 8 * MAX_ROWS:  # unfold copies every pixel kh * kw times
         padded = padded[:: max(1, len(x) * per_image // (8 * MAX_ROWS))]

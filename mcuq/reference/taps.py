@@ -21,6 +21,18 @@ def pad_images(x: Array, padding: tuple[int, int, int, int], value: float) -> Ar
     return np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=x.dtype.type(value))
 
 
+def dilate_images(x: Array, dilation: tuple[int, int], value: float) -> Array:
+    """Images [N, H, W, C] with ``dilation`` - 1 rows and columns of ``value`` between theirs."""
+    if dilation == (1, 1):
+        return x
+    count, height, width, channels = x.shape
+    spread = np.full(
+        (count, (height - 1) * dilation[0] + 1, (width - 1) * dilation[1] + 1, channels), x.dtype.type(value)
+    )
+    spread[:, :: dilation[0], :: dilation[1]] = x
+    return spread
+
+
 def copied(x: Array, sizes: tuple[int, ...], strides: tuple[int, ...], offset: int, shape: tuple[int, ...]) -> Array:
     """Images [N, *shape] of moved elements: flat index ``offset + sum counter_i * strides_i``, row-major over sizes."""
     counters = np.indices(sizes).reshape(len(sizes), -1)
@@ -35,7 +47,7 @@ def windows(x: Array, window: Window, value: float) -> Iterator[tuple[int, int, 
     pixel (y, x) reads.
     """
     height, width = window.output_hw(x.shape[1], x.shape[2])
-    padded = pad_images(x, window.padding, value)
+    padded = pad_images(dilate_images(x, window.input_dilation, value), window.padding, value)
     (stride_h, stride_w), (dilation_h, dilation_w) = window.stride, window.dilation
     for row in range(window.kernel[0]):
         for column in range(window.kernel[1]):

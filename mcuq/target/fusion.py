@@ -57,6 +57,8 @@ def _rows(op: IntegerOp | FloatOp, ops: Mapping[str, IntegerOp | FloatOp]) -> in
     """Output rows of a band of a convolution; 0 for what does not run in bands."""
     if not isinstance(op, Conv2d | QConv2d):
         return 0
+    if op.window.transposed:
+        return 0
     height, width, _ = _shape(op)
     source = _shape(ops[op.inputs[0]])
     if (height - 1) * op.window.stride[0] - op.window.padding[0] >= source[0]:

@@ -7,6 +7,8 @@ the emitted call agree.
 
 from __future__ import annotations
 
+from math import gcd
+
 import numpy as np
 
 from mcuq.ir.integer import QConv2d
@@ -48,9 +50,25 @@ def reads_in_place(case: ConvCase) -> bool:
 
 def select(case: ConvCase, core: str) -> Kernel:
     """The kernel for ``case`` on ``core`` ("portable", "cortex-m4", ...)."""
+    if case.window.transposed:
+        return _transposed(case)
     fastest = select_mve(case) if core in MVE_CORES else None
     fast = fastest or (select_dsp(case) if core in CORES else None)
     return fast or _portable(case)
+
+
+def _transposed(case: ConvCase) -> Kernel:
+    """conv2d_transpose.c: int32 base[O], uint16 numbers[kh * kw], int16 column[taps on pixels * C / groups]."""
+    bits, depth, window = case.weight_bits, case.weight_shape[3], case.window
+    taps = window.kernel[0] * window.kernel[1]
+    on_pixels = 1
+    for kernel, stride, dilation in zip(window.kernel, window.input_dilation, window.dilation, strict=True):
+        on_pixels *= -(-kernel // (stride // gcd(stride, dilation)))
+    channels = case.output_shape[2]
+    scratch = _round4(4 * channels + 2 * taps + 2 * on_pixels * depth)
+    sources = ("conv2d_transpose.c", "epilogue.c", "pack.c")
+    weights = channels * taps * row_bytes(depth, bits)
+    return Kernel(f"mcuq_conv2d_transpose_w{bits}", sources, "segments", scratch, weights)
 
 
 def _portable(case: ConvCase) -> Kernel:

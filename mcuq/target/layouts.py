@@ -36,6 +36,7 @@ def pack_weights(
 
     rows: per output channel one packed row of kh*kw*(I/groups) codes, channels innermost.
     taps: per kernel tap one packed row of O codes (depthwise: I/groups is 1).
+    segments: per output channel and kernel tap one packed row of I/groups codes.
     nines and the panels: see layouts_dsp; helium: see layouts_mve.
 
     Args:
@@ -50,6 +51,8 @@ def pack_weights(
             return pack(flat, bits).reshape(-1)
         case "taps":
             return pack(flat.T, bits).reshape(-1)
+        case "segments":
+            return pack(codes.reshape(-1, codes.shape[3]), bits).reshape(-1)
         case "nines":
             return pack_nines(flat.astype(np.int64), bits)
         case _:

@@ -138,7 +138,25 @@ class TimeSeries(nn.Module):
         return self.head(F.adaptive_avg_pool1d(x, 1).flatten(1))
 
 
-NETWORKS = (MobileNetV3, Yolo, Autoencoder, Shuffle, Attention, TimeSeries)
+class UNet(nn.Module):
+    """Transposed convolutions back up, joined with the maps on the way down."""
+
+    shape = (8, 12, 2)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.three = conv(2, 6), conv(6, 8, 3, 2), conv(8, 10, 3, 2)
+        self.up, self.norm = nn.ConvTranspose2d(10, 8, 2, 2), nn.BatchNorm2d(8)
+        self.last_up, self.last = nn.ConvTranspose2d(16, 6, 3, 2, 1, 1, groups=2), nn.Conv2d(12, 2, 1)
+
+    def forward(self, x: Any) -> Any:
+        one = self.one(x)
+        two = self.two(one)
+        x = torch.cat([F.relu(self.norm(self.up(self.three(two)))), two], 1)
+        return self.last(torch.cat([self.last_up(x), one], 1))
+
+
+NETWORKS = (UNet, MobileNetV3, Yolo, Autoencoder, Shuffle, Attention, TimeSeries)
 
 
 def build(kind: Any) -> Any:

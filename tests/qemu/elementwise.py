@@ -21,6 +21,7 @@ from exact import (
     rescale,
     softmax,
 )
+from transposed import transposed_cases
 
 BITS = (8, 4, 2)
 
@@ -472,6 +473,7 @@ FAMILIES = {
     "choose": choose_cases,
     "blend": blend_cases,
     "l2_normalize": l2_normalize_cases,
+    "transposed": transposed_cases,
 }
 
 

@@ -98,6 +98,30 @@ CASES: dict[str, tuple[list[Any], tuple[int, ...], dict[str, Any], int]] = {
         {"s": ints(0, -1), "v": draw(24, 5)},
         8,
     ),
+    "transposed conv": (
+        [node("ConvTranspose", "x t b", strides=[2, 2], pads=[1, 1, 1, 1], output_padding=[1, 0])],
+        (1, 4, 5, 4),
+        {"t": draw(4, 6, 3, 3), "b": draw(6)},
+        18,
+    ),
+    "transposed conv, dilated": (
+        [node("ConvTranspose", "x t", strides=[3, 2], dilations=[2, 1])],
+        (1, 4, 3, 4),
+        {"t": draw(4, 3, 2, 3)},
+        18,
+    ),
+    "transposed conv, same": (
+        [node("ConvTranspose", "x t", strides=[2, 2], auto_pad="SAME_UPPER")],
+        (1, 4, 5, 4),
+        {"t": draw(4, 6, 4, 4)},
+        18,
+    ),
+    "transposed conv of sequences": (
+        [node("ConvTranspose", "x t", strides=[2], pads=[1, 0])],
+        (1, 4, 5),
+        {"t": draw(4, 6, 3)},
+        18,
+    ),
     "batch norm": (
         [node("BatchNormalization", "x a b m v", epsilon=1e-3)],
         (1, 4, 3, 3),
@@ -187,8 +211,12 @@ CASES: dict[str, tuple[list[Any], tuple[int, ...], dict[str, Any], int]] = {
     "depth to space": ([node("DepthToSpace", "x", blocksize=2)], (1, 8, 3, 2), {}, 18),
     "depth to space, columns first": ([node("DepthToSpace", "x", blocksize=2, mode="CRD")], (1, 8, 3, 2), {}, 18),
     "space to depth": ([node("SpaceToDepth", "x", blocksize=2)], (1, 2, 6, 4), {}, 18),
-    "transpose": ([node("Transpose", "x", "t", perm=[0, 3, 2, 1]), node("Conv", "t v")],
-                  (1, 4, 3, 5), {"v": draw(2, 5, 3, 3)}, 18),
+    "transpose": (
+        [node("Transpose", "x", "t", perm=[0, 3, 2, 1]), node("Conv", "t v")],
+        (1, 4, 3, 5),
+        {"v": draw(2, 5, 3, 3)},
+        18,
+    ),
     "reversed slice": (
         [node("Slice", "x s e a t")],
         (1, 4, 5, 6),

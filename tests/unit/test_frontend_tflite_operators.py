@@ -235,3 +235,24 @@ def test_pieces_of_given_sizes_and_single_rows(tmp_path: Path) -> None:
     net.operators[-1]["outputs"] = rows
     net.op("PACK", [rows[2], rows[0]], net.tensor([1, 2, 3, 3], "float32"), f0=("i32", 2), f1=("i32", 1))
     check(tmp_path, net, lambda v: np.stack([v[:, 2, :, 1:], v[:, 0, :, 1:]], axis=1))
+
+
+@pytest.mark.parametrize(("padding", "size", "kernel"), [(0, (8, 6), (3, 3)), (1, (9, 8), (3, 4)), (0, (8, 6), (2, 2))])
+def test_transposed_convolution(tmp_path: Path, padding: int, size: tuple[int, int], kernel: tuple[int, int]) -> None:
+    """Every input pixel adds its kernel to the output; SAME (0) cuts the sides, VALID (1) does not."""
+    net, w, b = Net(), draw(5, *kernel, 2), draw(5)
+    x = net.tensor([1, 4, 3, 2], "float32")
+    inputs = [net.constant(ints(1, *size, 5)), net.constant(w), x, net.constant(b)]
+    stride = {"f1": ("i32", 2), "f2": ("i32", 2)}
+    net.op("TRANSPOSE_CONV", inputs, net.tensor([1, *size, 5], "float32"), f0=("i8", padding), **stride)
+
+    def wanted(v: Any) -> Any:
+        whole = np.zeros((1, 3 * 2 + kernel[0] + 4, 2 * 2 + kernel[1] + 4, 5))
+        for i, j in np.ndindex(4, 3):
+            spread = np.einsum("nc,okjc->nkjo", v[:, i, j], w)
+            whole[:, 2 * i : 2 * i + kernel[0], 2 * j : 2 * j + kernel[1]] += spread
+        total = [(n - 1) * 2 + k - s for n, k, s in zip((4, 3), kernel, size, strict=True)]
+        top, left = (max(t, 0) // 2 if padding == 0 else 0 for t in total)
+        return whole[:, top : top + size[0], left : left + size[1]] + b
+
+    check(tmp_path, net, wanted)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mcuq.frontend import transposed
 from mcuq.frontend.builder import Constant
 from mcuq.frontend.onnx.translate import Handlers, Node, Translator
 from mcuq.frontend.onnx.windows import window_of
@@ -33,6 +34,37 @@ def conv(t: Translator, node: Node) -> View:
     return t.builder.conv(view, layer_name(node, weight), ohwi(weight), bias, window, groups, shape, node.where)
 
 
+def conv_transpose(t: Translator, node: Node) -> View:
+    view, groups = node.view(), int(node.get("group", 1))
+    rank = len(view.shape) - 2
+    weight = transposed.from_iohw(node.required(1), groups)
+    if rank not in (1, 2):
+        raise Refusal("only 1-D and 2-D transposed convolutions are supported")
+
+    def pair(name: str, default: int) -> tuple[int, int]:
+        values = [int(v) for v in node.get(name, [default] * rank)]
+        return (default, values[0]) if rank == 1 else (values[0], values[1])
+
+    stride, dilation, more = pair("strides", 1), pair("dilations", 1), pair("output_padding", 0)
+    sizes = (1, view.shape[2]) if rank == 1 else view.shape[2:]
+    spans = [(k - 1) * d + 1 for k, d in zip(weight.value.shape[1:3], dilation, strict=True)]
+    whole = [(n - 1) * s + span for n, s, span in zip(sizes, stride, spans, strict=True)]
+    mode, given = node.get("auto_pad", "NOTSET"), node.get("output_shape")
+    pads = [int(p) for p in node.get("pads", [0] * (2 * rank))]
+    padding = [(0, 0)] * (2 - rank) + list(zip(pads[:rank], pads[rank:], strict=True))
+    if given is not None or mode in ("SAME_UPPER", "SAME_LOWER"):
+        wanted = [n * s for n, s in zip(sizes, stride, strict=True)] if given is None else list(given)[-rank:]
+        wanted = [whole[0]] * (2 - rank) + wanted if len(wanted) < 2 else wanted
+        total = [w + o - int(n) for w, o, n in zip(whole, more, wanted, strict=True)]
+        less = [n // 2 if mode == "SAME_UPPER" else n - n // 2 for n in total]
+        padding = [(first, n - first) for first, n in zip(less, total, strict=True)]
+    name = layer_name(node, weight)
+    rows, columns = padding
+    return transposed.convolution(
+        t.builder, view, name, weight, node.array(2), stride, (rows, columns), more, dilation, groups, node.where
+    )
+
+
 def _hw(view: View) -> tuple[int, int]:
     return (1, view.shape[2]) if len(view.shape) == 3 else (view.shape[2], view.shape[3])
 
@@ -56,7 +88,7 @@ def gemm(t: Translator, node: Node) -> View:
     alpha, beta = float(node.get("alpha", 1.0)), float(node.get("beta", 1.0))
     if node.get("transA", 0) or len(view.shape) != 2 or weight.value.ndim != 2:
         raise Refusal("Gemm needs an activation [1, F] and constant weights (transA=0)")
-    weight = weight if node.get("transB", 0) else transposed(weight)
+    weight = weight if node.get("transB", 0) else matrix_transposed(weight)
     weight = weight if alpha == 1.0 else Constant(weight.value * alpha, weight.name)
     bias = node.array(2)
     if bias is not None:
@@ -64,7 +96,7 @@ def gemm(t: Translator, node: Node) -> View:
     return t.builder.fully_connected(view, layer_name(node, weight), weight, bias, node.where)
 
 
-def transposed(weight: Constant) -> Constant:
+def matrix_transposed(weight: Constant) -> Constant:
     """Weights [F, O] as [O, F]; codes stay when one scale serves all or each output has its own."""
     coded = weight.coded
     if coded is not None:
@@ -77,7 +109,7 @@ def matmul(t: Translator, node: Node) -> View:
     view, weight = node.view(), node.required(1)
     if weight.value.ndim != 2:
         raise Refusal("MatMul needs an activation times a constant matrix [F, O]")
-    return t.builder.fully_connected(view, layer_name(node, weight), transposed(weight), None, node.where)
+    return t.builder.fully_connected(view, layer_name(node, weight), matrix_transposed(weight), None, node.where)
 
 
 def batch_normalization(t: Translator, node: Node) -> View:
@@ -111,6 +143,7 @@ def cast(t: Translator, node: Node) -> View:
 
 HANDLERS: Handlers = {
     "Conv": conv,
+    "ConvTranspose": conv_transpose,
     "Gemm": gemm,
     "MatMul": matmul,
     "BatchNormalization": batch_normalization,

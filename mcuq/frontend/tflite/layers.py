@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mcuq.frontend import resampling
+from mcuq.frontend import resampling, transposed
 from mcuq.frontend.builder import Constant
 from mcuq.frontend.reductions import Kind, reduced
 from mcuq.frontend.tflite.translate import Handlers, Node, Translator, Value, output_axis
@@ -79,6 +79,34 @@ def depthwise_conv_2d(t: Translator, node: Node) -> View:
     coded = None if coded is None else replace(coded, codes=coded.codes.transpose(3, 1, 2, 0))
     moved = Constant(weight.value.transpose(3, 1, 2, 0), weight.name, coded)
     return _conv(t, node, moved, node.view().shape[-1], 4, 5)
+
+
+def transpose_conv(t: Translator, node: Node) -> View:
+    """Inputs: the output's shape, weights [O, kh, kw, I], the activation, a bias."""
+    (_, height, width, _), weight, view = node.ints(0), node.required(1), node.view(2)
+    option, bias = node.operator.option, node.constant(3)
+    if weight.value.ndim != 4 or len(view.shape) != 4:
+        raise Refusal("transposed convolutions take maps [1, H, W, C]")
+    stride = (option(2, "i"), option(1, "i"))
+    padding: list[tuple[int, int]] = []
+    for axis, wanted in enumerate((height, width)):
+        total = (view.shape[axis + 1] - 1) * stride[axis] + weight.value.shape[axis + 1] - wanted
+        before = max(total, 0) // 2 if option(0, "b") == SAME else 0
+        padding.append((before, total - before))
+    real = None if bias is None else bias.value.astype(np.float64).ravel()
+    source = t.builder.params.get(view.op)
+    if bias is not None and bias.value.dtype.kind != "f":
+        if weight.coded is None or source is None or real is None:
+            raise Refusal("integer biases need quantized weights and inputs")
+        real = real * source.scale * weight.coded.scale
+    coded = output_axis(weight, 0)
+    coded = None if coded is None else replace(coded, codes=coded.codes[:, ::-1, ::-1])
+    mirrored = Constant(weight.value[:, ::-1, ::-1], weight.name, coded)
+    rows, columns = padding
+    result = transposed.convolution(
+        t.builder, view, node.label, mirrored, real, stride, (rows, columns), (0, 0), (1, 1), 1, node.where
+    )
+    return t.activated(node, result, option(3, "b"))
 
 
 def fully_connected(t: Translator, node: Node) -> View:
@@ -342,6 +370,7 @@ HANDLERS: Handlers = {
     "CONV_2D": conv_2d,
     "DEPTHWISE_CONV_2D": depthwise_conv_2d,
     "FULLY_CONNECTED": fully_connected,
+    "TRANSPOSE_CONV": transpose_conv,
     "AVERAGE_POOL_2D": average_pool_2d,
     "MAX_POOL_2D": max_pool_2d,
     **dict.fromkeys(REDUCTIONS, reduce),

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from mcuq.frontend import transposed
 from mcuq.frontend.builder import Constant, map_shape
 from mcuq.frontend.reductions import Kind, reduced
 from mcuq.frontend.torch.nodes import (
@@ -53,6 +54,33 @@ def _emit_conv(
     name = t.name(node, "conv", owner_of(weight_name))
     result = t.builder.conv(
         view, name, Constant(weight), bias, window, int(a["groups"]), aten_shape(node), source_place(node)
+    )
+    t.parameters[result.op] = names
+    return result
+
+
+@handles(HANDLERS, "aten.conv_transpose2d.input", "aten.conv_transpose1d.default")
+def _conv_transpose(t: Translator, node: Any, a: Arguments) -> View:
+    """Its weights stay as they are in training with quantization: they are no view of the user's."""
+    view, groups = t.view(a["input"]), int(a["groups"])
+    weight_name, weight = t.parameter(a["weight"])
+    names: dict[str, str] = {}
+    bias = None
+    if a["bias"] is not None:
+        names["bias"], bias = t.parameter(a["bias"])
+    top, left = window_pair(view, a["padding"], 0)
+    result = transposed.convolution(
+        t.builder,
+        view,
+        t.name(node, "conv_transpose", owner_of(weight_name)),
+        transposed.from_iohw(Constant(weight), groups),
+        bias,
+        window_pair(view, a["stride"]),
+        ((top, top), (left, left)),
+        window_pair(view, a["output_padding"], 0),
+        window_pair(view, a["dilation"]),
+        groups,
+        source_place(node),
     )
     t.parameters[result.op] = names
     return result
