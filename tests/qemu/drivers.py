@@ -101,6 +101,22 @@ def check_on_host(
     return mismatches(cases, files[1].read_bytes())
 
 
+@cache
+def _target_program(target: Target, kernels: tuple[Path, ...], extra: Path | None, flags: tuple[str, ...]) -> Path:
+    """The driver for a target, built once for a test session."""
+    folder = Path(tempfile.mkdtemp(prefix="mcuq-grid-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return link_program(
+        core(target.core),
+        machine(target.machine),
+        _sources(False, kernels, extra),
+        folder / "grid.elf",
+        include=INCLUDE,
+        flags=(*flags, f"-DGRID_ARENA_BYTES={target.arena}u"),
+        stack_bytes=target.stack,
+    )
+
+
 def run_on_target(
     target: Target,
     cases: list[Case],
@@ -113,15 +129,7 @@ def run_on_target(
 ) -> bytes:
     """Run the cases under QEMU; returns the driver's results. ``kernels`` and the table ``extra`` add a family."""
     board = machine(target.machine)
-    elf = link_program(
-        core(target.core),
-        board,
-        _sources(False, kernels, extra),
-        folder / "grid.elf",
-        include=INCLUDE,
-        flags=(*flags, f"-DGRID_ARENA_BYTES={target.arena}u"),
-        stack_bytes=target.stack,
-    )
+    elf = _target_program(target, tuple(kernels), extra, tuple(flags))
     files = folder / "cases", folder / "results"
     write_cases(cases, files[0])
     done = run_elf(elf, board, [str(file) for file in files], seconds=seconds)
