@@ -13,6 +13,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from mcuq.errors import ModelError, UsageError  # noqa: E402
+from mcuq.frontend.operators import ROWS, UNSUPPORTED  # noqa: E402
+from mcuq.frontend.torch import capture  # noqa: E402
 from mcuq.ir.fuse import fuse  # noqa: E402
 from mcuq.ir.graph import Conv2d, Graph, Norm, Normalization  # noqa: E402
 from mcuq.ir.integer import IntegerGraph, QAdd, QConv2d  # noqa: E402
@@ -291,6 +293,46 @@ def test_c14_eltwise_ranges() -> None:
     assert any(t.startswith("s: its inputs have different ranges (a 5.0, b 7.0)") for t in texts)
     op = lower(ptq(graph, x, (8, 8), PtqOptions(precision=different))).op("s")
     assert isinstance(op, QAdd) and op.affine.multipliers[0] == 4 * op.affine.multipliers[1]
+
+
+def test_c15_every_layer_is_read_or_listed_as_unsupported() -> None:
+    """CHaiDNN's layers by the operator of ONNX that says the same, or by their words in the table of what stays out."""
+    read = {name for row in ROWS for name in row.onnx}
+    found = {
+        "depthwise": "Conv", "dilated": "Conv", "deconvolution": "ConvTranspose", "concat": "Concat",
+        "permute": "Transpose", "crop": "Slice", "L2-norm": "LpNormalization", "softmax": "Softmax",
+        "argmax": "ArgMax", "flatten": "Flatten", "reshape": "Reshape", "power": "Pow", "dropout": "Dropout",
+        "CReLU": "Neg",
+    }  # fmt: skip
+    assert set(found.values()) - {"ConvTranspose"} <= read, sorted(set(found.values()) - read)
+    listed = " ".join(what for what, _ in UNSUPPORTED)
+    assert "prior boxes" in listed and "non-maximum suppression" in listed
+
+
+def test_c15_crelu_is_exact_on_the_device_grid() -> None:
+    """concat(relu(x), relu(-x)) after a convolution: each half from the same codes."""
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = torch.nn.Conv2d(3, 5, 3)
+
+        def forward(self, x: Any) -> Any:
+            x = self.conv(x)
+            return torch.relu(torch.cat([x, -x], 1))
+
+    torch.manual_seed(1)
+    net, x = Net().eval(), images(24)
+    graph = fuse(capture(net, (10, 10, 3)).graph)
+    q = ptq(graph, x, (8, 8), PtqOptions(precision=uniform(graph, "fixed", (8, 8, 8), (5, 7, 5))))
+    lowered = lower(q)
+    tensor = lowered.input.output
+    codes = integer.run(lowered, quantize(x, tensor.scale, tensor.zero_point, 8))[lowered.outputs[0]]
+    real = net(torch.from_numpy(x).float().permute(0, 3, 1, 2)).detach().permute(0, 2, 3, 1).numpy()
+    output = lowered.tensor(lowered.outputs[0])
+    error = output.scale * (codes - output.zero_point) - np.clip(real, 0, 127 / 32)
+    assert codes.shape[3] == 10 and np.sqrt(np.square(error).mean()) <= 2 * output.scale
+    assert not np.any((codes[..., :5] > 0) & (codes[..., 5:] > 0)), "of x and -x one is zero"
 
 
 def test_c16_precision_of_other_layers_is_warned_about() -> None:
