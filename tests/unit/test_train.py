@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -209,6 +210,18 @@ def test_reestimation_averages_statistics_of_the_quantized_network() -> None:
         sums = nn.functional.conv2d(real_inputs(images, small_data().normalization), net[0].weight, padding=1)
     torch.testing.assert_close(net[1].running_mean, sums.mean((0, 2, 3)), rtol=1e-3, atol=1e-4)
     assert op.frozen and int(net[1].num_batches_tracked) == 0
+
+
+def test_short_trainings_do_not_leave_slow_batch_norms_behind() -> None:
+    net, data = small_net(), small_data()
+    net[1].momentum = 0.0003
+    start = net[1].running_mean.clone()
+    train_float(net, data, replace(CONFIG, epochs=12, augment=False))
+    with torch.no_grad():
+        images = torch.from_numpy(data.x_train).permute(0, 3, 1, 2)
+        found = net[0](real_inputs(images, data.normalization)).mean((0, 2, 3))
+    assert float((net[1].running_mean - found).abs().max()) < 0.2 * float((start - found).abs().max())
+    assert net[1].momentum == 0.0003
 
 
 def test_training_learns() -> None:
