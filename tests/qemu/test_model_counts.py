@@ -21,6 +21,14 @@ def test_whole_model_is_exact_and_no_dearer(model: Model, variant: str) -> None:
         assert model.target.instructions is not None and result.instructions <= model.target.instructions
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
+def test_whole_model_with_helium(model: Model) -> None:
+    result = run(model, "int8", "cortex-m55")
+    assert regressions([result], STORED) == []
+    assert result.instructions <= model.m55[1]
+
+
 def stored(model: str, variant: str) -> Result:
     return next(r for r in STORED if r.key == ("cortex-m4", model, variant))
 
