@@ -135,7 +135,9 @@ def test_n1_networks_of_any_range_run_as_trained(
     assert_integer_network_agrees(op)
 
 
-@pytest.mark.parametrize("quant_type", ["PerLayerSymMinMax", "PerChannelsAsymMinMax"])
+@pytest.mark.parametrize(
+    "quant_type", ["PerLayerSymMinMax", pytest.param("PerChannelsAsymMinMax", marks=pytest.mark.slow)]
+)
 def test_n12_r25_logits_of_real_integers_are_scaled_logits_of_the_simulation(quant_type: str) -> None:
     """Per layer and per channel: codes of all classes share one scale, so their ranking is the real one."""
     op = make(quant_type, 4, act_bits=8)
@@ -195,6 +197,7 @@ def test_r20_r3_thresholds_refuse_outputs_of_8_bits() -> None:
     assert op.configs["fc"].fold_type == "ICN"  # outputs of the network always have 8 bits
 
 
+@pytest.mark.slow
 def test_n9_sgd_and_adam_train_steps_at_a_rate_of_their_own() -> None:
     for kind in (torch.optim.SGD, torch.optim.Adam):
         op = make("PerLayerSATDefault", 4)
@@ -226,6 +229,7 @@ def test_n14_the_clamp_phase_is_followed_by_quantization() -> None:
     assert op.frozen
 
 
+@pytest.mark.slow
 def test_batch_norms_follow_weights_of_another_scale() -> None:
     """DoReFa's weights are larger than the real ones; after calibration the network computes nearly the same."""
     op = make("PerLayerDoReFa", 8)

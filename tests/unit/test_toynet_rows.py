@@ -49,6 +49,7 @@ def plain() -> QuantOp:
     return toynet()
 
 
+@pytest.mark.slow
 def test_l8_l1_l12_l14_l17_n18_toynet_by_lists_runs_in_integers() -> None:
     """cfg-3: 6-bit blocks; a batch norm before the strided convolution, sums with one shift, integer logits."""
     names = [op.name for op in plain().graph.convs]
@@ -81,6 +82,7 @@ def test_l8_l1_l12_l14_l17_n18_toynet_by_lists_runs_in_integers() -> None:
         assert code == values[add.name].flat[5]  # both terms share the shift, one rounding
 
 
+@pytest.mark.slow
 def test_l15_average_pools_round_half_up_on_negative_sums() -> None:
     graph = lower(plain().generate_deployment_model())
     pool = next(o for o in graph if isinstance(o, QAvgPool))
@@ -132,6 +134,7 @@ def test_l2_l9_l13_fixed_point_of_32_bits_works_and_of_16_collapses() -> None:
     assert accuracy("double-shift") > accuracy("single-shift") + 0.1
 
 
+@pytest.mark.slow
 def test_l16_a_batch_norm_takes_the_rescaling_with_it() -> None:
     """One multiplication per output: accumulators go through a single multiplier and shift to the stored code."""
     op = plain()
