@@ -255,3 +255,22 @@ def test_large_means_do_not_cancel() -> None:
         running, grid = (torch.zeros(4), torch.zeros(4)), rule_of("signed 8").grid
         kernels.norm_quantize(x, torch.ones(4), torch.zeros(4), running, 1.0, 1e-5, grid)
         torch.testing.assert_close(running[1].double(), x.double().var((0, 2, 3)), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 27), (16, 145)], ids=str)
+def test_rows_have_grids_of_their_own(shape: tuple[int, int]) -> None:
+    rows, g = normal(*shape), normal(*shape, seed=1)
+    steps = torch.linspace(0.05, 0.4, shape[0]).unsqueeze(1)
+    lows, highs = torch.full_like(steps, -3.0), torch.linspace(2, 7, shape[0]).floor().unsqueeze(1)
+    results: list[tuple[Tensor, ...]] = []
+    for means in ("native", "torch"):
+        with kernels.use(means):
+            gradient = kernels.quantize_rows_gradient(rows, g, steps, lows, highs)
+            results.append((kernels.quantize_rows(rows, steps, lows, highs), *gradient))
+    native, plain = results
+    assert torch.equal(native[0], plain[0]) and torch.equal(native[1], plain[1])
+    torch.testing.assert_close(native[2], plain[2], rtol=1e-4, atol=1e-4)
+    ratio = rows.double().numpy() / steps.double().numpy()
+    below, above = ratio <= lows.numpy(), ratio >= highs.numpy()
+    expected = [(g.numpy() * mask).sum(1) for mask in (below, above)]
+    np.testing.assert_allclose(native[2][1:].numpy(), expected, rtol=1e-4, atol=1e-4)
