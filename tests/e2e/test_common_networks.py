@@ -187,7 +187,13 @@ def exported(module: Any, x: Any, path: Path) -> Graph:
     return graph
 
 
-@pytest.mark.parametrize("kind", NETWORKS, ids=lambda kind: kind.__name__)
+QUICK = (MobileNetV3,)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(k, id=k.__name__, marks=[] if k in QUICK else [pytest.mark.slow]) for k in NETWORKS],
+)
 def test_network_from_pytorch_and_onnx_to_c(kind: Any, tmp_path: Path) -> None:
     module = build(kind)
     shape = kind.shape if len(kind.shape) == 3 else (1, *kind.shape)

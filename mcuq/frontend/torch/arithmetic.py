@@ -112,7 +112,9 @@ def _negative(t: Translator, node: Any, a: Arguments) -> View:
 @handles(HANDLERS, "aten.prelu.default")
 def _prelu(t: Translator, node: Any, a: Arguments) -> View:
     view = t.view(a["self"])
-    _, slope = t.parameter(a["weight"])
+    slope = t.operand(a["weight"])
+    if isinstance(slope, View):
+        raise Refusal("slopes have to be constant")
     shaped = slope.reshape(-1, *[1] * (len(view.shape) - 2)) if slope.size > 1 else slope
     return prelu(t.builder, view, t.name(node, "prelu"), shaped, source_place(node))
 
