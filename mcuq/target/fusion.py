@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from mcuq.ir.graph import Add, Conv2d, FloatOp, Graph, Shape
-from mcuq.ir.integer import IntegerBase, IntegerGraph, IntegerOp, QAdd, QConv2d
+from mcuq.ir.graph import Add, Conv2d, FloatOp, Graph, Reshape, Shape
+from mcuq.ir.integer import IntegerBase, IntegerGraph, IntegerOp, QAdd, QConv2d, QReshape
 
 WIDE = 4
 """Fewest pixels of a band, a group of the matrix kernels; bands are whole groups where the height allows."""
@@ -46,11 +46,20 @@ def fusions(graph: IntegerGraph | Graph) -> tuple[Fusion, ...]:
         if not isinstance(op, Add | QAdd):
             continue
         inside = [n for n in op.inputs if readers[n] == [op.name] and n not in graph.outputs and _rows(ops[n], ops)]
+        # bands are added over the other input, of which the convolution must not need rows any more
+        inside = [n for n in inside if not {_root(i, ops) for i in op.inputs} & {_root(ops[n].inputs[0], ops)}]
         if inside:
             conv = max(inside, key=lambda n: (_taps(ops[n]), place[n]))  # a pointwise shortcut may overwrite its input
             residual = op.inputs[1] if op.inputs[0] == conv else op.inputs[0]
             found.append(Fusion(conv, op.name, residual, _rows(ops[conv], ops)))
     return tuple(found)
+
+
+def _root(name: str, ops: Mapping[str, IntegerOp | FloatOp]) -> str:
+    """The tensor whose bytes ``name`` shows under other shapes."""
+    while isinstance(ops[name], Reshape | QReshape):
+        name = ops[name].inputs[0]
+    return name
 
 
 def _rows(op: IntegerOp | FloatOp, ops: Mapping[str, IntegerOp | FloatOp]) -> int:

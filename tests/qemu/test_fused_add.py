@@ -114,3 +114,16 @@ def test_a_wrong_convolution_is_seen_in_the_sum() -> None:
     )
     x = samples(graph, 7, 2)
     assert (run(graph, x)["sum"] != run(IntegerGraph(wrong, graph.outputs), x)["sum"]).any()
+
+
+def test_a_convolution_that_reads_the_other_input_stays_outside() -> None:
+    """relu(conv(x) + x): bands added over x would change rows that the next band still reads."""
+    net = Net((8, 8, 8), 3, None)
+    net.conv("stem", "x", 8, (3, 3), padding=(1, 1, 1, 1), clamp=RELU)
+    net.conv("only", "stem", 8, (3, 3), padding=(1, 1, 1, 1))
+    net.add("sum", "only", "stem", RELU)
+    net.avg_pool("pool", "sum")
+    graph = integers(fuse(net.graph()))
+    assert fusions(graph) == ()
+    result = compare(graph, plan_memory(graph, "portable", effort=1.0), None, samples(graph, 2, 2))
+    assert result.exact, result.first
