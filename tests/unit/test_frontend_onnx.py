@@ -542,3 +542,17 @@ def numbered(graph: Graph) -> str:
     names = {op.name: f"t{i}" for i, op in enumerate(graph)}
     ops = tuple(replace(op, name=names[op.name], inputs=tuple(names[i] for i in op.inputs)) for op in graph)
     return to_text(Graph(ops, tuple(names[name] for name in graph.outputs)))
+
+
+TABLE = (
+    "Add BatchNormalization Conv Dropout GlobalAveragePool GlobalMaxPool LRN LeakyRelu Max MaxPool Mul Relu Sigmoid "
+    "Softmax Softplus Sub Sum Tanh Transpose AveragePool Clip Concat Div Flatten Shape Squeeze Gemm MatMul Pad Reshape "
+    "Resize Upsample"
+)
+
+
+def test_n21_every_operator_of_the_table_has_a_case_or_an_error(tmp_path: Path) -> None:
+    tried = {n.op_type for nodes, *_ in CASES.values() for n in nodes} | set(FUNCTIONS) | {"Shape"}
+    assert set(TABLE.split()) - tried == {"LRN"}
+    with pytest.raises(UnsupportedError, match=r"LRN at 'y' -> use BatchNormalization"):
+        import_onnx(save(tmp_path, model([node("LRN", "x", size=3)], [1, 4, 3, 3], {})))
