@@ -59,18 +59,18 @@ def dsp_cases(every: int) -> list[Case]:
     found: list[Case] = []
     for case in (*layers(), *grid(1, every)):
         moved = on_dsp(case) if case.conv is not None else None
-        if moved is not None and moved.conv is not None and _chosen(case).in_place:
+        if moved is not None and moved.conv is not None and chosen(case).in_place:
             found.append(on_input(moved))
     return found
 
 
-def _chosen(case: Case) -> Kernel:
+def chosen(case: Case, core: str = "cortex-m4") -> Kernel:
     assert case.conv is not None
     p = parameters(case)
     op = SimpleNamespace(
         weight=case.weights, weight_zero_point=p.weight_zero_point, bias=p.bias, multiplier=p.multiplier, shift=p.shift
     )
-    return select(replace(case.conv, facts=layer_facts(cast(QConv2d, op), p.input_bits)), "cortex-m4")
+    return select(replace(case.conv, facts=layer_facts(cast(QConv2d, op), p.input_bits)), core)
 
 
 def test_portable_kernels_on_the_host(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from drivers import PORTABLE, Target, check_on_target, that_fit
 from dsp import EXTRA, on_dsp, sources
 from test_dsp import extreme, raised, smallest_shift, wide
 from test_grid import grid
+from test_in_place import chosen, on_input
 
 from mcuq.ir.graph import Window
 
@@ -80,6 +81,18 @@ def test_the_grid_reaches_every_kernel() -> None:
     named = {name for name in named if "##" not in name}
     reached = {case.kernel for case in mve_grid(1)}
     assert len(named) == 34 and named == reached
+
+
+def test_depthwise_in_place(tmp_path: Path) -> None:
+    """Outputs over their inputs, strips included, wherever selection allows it."""
+    cases: list[Case] = []
+    for case in planes(5):
+        moved = on_mve(case)
+        if moved is not None and "depthwise" in moved.kernel and chosen(case, TARGET.core).in_place:
+            cases.append(on_input(moved))
+    assert {case.kernel[-7:-4] for case in cases} == {"_s1", "_s2"}
+    assert any(len(case.expected) > 2048 for case in cases)
+    assert check_on_target(TARGET, that_fit(cases, TARGET), tmp_path, kernels=KERNELS, extra=EXTRA) == []
 
 
 SMALLEST_SHIFT = {(8, 8): 32, (8, 4): 28, (8, 2): 26, (4, 8): 29, (4, 4): 25, (2, 8): 27, (2, 2): 21}
