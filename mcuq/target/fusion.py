@@ -46,13 +46,22 @@ def fusions(graph: IntegerGraph | Graph) -> tuple[Fusion, ...]:
         if not isinstance(op, Add | QAdd):
             continue
         inside = [n for n in op.inputs if readers[n] == [op.name] and n not in graph.outputs and _rows(ops[n], ops)]
-        # bands are added over the other input, of which the convolution must not need rows any more
-        inside = [n for n in inside if not {_root(i, ops) for i in op.inputs} & {_root(ops[n].inputs[0], ops)}]
+        # bands are added over the other input: a convolution that reads it, too, may need its own rows only
+        others = {_root(name, ops) for name in op.inputs}
+        inside = [n for n in inside if _row_by_row(ops[n]) or _root(ops[n].inputs[0], ops) not in others]
         if inside:
             conv = max(inside, key=lambda n: (_taps(ops[n]), place[n]))  # a pointwise shortcut may overwrite its input
             residual = op.inputs[1] if op.inputs[0] == conv else op.inputs[0]
             found.append(Fusion(conv, op.name, residual, _rows(ops[conv], ops)))
     return tuple(found)
+
+
+def _row_by_row(op: IntegerOp | FloatOp) -> bool:
+    """Every output row of a convolution comes from the input row of the same number."""
+    if not isinstance(op, Conv2d | QConv2d):
+        return False
+    window = op.window
+    return window.kernel[0] == 1 and window.stride[0] == 1 and window.padding[0] == window.padding[2] == 0
 
 
 def _root(name: str, ops: Mapping[str, IntegerOp | FloatOp]) -> str:
