@@ -236,7 +236,7 @@ def test_never_worse_than_the_rule(scheme: str, width: float, resolution: int) -
 
 
 def test_validator_refuses_planted_faults() -> None:
-    graph = small_graph(3, 1)
+    graph = small_graph(3, 2)
     problem = problem_from_graph(graph, synthetic(graph), PLENTY, CORE)
     solution = solve_problem(problem)
     assert solution is not None
@@ -255,7 +255,7 @@ def test_validator_refuses_planted_faults() -> None:
     ):
         with pytest.raises(CheckError):
             check_plan(problem, broken, placed)
-    moved = replace(placed, storages={**placed.storages, "b": placed.storages["a"]})
+    moved = replace(placed, storages={**placed.storages, "c": placed.storages["b"]})
     with pytest.raises(CheckError, match="overlap"):
         check_plan(problem, plan, moved)
 
