@@ -274,3 +274,18 @@ def test_rows_have_grids_of_their_own(shape: tuple[int, int]) -> None:
     below, above = ratio <= lows.numpy(), ratio >= highs.numpy()
     expected = [(g.numpy() * mask).sum(1) for mask in (below, above)]
     np.testing.assert_allclose(native[2][1:].numpy(), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_torch_compile_gives_the_same_bits() -> None:
+    x, g = normal(2, 3, 8, 8), normal(2, 3, 8, 8, seed=1)
+    for name in ("unsigned 4", "signed 8"):  # another step: nothing may be compiled into the function
+        results: list[tuple[Tensor, Tensor]] = []
+        for means in ("torch", "compile"):
+            with kernels.use(means):
+                value = x.clone().requires_grad_()
+                y = fake_quantize(value, rule_of(name))
+                y.backward(g)
+            assert value.grad is not None
+            results.append((y.detach(), value.grad))
+        assert torch.equal(results[0][0], results[1][0]) and torch.equal(results[0][1], results[1][1])
