@@ -89,17 +89,27 @@ def test_same_graph_gives_the_same_plan() -> None:
 def test_addition_overwrites_an_input_that_dies() -> None:
     b = networks.Builder(0, (4, 4, 8))
     left = b.conv("x", 8, bits=8, kernel=1)
-    right = b.conv(left, 8, bits=8, kernel=1)
+    right = b.conv(left, 8, bits=8, kernel=3)
     total = b.add(right, left, bits=8)
     plan = plan_memory(b.graph(), CORE)
-    assert plan.arena_bytes == 2 * 4 * 4 * 8 + 2 * 8  # two columns of the convolution that overwrites the input
+    scratch = next(buffer.size for buffer in plan.buffers if (buffer.name, buffer.kind) == (right, "scratch"))
+    assert plan.arena_bytes == 2 * 4 * 4 * 8 + scratch  # both inputs, and what the 3 x 3 convolution needs to run
     assert plan.buffer(total).alias_of in (left, right)
+
+
+def test_addition_with_a_pointwise_convolution_inside_needs_no_tensor_for_it() -> None:
+    b = networks.Builder(0, (4, 4, 8))
+    left = b.conv("x", 8, bits=8, kernel=1)
+    total = b.add(b.conv(left, 8, bits=8, kernel=1), left, bits=8)
+    plan = plan_memory(b.graph(), CORE)
+    assert plan.buffer(total).alias_of == left
+    assert plan.arena_bytes < 2 * 4 * 4 * 8
 
 
 def test_addition_with_longer_rows_gets_bytes_of_its_own() -> None:
     b = networks.Builder(0, (4, 4, 8))
     left = b.conv("x", 8, bits=4, kernel=1)
-    right = b.conv(left, 8, bits=4, kernel=1)
+    right = b.conv(left, 8, bits=4, kernel=3)
     total = b.add(right, left, bits=8)
     plan = plan_memory(b.graph(), CORE)
     assert plan.buffer(total).alias_of == ""
