@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,3 +58,15 @@ def test_the_wheel_carries_what_the_code_reads() -> None:
     root = Path(__file__).parents[2]
     assert '("boards", "runtime_c")' in (root / "setup.py").read_text()
     assert '"*/templates/*"' in (root / "pyproject.toml").read_text()
+
+
+@pytest.mark.slow
+def test_the_table_holds_what_the_sources_take() -> None:
+    script = Path(__file__).parents[2] / "scripts" / "measure_code"
+    run = subprocess.run(
+        [sys.executable, script, "--check", "cortex-m0plus", "cortex-m4", "cortex-m55", "cortex-m4+size", "rv32imc"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
