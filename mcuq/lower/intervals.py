@@ -50,11 +50,12 @@ def intervals(graph: IntegerGraph) -> dict[str, Interval]:
     found: dict[str, Interval] = {}
     for op in graph:
         tensors = tuple(graph.tensor(name) for name in op.inputs)
-        found[op.name] = _interval(op, tuple(found[name] for name in op.inputs), tensors)
+        found[op.name] = interval(op, tuple(found[name] for name in op.inputs), tensors)
     return found
 
 
-def _interval(op: IntegerOp, inputs: tuple[Interval, ...], tensors: tuple[QTensor, ...]) -> Interval:
+def interval(op: IntegerOp, inputs: tuple[Interval, ...], tensors: tuple[QTensor, ...]) -> Interval:
+    """Interval of what ``op`` writes, from those of its inputs; ``tensors`` are the inputs themselves."""
     match op:
         case QInput() | QSoftmax() | QL2Normalize():
             low, high = code_range(op.output.bits)

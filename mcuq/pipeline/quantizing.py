@@ -22,7 +22,7 @@ from mcuq.ir.integer import IntegerGraph, QConv2d
 from mcuq.ir.plans import BitPlan, Limits, TensorBits
 from mcuq.ir.quantized import QuantizedGraph
 from mcuq.ir.verify import Level, verify
-from mcuq.lower import lower, remove_dead_channels
+from mcuq.lower import lower, simplified
 from mcuq.pipeline import deploy, pictures
 from mcuq.pipeline.bits import decide, promise, solved
 from mcuq.pipeline.calibration import Preprocessing, calibration_set
@@ -215,7 +215,7 @@ def _integer(
 
 
 def _lowered(quantized: QuantizedGraph, settings: QuantizeSettings) -> IntegerGraph:
-    graph = remove_dead_channels(lower(quantized, logits_bits=settings.logits))
+    graph = simplified(lower(quantized, logits_bits=settings.logits))
     verify(graph, Level.INTEGER)
     return graph
 

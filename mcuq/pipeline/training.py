@@ -249,9 +249,9 @@ def _train_qat(
 
 
 def _lowered(op: QuantOp, settings: TrainSettings) -> IntegerGraph:
-    from mcuq.lower import lower, remove_dead_channels
+    from mcuq.lower import lower, simplified
 
-    graph = remove_dead_channels(lower(op.generate_deployment_model(), logits_bits=settings.logits))
+    graph = simplified(lower(op.generate_deployment_model(), logits_bits=settings.logits))
     verify(graph, Level.INTEGER)
     return graph
 

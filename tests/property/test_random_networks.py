@@ -14,7 +14,7 @@ from mcuq.ir.files import load_integer, save_integer
 from mcuq.ir.fuse import fuse
 from mcuq.ir.graph import Graph, Normalization, Window
 from mcuq.ir.verify import Level, verify
-from mcuq.lower import lower, remove_dead_channels
+from mcuq.lower import lower, simplified
 from mcuq.numerics import quantize
 from mcuq.reference import floating
 from mcuq.reference.integer import evaluate, run, run_outputs
@@ -140,7 +140,7 @@ def test_random_network(seed: int, tmp_path: Path) -> None:
 
     codes = pixels if integer.input.encoding == "uint8" else stored["x"]
     wanted = run_outputs(integer, codes)
-    narrowed = remove_dead_channels(integer)
+    narrowed = simplified(integer)
     for name, value in run_outputs(narrowed, codes).items():
         np.testing.assert_array_equal(value, wanted[name])
     save_integer(narrowed, tmp_path / "net.mcuq", {"seed": str(seed)})
