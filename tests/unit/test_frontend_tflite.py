@@ -301,6 +301,29 @@ def test_unsupported_operators_are_listed_together(tmp_path: Path) -> None:
     assert "CUSTOM 'MyOperator'" in text
 
 
+def test_a_state_that_nothing_writes_is_no_damage(tmp_path: Path) -> None:
+    """Recurrent layers read variables without content; what lies behind is listed, too."""
+    net = Net()
+    x, state = net.tensor([1, 3, 3, 2], "float32"), net.tensor([1, 2], "float32")
+    y = net.op("LSTM", [x, state], net.tensor([1, 3, 3, 2], "float32"))
+    net.op("SVDF", [net.op("RELU", [y], net.tensor([1, 3, 3, 2], "float32"))], net.tensor([1, 2], "float32"))
+    with pytest.raises(UnsupportedError, match=r"2 operators have no counterpart[\s\S]*LSTM[\s\S]*SVDF"):
+        import_tflite(save(tmp_path, net))
+
+
+def test_biases_may_bear_the_axis_of_their_weights(tmp_path: Path) -> None:
+    """Scales of a bias [C] along axis 3, as some converters write those of depthwise layers."""
+    net = Net()
+    x = net.tensor([1, 2, 2, 2], scale=0.5, zero=-128)
+    w = net.constant(np.array([[[[2, 3]]]], dtype=np.int8), [0.5, 0.25], 0, 3)
+    b = net.constant(np.array([4, 8], dtype=np.int32), [0.25, 0.125], 0, 3)
+    stride = {"f1": ("i32", 1), "f2": ("i32", 1), "f3": ("i32", 1)}
+    net.op("DEPTHWISE_CONV_2D", [x, w, b], net.tensor([1, 2, 2, 2], scale=0.5, zero=-128), **stride)
+    graph = import_tflite(save(tmp_path, net))
+    assert isinstance(graph, QuantizedGraph)
+    np.testing.assert_allclose(graph.weights[0].bias, [1.0, 1.0], atol=0.3)
+
+
 def broken(name: str) -> bytes:
     net = quantized_net()
     match name:

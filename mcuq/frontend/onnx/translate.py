@@ -29,6 +29,7 @@ MAX_VIEWED = 1 << 22
 """Largest map, in elements, that may be sliced or flattened."""
 QUANTIZERS = ("QuantizeLinear", "DequantizeLinear", "Quant", "BipolarQuant")
 """Operators that constants pass, too: their codes are kept."""
+RUN_TIME = ("DynamicQuantizeLinear", "ConvInteger", "MatMulInteger")
 ADVICE = {
     "LayerNormalization": "use BatchNormalization",
     "InstanceNormalization": "use BatchNormalization",
@@ -41,13 +42,17 @@ ADVICE = {
     "RoiAlign": "run it outside the deployed network",
     "MaxRoiPool": "run it outside the deployed network",
     **dict.fromkeys(
-        ("DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"),
+        RUN_TIME,
         "quantized at run time: quantize the float model with calibration, here or by onnxruntime's quantize_static",
     ),
     "If": "export the branch that is used",
     "Loop": "unroll the loop before exporting",
     "Scan": "unroll the loop before exporting",
 }
+
+
+def _advice(kind: str) -> str:
+    return ADVICE.get(kind, "mcuq has no such operator; see docs/operators.md")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,8 +144,11 @@ class Translator:
         if not known:
             raise ModelError(f"node {proto.name[:80]!r} reads a tensor that nothing computes. Export the model again.")
         known = proto.domain in STANDARD_DOMAINS or proto.op_type in self.contributed.get(proto.domain, {})
-        if not (skipped and known):  # what follows a refused operator is not refused itself
-            node = Node(proto, attributes_of(proto), inputs, self.opset)
+        node = Node(proto, attributes_of(proto), inputs, self.opset)
+        if skipped and known:  # what follows a refused operator is refused itself only if there is none of its kind
+            if proto.domain in STANDARD_DOMAINS and not self._counterpart(proto.op_type):
+                self.builder.problems.append(Problem(proto.op_type[:80], node.where, _advice(proto.op_type)))
+        else:
             try:
                 result = self._translate(node)
                 results = result if isinstance(result, tuple) else (result,)
@@ -153,6 +161,10 @@ class Translator:
             self._uses[name] -= 1
             if name and not self._uses[name]:
                 self.values[name] = None  # read for the last time: frees index tables
+
+    def _counterpart(self, kind: str) -> bool:
+        """True for standard operators that are translated, folded, or refused with the one that feeds them."""
+        return kind in self.handlers or kind in constants.EVALUATORS or kind in ("Shape", *RUN_TIME)
 
     def _translate(self, node: Node) -> Value | tuple[Value, ...]:
         handlers = self.handlers
@@ -173,7 +185,7 @@ class Translator:
         if kind in handlers and (views or kind in QUANTIZERS):
             return handlers[kind](self, node)
         if views and (kind not in constants.STRUCTURAL or not isinstance(node.inputs[0], View)):
-            raise Refusal(ADVICE.get(kind, "mcuq has no such operator; see docs/operators.md"))
+            raise Refusal(_advice(kind))
         return self._move(node) if views else self._fold(node)
 
     def _fold(self, node: Node) -> Constant:

@@ -95,7 +95,9 @@ def parse(data: bytes) -> Model:
     model = root(data)
     graphs = model.tables(2)
     if len(graphs) != 1:
-        raise UnsupportedError(f"{len(graphs)} subgraphs; one is supported. Convert without control flow.")
+        raise UnsupportedError(
+            f"{len(graphs)} subgraphs; one is supported. Convert without control flow and state (variables)."
+        )
     buffers = model.tables(4)
     kinds = [_kind_of(code) for code in model.tables(1)]
     tensors = tuple(_tensor(table, buffers) for table in graphs[0].tables(0))
@@ -152,6 +154,7 @@ def _quantization(table: Table, shape: tuple[int, ...], name: str) -> Quantizati
     zero_point = fields.array(3, "q").astype(np.int64)
     zero_point = np.zeros_like(scale, dtype=np.int64) if not zero_point.size else zero_point
     axis = int(fields.number(6, "i"))
+    axis = 0 if len(shape) == 1 else axis  # some converters give biases the axis of the weights
     size = shape[axis] if 0 <= axis < len(shape) else 1
     if scale.size not in (1, size) or zero_point.size not in (1, scale.size):
         raise ModelError(f"tensor {name[:80]!r} has {scale.size} scales for {size} channels. Convert the model again.")

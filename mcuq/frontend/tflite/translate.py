@@ -118,14 +118,19 @@ class Translator:
             or not self.values.keys().isdisjoint(outputs)
         ):
             raise ModelError(f"{operator.kind} writes no tensor, or one that was written before. Convert it again.")
+        if operator.kind not in self.handlers:  # whatever it reads: nothing writes the states of recurrent layers
+            advice = ADVICE.get(operator.kind, "mcuq has no such operator; see docs/operators.md")
+            self.builder.problems.append(
+                Problem(operator.kind, Node(operator, [], self.model.tensors[outputs[0]]).where, advice)
+            )
+            self.values.update(dict.fromkeys(outputs))
+            return
         inputs = [None if index < 0 else self._value(index, operator) for index in operator.inputs]
         self.values.update(dict.fromkeys(outputs))
         if any(index >= 0 and value is None for index, value in zip(operator.inputs, inputs, strict=True)):
             return  # an input was refused before
         node = Node(operator, inputs, self.model.tensors[outputs[0]])
         try:
-            if operator.kind not in self.handlers:
-                raise Refusal(ADVICE.get(operator.kind, "mcuq has no such operator; see docs/operators.md"))
             result = self.handlers[operator.kind](self, node)
             for index, value in zip(outputs, result if isinstance(result, tuple) else (result,), strict=False):
                 tensor = self.model.tensors[index]
