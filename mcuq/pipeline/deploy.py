@@ -24,6 +24,7 @@ from mcuq.pipeline.outcomes import EmitOutcome, ProfiledLayer, ProfileOutcome, V
 from mcuq.pipeline.runs import RunFolder, find_run
 from mcuq.plan.memory import plan_memory
 from mcuq.reference.integer import run_outputs
+from mcuq.reference.ranking import label_ranks, top1, top5
 from mcuq.target.board import Board, load_board
 from mcuq.target.core import SIZE
 from mcuq.target.footprint import footprint
@@ -84,6 +85,7 @@ def verify(
     with built(loaded.graph, plan, board) as image:
         result, codes = compare_outputs(image, x)
     output = loaded.graph.outputs[0]
+    found = {"oracle": run_outputs(loaded.graph, x)[output], "device": codes[output]}
     return VerifyOutcome(
         target=target,
         samples=len(x),
@@ -91,9 +93,9 @@ def verify(
         compared_bytes=result.compared_bytes,
         accuracy={
             "float": float(float_correct.mean()) if len(float_correct) else None,
-            "oracle": accuracy(run_outputs(loaded.graph, x)[output], y),
-            "device": accuracy(codes[output], y),
+            **{name: accuracy(scores, y) for name, scores in found.items()},
         },
+        top5={name: top5_accuracy(scores, y) for name, scores in found.items()},
         difference=str(result.first or ""),
     )
 
@@ -103,11 +105,12 @@ def accuracy(codes: NDArray[Any], labels: NDArray[Any]) -> float | None:
 
     ``codes``: [N, H, W, C].
     """
-    if not np.all(labels >= 0):
-        return None
-    flat = codes.reshape(len(codes), -1)
-    chosen = flat[:, 0] if flat.shape[1] == 1 else flat.argmax(axis=1)
-    return float(np.mean(chosen == labels))
+    return top1(label_ranks(codes, labels)) if np.all(labels >= 0) else None
+
+
+def top5_accuracy(codes: NDArray[Any], labels: NDArray[Any]) -> float | None:
+    """As :func:`accuracy`, for the five largest scores; None also where there are no more than five."""
+    return top5(label_ranks(codes, labels), codes) if np.all(labels >= 0) else None
 
 
 def profile(path: Path | None, board_name: str) -> ProfileOutcome:

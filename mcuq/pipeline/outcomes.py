@@ -5,7 +5,7 @@ The documents are the public interface of ``--json``; their keys are described i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
@@ -132,6 +132,8 @@ class TrainOutcome:
     seconds: float
     promised: tuple[int, int, int] | None = None
     """Flash, RAM and instructions of the final integer network as the limits count them; None for the paper's bytes."""
+    top5: dict[str, float | None] = field(default_factory=dict[str, float | None])
+    """Of the same networks as ``accuracy``; None where there are no more than five classes."""
 
     @property
     def fits(self) -> bool:
@@ -144,6 +146,7 @@ class TrainOutcome:
             "run": self.run,
             "fits": self.fits,
             "accuracy": self.accuracy,
+            "top5": self.top5,
             "seconds": round(self.seconds, 1),
             "plan": self.solve.document(),
         }
@@ -153,8 +156,9 @@ class TrainOutcome:
         table = Table(title="Accuracy on the held-out split")
         table.add_column("network")
         table.add_column("top-1", justify="right")
+        table.add_column("top-5", justify="right")
         for name, value in self.accuracy.items():
-            table.add_row(name, _percent(value))
+            table.add_row(name, _percent(value), _percent(self.top5.get(name)))
         console.print(table)
         if self.promised is not None and not self.fits:
             console.print(
@@ -209,6 +213,7 @@ class VerifyOutcome:
     mismatching_bytes: int
     compared_bytes: int
     accuracy: dict[str, float | None]
+    top5: dict[str, float | None]
     difference: str
 
     def document(self) -> dict[str, Any]:
@@ -218,6 +223,7 @@ class VerifyOutcome:
             "mismatching_bytes": self.mismatching_bytes,
             "compared_bytes": self.compared_bytes,
             "accuracy": self.accuracy,
+            "top5": self.top5,
         }
 
     def show(self, console: Console) -> None:
@@ -228,7 +234,8 @@ class VerifyOutcome:
             markup=False,
         )
         for name, value in self.accuracy.items():
-            console.print(f"  {name:8s}{_percent(value)}")
+            five = self.top5.get(name)
+            console.print(f"  {name:8s}{_percent(value)}" + ("" if five is None else f", top-5 {_percent(five)}"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,7 +102,8 @@ def quantize(
     chosen = None if isinstance(found, QuantizedGraph) else _float_classes(graph, x)
     run = claim_run(out or new_run_path(settings.model.stem, settings.calibrate), resume=False, overwrite=overwrite)
     with run.locked():
-        accuracy = _accuracy(chosen, run_outputs(integer, x)[integer.outputs[0]], y)
+        codes = run_outputs(integer, x)[integer.outputs[0]]
+        accuracy, five = _accuracy(chosen, codes, y), {"oracle": deploy.top5_accuracy(codes, y)}
         right = None if chosen is None or accuracy["oracle"] is None else chosen == y
         _save(run, settings, plan, integer, accuracy, dataset, right)
         for document in kept:
@@ -115,7 +116,7 @@ def quantize(
         remember(run)
     promised = promise(integer, settings.choice) if plan.method in ("exact", PRECISION) else None
     outcome = solved(plan, graph, str(run.bits), settings.choice)
-    return TrainOutcome(str(run.path), outcome, accuracy, time.monotonic() - began, promised)
+    return TrainOutcome(str(run.path), outcome, accuracy, time.monotonic() - began, promised, five)
 
 
 def _accuracy(chosen: Any, codes: Any, y: Any) -> dict[str, float | None]:

@@ -31,6 +31,7 @@ from mcuq.pipeline.runs import RunFolder, claim_run, new_run_path, remember
 from mcuq.pipeline.settings import BitChoice, ModelSpec, TrainSettings
 from mcuq.pipeline.statistics import write_confusion, write_weights
 from mcuq.reference.integer import run_outputs
+from mcuq.reference.ranking import Ranks, label_ranks, top1, top5
 
 if TYPE_CHECKING:
     from mcuq.quant import QuantOp
@@ -84,28 +85,28 @@ def _lead(prepared: Prepared, out: Path | None, resume: bool, overwrite: bool, c
         bar.listeners = (RunLog(run.path), *_events(settings, run, bar))
         run.write_record({"settings": _plain(settings), "finished": False})
         remember(run)
-        op, plan, accuracies = _trained(prepared, run, bar, resume)
+        op, plan, ranks = _trained(prepared, run, bar, resume)
         integer = _lowered(op, settings)
-        outcome = _finish(prepared, run, plan, integer, accuracies, began)
+        outcome = _finish(prepared, run, plan, integer, ranks, began)
         pictures.write(run, plan, integer, settings.choice.core)
     return outcome
 
 
 def _trained(
     prepared: Prepared, run: RunFolder, bar: TrainingBar, resume: bool
-) -> tuple[QuantOp, BitPlan, tuple[float, float]]:
-    """Float training, bits, training with quantization, by every process; (network, plan, accuracies of both)."""
+) -> tuple[QuantOp, BitPlan, dict[str, Ranks]]:
+    """Float training, bits, training with quantization, by every process; (network, plan, ranks of held-out labels)."""
     from mcuq.quant import distributed
 
-    float_accuracy = _train_float(prepared, run, bar, resume)
+    float_ranks = _train_float(prepared, run, bar, resume)
     plan: BitPlan | None = None
     if distributed.rank() == 0:
         graph = captured(prepared.module, prepared.dataset.input_shape, prepared.dataset.normalization)
         plan = _plan(graph, prepared, run, bar, resume)
     plan = distributed.of_first(plan)
     assert plan is not None
-    op, qat_accuracy = _train_qat(prepared, plan, run, bar, resume)
-    return op, plan, (float_accuracy, qat_accuracy)
+    op, qat_ranks = _train_qat(prepared, plan, run, bar, resume)
+    return op, plan, {"float": float_ranks, "qat": qat_ranks}
 
 
 def _events(settings: TrainSettings, run: RunFolder, bar: TrainingBar) -> tuple[Any, ...]:
@@ -130,11 +131,11 @@ def _clear(run: RunFolder) -> None:
             entry.unlink()
 
 
-def _train_float(prepared: Prepared, run: RunFolder, bar: TrainingBar, resume: bool) -> float:
-    """Train the module unless its trained weights are there; returns its accuracy on the held-out split."""
+def _train_float(prepared: Prepared, run: RunFolder, bar: TrainingBar, resume: bool) -> Ranks:
+    """Train the module unless its trained weights are there; returns ranks of the held-out labels."""
     from mcuq.quant import distributed
     from mcuq.quant import train as loops
-    from mcuq.quant.evaluate import correct
+    from mcuq.quant.evaluate import ranks
     from mcuq.quant.weights_file import load_weights, save_weights
 
     module, dataset, settings = prepared.module, prepared.dataset, prepared.settings
@@ -154,9 +155,9 @@ def _train_float(prepared: Prepared, run: RunFolder, bar: TrainingBar, resume: b
     def scores(images: Any) -> Any:
         return module(loops.real_inputs(images, dataset.normalization))
 
-    right = correct(scores, dataset.x_test, dataset.y_test, device=settings.device)
-    run.write_test(dataset.x_test[: _kept(dataset)], dataset.y_test[: _kept(dataset)], right[: _kept(dataset)])
-    return float(right.mean())
+    found, kept = ranks(scores, dataset.x_test, dataset.y_test, device=settings.device), _kept(dataset)
+    run.write_test(dataset.x_test[:kept], dataset.y_test[:kept], found[:kept] == 0)
+    return found
 
 
 def _kept(dataset: Dataset) -> int:
@@ -213,9 +214,10 @@ def _plan(graph: Graph, prepared: Prepared, run: RunFolder, bar: TrainingBar, re
 
 def _train_qat(
     prepared: Prepared, plan: BitPlan, run: RunFolder, bar: TrainingBar, resume: bool
-) -> tuple[QuantOp, float]:
-    """Quantization-aware training under ``plan``; returns the network and its fake-quantized accuracy."""
+) -> tuple[QuantOp, Ranks]:
+    """Quantization-aware training under ``plan``; returns the network and its ranks of the held-out labels."""
     from mcuq.quant import train as loops
+    from mcuq.quant.evaluate import quantized_ranks
     from mcuq.quant.histograms import real_weights, weight_histograms
     from mcuq.quant.progressive import stages
 
@@ -245,7 +247,7 @@ def _train_qat(
 
     op = [trained(stage) for stage in stages(plan, config)][-1]
     write_weights(run, weight_histograms(op, before))
-    return op, loops.accuracy(op, dataset.x_test, dataset.y_test, device=settings.device)
+    return op, quantized_ranks(op, dataset.x_test, dataset.y_test, device=settings.device)
 
 
 def _lowered(op: QuantOp, settings: TrainSettings) -> IntegerGraph:
@@ -261,7 +263,7 @@ def _finish(
     run: RunFolder,
     plan: BitPlan,
     integer: IntegerGraph,
-    accuracies: tuple[float, float],
+    ranks: dict[str, Ranks],
     began: float,
 ) -> TrainOutcome:
     """Save the integer network and the held-out samples, measure the oracle, complete the record."""
@@ -269,19 +271,23 @@ def _finish(
     x, y = prepared.dataset.x_test, prepared.dataset.y_test
     output = run_outputs(integer, x)[integer.outputs[0]]
     write_confusion(run, output, y, prepared.dataset.classes)
-    accuracy: dict[str, float | None] = {
-        "float": accuracies[0],
-        "qat": accuracies[1],
-        "oracle": deploy.accuracy(output, y),
-    }
+    ranks = {**ranks, "oracle": label_ranks(output, y)}
+    accuracy: dict[str, float | None] = {name: top1(found) for name, found in ranks.items()}
+    five = {name: top5(found, output) for name, found in ranks.items()}
     save_integer(integer, run.model, {"model": prepared.spec.name, "data": prepared.dataset.name})
     seconds = time.monotonic() - began
     run.write_record(
-        {"settings": _plain(settings), "finished": True, "accuracy": accuracy, "seconds": round(seconds, 1)}
+        {
+            "settings": _plain(settings),
+            "finished": True,
+            "accuracy": accuracy,
+            "top5": five,
+            "seconds": round(seconds, 1),
+        }
     )
     promised = promise(integer, settings.choice) if plan.method == "exact" else None
     found = solved(plan, prepared.graph, str(run.bits), settings.choice)
-    return TrainOutcome(str(run.path), found, accuracy, seconds, promised)
+    return TrainOutcome(str(run.path), found, accuracy, seconds, promised, five)
 
 
 def _plain(settings: TrainSettings) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from mcuq.ir.graph import Normalization
 from mcuq.quant.batches import Batches
 from mcuq.quant.quant_op import QuantOp
+from mcuq.reference.ranking import Ranks, label_ranks
 
 
 def real_inputs(x: Tensor, normalization: Normalization) -> Tensor:
@@ -25,28 +26,33 @@ def evaluate(
     predict: Callable[[Tensor], Tensor], x: NDArray[Any], y: NDArray[Any], *, batch_size: int = 256, device: str = "cpu"
 ) -> float:
     """Accuracy of ``predict``, which maps uint8 pixels [N, C, H, W] to scores [N, classes]."""
-    return float(correct(predict, x, y, batch_size=batch_size, device=device).mean())
+    return float(np.mean(ranks(predict, x, y, batch_size=batch_size, device=device) == 0))
 
 
-def correct(
+def ranks(
     predict: Callable[[Tensor], Tensor], x: NDArray[Any], y: NDArray[Any], *, batch_size: int = 256, device: str = "cpu"
-) -> NDArray[np.bool_]:
-    """Whether the highest score of each sample is its label, bool [N]. Arguments as :func:`evaluate`."""
-    found: list[Tensor] = []
+) -> Ranks:
+    """Rank of each sample's label among the scores, int [N]; 0 is the highest. Arguments as :func:`evaluate`."""
+    found: list[Ranks] = []
     with torch.no_grad():
         for images, labels in Batches(x, y, batch_size, device).pairs():
-            scores = predict(images).reshape(len(images), -1)
-            chosen = scores.argmax(1) if scores.is_floating_point() else scores[:, 0]  # argmax in the network
-            found.append((chosen == labels).cpu())
-    return torch.cat(found).numpy()
+            found.append(label_ranks(predict(images).cpu().numpy(), labels.cpu().numpy()))
+    return np.concatenate(found)
 
 
 def accuracy(op: QuantOp, x: NDArray[Any], y: NDArray[Any], *, batch_size: int = 256, device: str = "cpu") -> float:
     """Accuracy of the fake-quantized network; mode and weights are left as they were."""
+    return float(np.mean(quantized_ranks(op, x, y, batch_size=batch_size, device=device) == 0))
+
+
+def quantized_ranks(
+    op: QuantOp, x: NDArray[Any], y: NDArray[Any], *, batch_size: int = 256, device: str = "cpu"
+) -> Ranks:
+    """As :func:`ranks`, of the fake-quantized network; mode and weights are left as they were."""
     training = op.training
     op.eval()
     try:
         with nullcontext() if op.stored else op.quantized():
-            return evaluate(lambda images: cast(Tensor, op(images)), x, y, batch_size=batch_size, device=device)
+            return ranks(lambda images: cast(Tensor, op(images)), x, y, batch_size=batch_size, device=device)
     finally:
         op.train(training)

@@ -158,6 +158,7 @@ def test_run_has_everything(trained: Path) -> None:
     log = (trained / "log.csv").read_text().splitlines()
     assert log[0] == "phase,epoch,loss,train_accuracy,accuracy,lr,seconds" and len(log) == 1 + 8 + 2
     record = json.loads((trained / "run.json").read_text())
+    assert record["top5"]["qat"] >= record["accuracy"]["qat"] and record["top5"]["oracle"] > 0.95
     assert record["finished"] and record["accuracy"]["float"] > 0.9 and record["accuracy"]["oracle"] > 0.85
 
 
@@ -173,6 +174,7 @@ def test_emit_verify_profile(mcuq: Any, trained: Path) -> None:
         verified = mcuq("verify", str(trained), "--target", target, "--samples", str(samples), "--json").document
         assert verified["mismatching_bytes"] == 0 and verified["compared_bytes"] == 10 * samples
         assert verified["accuracy"]["device"] == verified["accuracy"]["oracle"] > 0.85
+        assert verified["top5"]["device"] == verified["top5"]["oracle"] >= verified["accuracy"]["oracle"]
     first = mcuq("profile", str(trained), "--board", "stm32f4", "--json").document
     assert first == mcuq("profile", str(trained), "--board", "stm32f4", "--json").document
     assert first["core"] == "cortex-m4"
