@@ -45,7 +45,8 @@ Model = Annotated[
 Width = Annotated[float, typer.Option(help="Width multiplier of models that have one.", min=0.05, max=4.0)]
 Resolution = Annotated[int | None, typer.Option(help="Input height and width; the model's own when left out.", min=1)]
 InputShape = Annotated[
-    str | None, typer.Option(help="H,W,C of a user's own model, when no data set tells it.", metavar="H,W,C")
+    str | None,
+    typer.Option(help="H,W,C of a user's own model, when no data set tells it; H,W,C;H,W,C of two.", metavar="H,W,C"),
 ]
 Classes = Annotated[int | None, typer.Option(help="Number of classes; the data set's when left out.", min=1)]
 DataName = Annotated[
@@ -286,7 +287,11 @@ def pareto(
 def quantize(
     model: Annotated[Path, typer.Option(help="An ONNX or TFLite file, float or quantized.")],
     calibrate: Annotated[
-        str, typer.Option(help="Images: as --data of train, or without labels: a folder of pictures, an .npz with x.")
+        str,
+        typer.Option(
+            help="Images: as --data of train, or without labels: a folder of pictures, an .npz with x (x0, x1, ... of "
+            "several inputs)."
+        ),
     ],
     data_dir: DataDir = None,
     mem_constraint: MemConstraint = None,

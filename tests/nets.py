@@ -107,4 +107,4 @@ def samples(graph: IntegerGraph, seed: int, count: int) -> np.ndarray:
 def vectors(graph: IntegerGraph, seed: int = 5, count: int = 3) -> tuple[TestVector, ...]:
     x = samples(graph, seed, count)
     values = run(graph, x)
-    return tuple(TestVector(x[i], tuple(values[name][i] for name in graph.outputs)) for i in range(count))
+    return tuple(TestVector((x[i],), tuple(values[name][i] for name in graph.outputs)) for i in range(count))

@@ -53,7 +53,7 @@ class Net:
         self.operators.append({"kind": kind, "inputs": inputs, "outputs": [output], "options": options})
         return output
 
-    def write(self, outputs: list[int] | None = None) -> bytes:
+    def write(self, outputs: list[int] | None = None, inputs: tuple[int, ...] = (0,)) -> bytes:
         b = flatbuffers.Builder(1024)
         kinds = sorted({op["kind"] for op in self.operators})
         buffers: list[bytes] = [b""]
@@ -66,7 +66,7 @@ class Net:
             tensors.append(_tensor(b, entry, index))
         operators = [_operator(b, op, kinds.index(op["kind"])) for op in self.operators]
         last = [self.operators[-1]["outputs"][0]] if outputs is None else outputs
-        parts = {0: _tables(b, tensors), 1: _ints(b, [0]), 2: _ints(b, last), 3: _tables(b, operators)}
+        parts = {0: _tables(b, tensors), 1: _ints(b, list(inputs)), 2: _ints(b, last), 3: _tables(b, operators)}
         graph = _table(b, 5, {k: ("off", v) for k, v in parts.items()})
         codes = [_table(b, 4, {0: ("i8", min(CODES[k], 127)), 3: ("i32", CODES[k])} | _custom(b, k)) for k in kinds]
         stored = [_table(b, 1, {0: ("off", b.CreateByteVector(data))} if data else {}) for data in buffers]

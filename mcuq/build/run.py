@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from mcuq.build.image import Image
 from mcuq.build.qemu import run_elf
 from mcuq.errors import CheckError, ToolchainError, UsageError
-from mcuq.ir.integer import QTensor
+from mcuq.ir.integer import QInput, QTensor
+from mcuq.ir.samples import split
 from mcuq.numerics import IntArray, pack, unpack
 
 _STATUS = {2: "bad arguments", 3: "a file could not be read or written", 4: "the model refused its arena"}
@@ -96,20 +97,23 @@ def stack_used(image: Image, sample: NDArray[Any], *, seconds: float = 600.0) ->
 
 
 def stored_input(inputs: NDArray[Any], image: Image) -> bytes:
-    """Inputs [N, H, W, C] as the bytes the caller of the emitted model writes.
+    """Samples (``ir.samples``) as the bytes the caller of the emitted model writes, input after input.
 
     Raises:
-        UsageError: shape or range do not fit the network's input.
+        UsageError, DataError: shapes or ranges do not fit the network's inputs.
     """
-    source = image.graph.input
-    values = np.asarray(inputs)
-    if values.shape[1:] != source.output.shape:
-        raise UsageError(f"inputs have shape {values.shape[1:]}, but the network takes {source.output.shape}")
-    if source.encoding == "uint8":
-        if values.size and (values.min() < 0 or values.max() > 255):
-            raise UsageError(f"pixels {values.min()}..{values.max()} are outside 0..255")
-        return values.astype(np.uint8).tobytes()
-    return pack(values, source.output.bits).tobytes()
+    parts = split(image.graph, inputs)
+    rows = [_stored_rows(op, parts[op.name]) for op in image.graph.inputs]
+    return np.concatenate(rows, axis=1).tobytes()
+
+
+def _stored_rows(op: QInput, values: NDArray[Any]) -> NDArray[np.uint8]:
+    """One input as bytes, [N, bytes]."""
+    if op.encoding != "uint8":
+        return pack(values, op.output.bits).reshape(len(values), -1)
+    if values.size and (values.min() < 0 or values.max() > 255):
+        raise UsageError(f"pixels {values.min()}..{values.max()} are outside 0..255")
+    return values.astype(np.uint8).reshape(len(values), -1)
 
 
 def stored_codes(rows: NDArray[np.uint8], tensor: QTensor) -> IntArray:

@@ -22,6 +22,14 @@ class Augmentation:
     shift: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class InputPart:
+    """One of several inputs: its shape (H, W, C) and how its pixels become real values."""
+
+    shape: Shape
+    normalization: Normalization
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
     """Images and labels, split into training and test.
@@ -32,6 +40,7 @@ class Dataset:
         classes: names of the labels.
         normalization: how pixels become the network's input. The zero point is an integer, so that the device
             takes raw pixels and all 256 of them stay distinct.
+        inputs: of a network with several inputs, whose values x_train and x_test hold joined (``ir.samples``).
     """
 
     name: str
@@ -42,6 +51,7 @@ class Dataset:
     classes: tuple[str, ...]
     normalization: Normalization
     augmentation: Augmentation = Augmentation()
+    inputs: tuple[InputPart, ...] = ()
 
     @property
     def input_shape(self) -> Shape:

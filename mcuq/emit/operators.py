@@ -77,7 +77,7 @@ def call(op: IntegerOp, at: Context) -> Call:
     params = f"&{at.symbol(op, 'params')}"
     match op:
         case QInput():
-            size = f"{at.prefix.upper()}_INPUT_SIZE"
+            size = f"{at.prefix.upper()}_INPUT{at.graph.inputs.index(op) or ''}_SIZE"
             return Call("", [], (), (f"{name}({out}, {size});",) if name else ())
         case QConv2d():
             text = f"{name}({params}, {inputs[0]}, {out}, {at.scratch});"

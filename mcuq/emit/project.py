@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -107,12 +106,6 @@ def _runtime_copies(runtime: tuple[str, ...]) -> list[SourceFile]:
     return [SourceFile(f"mcuq/{path}", product_file("runtime_c", *path.split("/")).read_bytes()) for path in runtime]
 
 
-@dataclass(frozen=True, slots=True)
-class _VectorLines:
-    input: tuple[str, ...]
-    outputs: tuple[tuple[str, ...], ...]
-
-
 def stored_bytes(codes: Any, tensor: QTensor, *, pixels: bool = False) -> bytes:
     """Codes [H, W, C] (or raw pixels) as the bytes of the tensor's buffer."""
     values = np.asarray(codes).astype(np.int64)
@@ -128,22 +121,22 @@ def _lines(content: bytes) -> tuple[str, ...]:
 def _test_files(view: ModelView, graph: IntegerGraph, vectors: Sequence[TestVector]) -> list[SourceFile]:
     if not vectors:
         return []
-    rows = [
-        _VectorLines(
-            _lines(stored_bytes(vector.input, graph.input.output, pixels=view.pixels)),
-            tuple(
-                _lines(stored_bytes(codes, graph.tensor(name)))
-                for codes, name in zip(vector.outputs, graph.outputs, strict=True)
-            ),
-        )
-        for vector in vectors
-    ]
+    rows = [_vector_lines(graph, vector) for vector in vectors]
     name = view.prefix
     return [
         SourceFile(f"test/{name}_vectors.h", _render("vectors.h", m=view, vectors=rows)),
         SourceFile(f"test/{name}_vectors.c", _render("vectors.c", m=view, vectors=rows)),
         SourceFile("test/selftest.c", _render("selftest.c", m=view)),
     ]
+
+
+def _vector_lines(graph: IntegerGraph, vector: TestVector) -> list[tuple[str, ...]]:
+    """Initializer lines of every input, then of every output."""
+    inputs = zip(vector.inputs, graph.inputs, strict=True)
+    stored = [stored_bytes(codes, op.output, pixels=op.encoding == "uint8") for codes, op in inputs]
+    outputs = zip(vector.outputs, graph.outputs, strict=True)
+    stored += [stored_bytes(codes, graph.tensor(name)) for codes, name in outputs]
+    return [_lines(content) for content in stored]
 
 
 def _used_regions(board: Board) -> tuple[Region, ...]:

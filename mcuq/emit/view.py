@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mcuq.emit.arrays import ConstArray, const_arrays
@@ -67,6 +68,7 @@ class PortView:
     scale: str
     zero_point: int
     text: str
+    pixels: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,9 +83,8 @@ class ModelView:
     chart: tuple[str, ...]
     arena_bytes: int
     alignment: int
-    input: PortView
+    inputs: tuple[PortView, ...]
     outputs: tuple[PortView, ...]
-    pixels: bool
     macs: int
     weight_bytes: int
     parameter_bytes: int
@@ -114,7 +115,6 @@ def build_view(graph: IntegerGraph, plan: MemoryPlan, core: str, prefix: str) ->
     steps = tuple(_step(op, i, graph, plan, core, prefix, idents) for i, op in enumerate(ordered))
     arrays = [array for step in steps for _, array in step.arrays]
     named = frozenset(word for step in steps for text in step.statements for word in re.findall(r"\w+", text))
-    many = len(graph.outputs) > 1
     return ModelView(
         prefix=prefix,
         upper=prefix.upper(),
@@ -124,9 +124,8 @@ def build_view(graph: IntegerGraph, plan: MemoryPlan, core: str, prefix: str) ->
         chart=_chart(plan, idents),
         arena_bytes=plan.arena_bytes,
         alignment=plan.alignment,
-        input=_input(graph.input, idents),
-        outputs=tuple(_output(graph.op(n), idents, str(i) if many else "") for i, n in enumerate(graph.outputs)),
-        pixels=graph.input.encoding == "uint8",
+        inputs=_ports(graph.inputs, "input", idents),
+        outputs=_ports(tuple(graph.op(name) for name in graph.outputs), "output", idents),
         macs=sum(_macs(op) for op in graph),
         weight_bytes=sum(a.values.nbytes for a in arrays if a.role == "weights"),
         parameter_bytes=sum(a.values.nbytes for a in arrays if a.role == "parameters"),
@@ -241,14 +240,21 @@ def _tensor(
     )
 
 
-def _port(op: IntegerOp, ident: str, macro: str, function: str, element: str) -> PortView:
+def _ports(ops: Sequence[IntegerOp], kind: str, idents: dict[str, str]) -> tuple[PortView, ...]:
+    """``kind``, ``kind1``, ...; of several the text says the name."""
+    named = [comment_name(op.name) + ", " if len(ops) > 1 else "" for op in ops]
+    return tuple(_port(op, idents[op.name], f"{kind}{i or ''}", named[i]) for i, op in enumerate(ops))
+
+
+def _port(op: IntegerOp, ident: str, function: str, named: str) -> PortView:
     tensor = op.output
     height, width, channels = tensor.shape
+    pixels = isinstance(op, QInput) and op.encoding == "uint8"
     return PortView(
-        macro=macro,
+        macro=function.upper(),
         function=function,
         ident=ident,
-        c_type=element,
+        c_type="uint8_t" if pixels else c_type(tensor),
         size=tensor.bytes,
         elements=height * width * channels,
         height=height,
@@ -257,18 +263,9 @@ def _port(op: IntegerOp, ident: str, macro: str, function: str, element: str) ->
         bits=tensor.bits,
         scale=repr(float(tensor.scale)),
         zero_point=tensor.zero_point,
-        text=tensor_text(tensor),
+        text=named + tensor_text(tensor),
+        pixels=pixels,
     )
-
-
-def _input(op: QInput, idents: dict[str, str]) -> PortView:
-    element = "uint8_t" if op.encoding == "uint8" else c_type(op.output)
-    return _port(op, idents[op.name], "INPUT", "input", element)
-
-
-def _output(op: IntegerOp, idents: dict[str, str], number: str) -> PortView:
-    suffix = "" if number in ("", "0") else number
-    return _port(op, idents[op.name], f"OUTPUT{suffix}", f"output{suffix}", c_type(op.output))
 
 
 def _chart(plan: MemoryPlan, idents: dict[str, str]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mcuq.errors import ModelError, UnsupportedError
+from mcuq.errors import ModelError, UnsupportedError, UsageError
 from mcuq.frontend.problems import Problem, problem_text
 from mcuq.frontend.views import ZERO, Refusal, View, counters, map_of, per_channel, rows_of, scatter, select
 from mcuq.ir import graph as ir
@@ -26,6 +26,8 @@ MAX_ELEMENTS = 1 << 24
 """Largest activation, in elements: 16 MB at 8 bits, more than any supported board holds."""
 MAX_WEIGHTS = 1 << 24
 """All weights together: 16 MB at 8 bits."""
+MAX_INPUTS = 64
+"""Inputs of one network."""
 _ODD = re.compile(r"[^A-Za-z0-9_.\-]")
 
 
@@ -52,6 +54,16 @@ class Constant:
 def safe_name(wanted: str) -> str:
     """``wanted`` in letters, digits, ``_``, ``.`` and ``-``, at most 100 characters; a path's ``/`` becomes ``.``."""
     return _ODD.sub("_", wanted[:100].replace("/", ".")).strip(".-") or "op"
+
+
+def for_inputs(
+    normalization: Normalization | tuple[Normalization | None, ...] | None, count: int
+) -> tuple[Normalization | None, ...]:
+    """The normalization of each of ``count`` inputs: one for all, or one for each. Raises UsageError."""
+    found = normalization if isinstance(normalization, tuple) else (normalization,) * count
+    if len(found) != count:
+        raise UsageError(f"{len(found)} normalizations were given for {count} inputs")
+    return found
 
 
 class Builder:

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from mcuq.errors import ModelError
 from mcuq.frontend.source import read_file
-from mcuq.frontend.tflite.model import IDENTIFIER
+from mcuq.frontend.tflite.model import IDENTIFIER, parse
 from mcuq.ir.graph import Graph, Normalization
 from mcuq.ir.quantized import QuantizedGraph
+from mcuq.ir.samples import InputShape
 
 
 def import_model(
     path: str | os.PathLike[str],
-    input_shape: tuple[int, ...] | None = None,
-    normalization: Normalization | None = None,
+    input_shape: InputShape | None = None,
+    normalization: Normalization | tuple[Normalization | None, ...] | None = None,
 ) -> Graph | QuantizedGraph:
     """The graph in an ONNX or TFLite file: float and not fused, or quantized with the file's scales.
 
     Args:
-        input_shape: (H, W, C), for ONNX models whose input has unknown dimensions.
-        normalization: how raw uint8 pixels become the model's input.
+        input_shape: (H, W, C), for ONNX models whose input has unknown dimensions; one for each of several inputs.
+        normalization: how raw uint8 pixels become the model's input; of several inputs one for all, or one for each.
 
     Raises:
         ModelError: not a model, damaged, hostile or over a limit; UnsupportedError: operators without counterpart.
@@ -35,11 +37,26 @@ def import_model(
         from mcuq.frontend.tflite import import_tflite
 
         return import_tflite(file, normalization)
+    return _onnx(file).import_onnx(file, input_shape, normalization)
+
+
+def input_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """What an ONNX or TFLite file calls its inputs, in order. Raises ModelError."""
+    data = read_file(Path(path))
+    if data[4:8] == IDENTIFIER:
+        model = parse(data)
+        return tuple(model.tensors[index].name for index in model.inputs if index >= 0)
+    if _container(data):
+        return ()  # refused on import, with reasons
+    return _onnx(Path(path)).input_names(Path(path))
+
+
+def _onnx(file: Path) -> Any:
     try:
-        from mcuq.frontend.onnx import import_onnx
+        from mcuq.frontend import onnx
     except ImportError as error:
         raise ModelError(f"{file.name}: reading ONNX files needs the onnx package: pip install 'mcuq[onnx]'") from error
-    return import_onnx(file, input_shape, normalization)
+    return onnx
 
 
 def _container(data: bytes) -> str:

@@ -272,7 +272,6 @@ UNSUPPORTED = (
     ("LSTM, GRU, RNN, SVDF", "use convolutions over time"),
     ("layer, group, instance and local response normalization", "use batch normalization"),
     ("3-D convolutions and pools, unpooling", "use 2-D ones"),
-    ("several inputs", "join them along the channels before the network"),
     ("control flow (If, Loop, Scan, While)", "export the branch that is used"),
     ("constants that differ per row or column (position codes)", "add them before the network"),
     (
@@ -289,8 +288,8 @@ def page() -> str:
         "",
         "What each front end reads and what the device computes for it. Bits are those of weights / activations. Every",
         "operator runs on every core: without a faster kernel, the portable C one gives the same bytes. ONNX:",
-        "opset 8 to current; the constants that exporters compute (Shape, Gather, Cast, ...) are folded. One input;",
-        "any number of outputs.",
+        "opset 8 to current; the constants that exporters compute (Shape, Gather, Cast, ...) are folded. Any number",
+        "of inputs and outputs.",
         "",
         "| what | device | bits | cores | PyTorch (aten) | ONNX | TFLite | limits |",
         "|---|---|---|---|---|---|---|---|",

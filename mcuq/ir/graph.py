@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mcuq.errors import UsageError
 from mcuq.ir.functions import Function
 
 FloatArray = NDArray[np.float64]
@@ -294,12 +295,17 @@ class Graph:
         return tuple(op for op in self.ops if name in op.inputs)
 
     @property
+    def inputs(self) -> tuple[Input, ...]:
+        """The network's inputs, in the order in which callers give them."""
+        return tuple(op for op in self.ops if isinstance(op, Input))
+
+    @property
     def input(self) -> Input:
-        """The network's only input."""
-        inputs = [op for op in self.ops if isinstance(op, Input)]
-        if len(inputs) != 1:
-            raise ValueError(f"expected one input, found {len(inputs)}")
-        return inputs[0]
+        """The network's only input. Raises UsageError when there are several."""
+        if len(self.inputs) != 1:
+            names = ", ".join(op.name for op in self.inputs)
+            raise UsageError(f"the network has {len(self.inputs)} inputs ({names}), this needs one")
+        return self.inputs[0]
 
     @property
     def convs(self) -> tuple[Conv2d, ...]:

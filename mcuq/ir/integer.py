@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mcuq.errors import UsageError
 from mcuq.ir.graph import Shape, Window
 from mcuq.numerics import Affine, tensor_bytes
 
@@ -261,11 +262,17 @@ class IntegerGraph:
         return tuple(op for op in self.ops if name in op.inputs)
 
     @property
+    def inputs(self) -> tuple[QInput, ...]:
+        """The network's inputs, in the order in which callers give them."""
+        return tuple(op for op in self.ops if isinstance(op, QInput))
+
+    @property
     def input(self) -> QInput:
-        inputs = [op for op in self.ops if isinstance(op, QInput)]
-        if len(inputs) != 1:
-            raise ValueError(f"expected one input, found {len(inputs)}")
-        return inputs[0]
+        """The network's only input. Raises UsageError when there are several."""
+        if len(self.inputs) != 1:
+            names = ", ".join(op.name for op in self.inputs)
+            raise UsageError(f"the network has {len(self.inputs)} inputs ({names}), this needs one")
+        return self.inputs[0]
 
 
 def reshape_is_alias(source: QTensor, target: QTensor) -> bool:

@@ -29,7 +29,7 @@ def fail(rule: str, text: str) -> NoReturn:
 def check_structure(graph: Graph | IntegerGraph) -> None:
     """Names, order, outputs. Raises CheckError."""
     if not graph.ops:
-        fail("one-input", "the graph has no operators")
+        fail("inputs", "the graph has no operators")
     seen: set[str] = set()
     for op in graph.ops:
         if not NAME.fullmatch(op.name):
@@ -40,9 +40,7 @@ def check_structure(graph: Graph | IntegerGraph) -> None:
             if name not in seen:
                 fail("topological", f"{op.name} reads {name[:140]!r}, which no earlier operator writes")
         seen.add(op.name)
-    inputs = [op.name for op in graph.ops if isinstance(op, Input | QInput)]
-    if len(inputs) != 1:
-        fail("one-input", f"expected one input, found {len(inputs)}: {', '.join(inputs)}")
+    _check_inputs(graph)
     if not graph.outputs:
         fail("outputs", "the graph has no outputs")
     for name in graph.outputs:
@@ -50,6 +48,21 @@ def check_structure(graph: Graph | IntegerGraph) -> None:
             fail("outputs", f"output {name[:140]!r} is no operator's")
     if len(set(graph.outputs)) != len(graph.outputs):
         fail("outputs", f"an output is listed twice: {', '.join(graph.outputs)}")
+
+
+def _check_inputs(graph: Graph | IntegerGraph) -> None:
+    """There is an input; several come first, so that all are there when the first operator runs, and are read."""
+    inputs = [op.name for op in graph.ops if isinstance(op, Input | QInput)]
+    if not inputs:
+        fail("inputs", "the graph has no input")
+    if len(inputs) == 1:
+        return
+    if inputs != [op.name for op in graph.ops[: len(inputs)]]:
+        fail("inputs", f"inputs have to come before all other operators, found {', '.join(inputs)} later")
+    needed = {*graph.outputs, *(name for op in graph.ops for name in op.inputs)}
+    for name in inputs:
+        if name not in needed:
+            fail("inputs", f"{name} is one of {len(inputs)} inputs, but nothing reads it; remove it from the model")
 
 
 def check_shapes(graph: Graph | IntegerGraph) -> None:

@@ -18,9 +18,9 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TestVector:
-    """One input [H, W, C] (pixels when the network takes pixels, else codes) and the codes of every output."""
+    """Every input [H, W, C] (pixels when the network takes pixels, else codes) and the codes of every output."""
 
     __test__ = False  # not a pytest class
 
-    input: NDArray[Any]
+    inputs: tuple[NDArray[Any], ...]
     outputs: tuple[NDArray[Any], ...]

@@ -1,6 +1,6 @@
 """Rules of a graph at every level, checked between any two passes and after reading any file.
 
-Each rule has a name, which the error quotes: ``names``, ``unique-names``, ``topological``, ``one-input``,
+Each rule has a name, which the error quotes: ``names``, ``unique-names``, ``topological``, ``inputs``,
 ``outputs``, ``window``, ``shapes``, ``arrays``, ``finite``, ``clamp``, ``normalization``, ``fused`` and, for integer
 graphs, ``bits``, ``scale``, ``zero-point``, ``codes``, ``multiplier``, ``affine``, ``accumulator``, ``softmax``,
 ``l2-normalize``.

@@ -8,6 +8,7 @@ from pathlib import Path
 from mcuq.data import Dataset
 from mcuq.data.images import fit
 from mcuq.data.sets import search_folders
+from mcuq.data.several import load_several
 from mcuq.data.unlabelled import load_unlabelled
 from mcuq.errors import UsageError
 from mcuq.ir.graph import Shape
@@ -67,8 +68,13 @@ class Preprocessing:
         return tuple(m / raw for m in self.mean_value or (0.0,)), (1.0 / (raw * scale),)
 
 
-def calibration_set(name: str, data_dir: Path | None, rule: Preprocessing) -> Dataset:
+def calibration_set(
+    name: str, data_dir: Path | None, rule: Preprocessing, inputs: tuple[str, ...] = ()
+) -> Dataset:
     """The data set, or unlabelled images, called ``name``; images as the model takes them, [N, H, W, C].
+
+    Args:
+        inputs: names of the model's inputs; of several, ``name`` is an ``.npz`` with an array for each.
 
     Raises:
         UsageError, DataError: no such data, or it does not fit ``rule``.
@@ -77,6 +83,8 @@ def calibration_set(name: str, data_dir: Path | None, rule: Preprocessing) -> Da
 
     rule.check()
     places = [Path(name).expanduser(), *(folder / name for folder in search_folders(data_dir))]
+    if len(inputs) > 1:
+        return _several(places, rule, inputs)
     loaded = (load_unlabelled(place, rule.shape, LIMIT) for place in places)
     dataset = next((found for found in loaded if found is not None), None) or data.load(name, data_dir)
     if rule.shape is not None:
@@ -91,6 +99,16 @@ def calibration_set(name: str, data_dir: Path | None, rule: Preprocessing) -> Da
     if swap:
         parts = [x[..., swap] for x in parts]
     return replace(dataset, x_train=parts[0], x_test=parts[1])
+
+
+def _several(places: list[Path], rule: Preprocessing, inputs: tuple[str, ...]) -> Dataset:
+    plain = Preprocessing(raw_scale=rule.raw_scale, mean_value=rule.mean_value, input_scale=rule.input_scale)
+    if rule != plain:
+        raise UsageError("--dims, --transpose and --channel-swap are for images of one input; this model takes several")
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        raise UsageError(f"--calibrate: the model takes {', '.join(inputs)}; give an .npz with an array for each")
+    return load_several(path, inputs, LIMIT)
 
 
 def _text(values: tuple[int, ...]) -> str:

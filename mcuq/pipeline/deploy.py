@@ -18,6 +18,7 @@ from mcuq.emit.project import emit_project
 from mcuq.errors import UsageError
 from mcuq.ir.files import load_integer
 from mcuq.ir.integer import IntegerGraph, QConv2d
+from mcuq.ir.samples import split
 from mcuq.ir.sources import TestVector
 from mcuq.parity import built, compare_outputs
 from mcuq.pipeline.outcomes import EmitOutcome, ProfiledLayer, ProfileOutcome, VerifyOutcome
@@ -188,5 +189,8 @@ def emit(
 
 def _vectors(graph: IntegerGraph, x: NDArray[Any]) -> tuple[TestVector, ...]:
     """Inputs of the project's self-test with the oracle's outputs."""
-    outputs = run_outputs(graph, x)
-    return tuple(TestVector(image, tuple(outputs[name][i] for name in graph.outputs)) for i, image in enumerate(x))
+    inputs, outputs = split(graph, x), run_outputs(graph, x)
+    return tuple(
+        TestVector(tuple(part[i] for part in inputs.values()), tuple(outputs[name][i] for name in graph.outputs))
+        for i in range(len(x))
+    )

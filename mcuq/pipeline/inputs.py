@@ -23,13 +23,13 @@ def pixel_scale(mean: Any, std: Any) -> Normalization | None:
 
 def from_pixels(quantized: QuantizedGraph) -> QuantizedGraph:
     """``quantized`` taking pixels: pixel p is the input's code p - 128, whatever the file's scale makes of it."""
-    source = quantized.graph.input
-    params = quantized.params(source.name)
-    if params.bits != 8:
-        return quantized
-    rule = Normalization(params.scale, params.zero_point + 128)
-    ops = tuple(replace(op, normalization=rule) if isinstance(op, Input) else op for op in quantized.graph)
-    return replace(quantized, graph=Graph(ops, quantized.graph.outputs))
+    params = {op.name: quantized.params(op.name) for op in quantized.graph.inputs}
+    rules = {n: Normalization(p.scale, p.zero_point + 128) for n, p in params.items() if p.bits == 8}
+    ops = (
+        replace(op, normalization=rules[op.name]) if isinstance(op, Input) and op.name in rules else op
+        for op in quantized.graph
+    )
+    return replace(quantized, graph=Graph(tuple(ops), quantized.graph.outputs))
 
 
 def per_channel(values: tuple[float, ...], channels: int, option: str) -> Any:
@@ -39,17 +39,16 @@ def per_channel(values: tuple[float, ...], channels: int, option: str) -> Any:
 
 
 def normalized(graph: Graph, mean: Any, std: Any) -> Graph:
-    """``graph`` with ``(x - mean) / std`` per channel in front (a depthwise layer after fusion)."""
-    source = graph.input
-    zeros, ones = np.zeros_like(mean), np.ones_like(mean)
-    norm = Norm(ones, zeros, mean, std**2, 0.0)
-    name = "normalize"
-    while any(op.name == name for op in graph):
-        name += "_"
-    front = BatchNorm(name=name, inputs=(source.name,), shape=source.shape, norm=norm)
-    ops = [
-        op if isinstance(op, Input) else replace(op, inputs=tuple(name if i == source.name else i for i in op.inputs))
-        for op in graph
-    ]
-    at = next(i for i, op in enumerate(ops) if isinstance(op, Input)) + 1
-    return Graph((*ops[:at], front, *ops[at:]), graph.outputs)
+    """``graph`` with ``(x - mean) / std`` per channel behind every input (a depthwise layer after fusion)."""
+    taken = {op.name for op in graph}
+    front: dict[str, BatchNorm] = {}
+    for number, source in enumerate(graph.inputs):
+        name = f"normalize{number or ''}"
+        while name in taken:
+            name += "_"
+        centre, spread = (np.broadcast_to(values, (source.shape[2],)).copy() for values in (mean, std))
+        norm = Norm(np.ones_like(centre), np.zeros_like(centre), centre, spread**2, 0.0)
+        front[source.name] = BatchNorm(name=name, inputs=(source.name,), shape=source.shape, norm=norm)
+    body = (op for op in graph if not isinstance(op, Input))
+    moved = (replace(op, inputs=tuple(front[i].name if i in front else i for i in op.inputs)) for op in body)
+    return Graph((*graph.inputs, *front.values(), *moved), graph.outputs)

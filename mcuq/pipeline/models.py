@@ -10,6 +10,7 @@ from mcuq.data import Dataset
 from mcuq.errors import UsageError
 from mcuq.ir.fuse import fuse
 from mcuq.ir.graph import Graph, Normalization
+from mcuq.ir.samples import InputShape
 from mcuq.ir.verify import Level, verify
 from mcuq.pipeline.settings import ModelSpec, TrainSettings, default_model
 
@@ -53,7 +54,7 @@ def prepare(settings: TrainSettings) -> Prepared:
     return Prepared(settings, spec, module, dataset, captured(module, shape, dataset.normalization))
 
 
-def captured(module: Any, shape: tuple[int, ...], normalization: Normalization | None) -> Graph:
+def captured(module: Any, shape: InputShape, normalization: Normalization | None) -> Graph:
     """The fused, verified float graph of ``module``."""
     try:
         from mcuq.frontend.torch import capture
@@ -77,7 +78,7 @@ def _fitted(dataset: Dataset, spec: ModelSpec) -> Dataset:
     return data.fit(dataset, (height, width, channels))
 
 
-def build_module(spec: ModelSpec, dataset: Dataset | None, seed: int) -> tuple[Any, tuple[int, ...]]:
+def build_module(spec: ModelSpec, dataset: Dataset | None, seed: int) -> tuple[Any, InputShape]:
     """The module and the shape of its input."""
     try:
         from mcuq import zoo

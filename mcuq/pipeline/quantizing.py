@@ -17,10 +17,11 @@ from mcuq.errors import DataError, UsageError
 from mcuq.ir.bits_file import save_bits
 from mcuq.ir.files import save_integer
 from mcuq.ir.fuse import fuse
-from mcuq.ir.graph import Graph, Normalization
+from mcuq.ir.graph import Graph, Normalization, Shape
 from mcuq.ir.integer import IntegerGraph, QConv2d
 from mcuq.ir.plans import BitPlan, Limits, TensorBits
 from mcuq.ir.quantized import QuantizedGraph
+from mcuq.ir.samples import split
 from mcuq.ir.verify import Level, verify
 from mcuq.lower import lower, simplified
 from mcuq.pipeline import deploy, pictures
@@ -91,7 +92,7 @@ def quantize(
     began = time.monotonic()
     settings.choice.check()
     check_widths(settings)
-    dataset = calibration_set(settings.calibrate, settings.data_dir, settings.inputs)
+    dataset = calibration_set(settings.calibrate, settings.data_dir, settings.inputs, _input_names(settings.model))
     found = _imported(settings, dataset)
     graph = found.graph if isinstance(found, QuantizedGraph) else fuse(found)
     _check_shape(graph, dataset)
@@ -129,18 +130,25 @@ def _accuracy(chosen: Any, codes: Any, y: Any) -> dict[str, float | None]:
     }
 
 
+def _input_names(model: Path) -> tuple[str, ...]:
+    from mcuq.frontend.files import input_names
+
+    if not model.is_file():
+        raise UsageError(f"--model {model} is not a file; give an ONNX or TFLite file, or train a module")
+    return input_names(model)
+
+
 def _imported(settings: QuantizeSettings, dataset: Dataset) -> Graph | QuantizedGraph:
     from mcuq.frontend.files import import_model
 
-    if not settings.model.is_file():
-        raise UsageError(f"--model {settings.model} is not a file; give an ONNX or TFLite file, or train a module")
+    shape = tuple(part.shape for part in dataset.inputs) or dataset.input_shape
     mean, std = settings.mean, settings.std
     if settings.inputs.scales:
         if mean or std:
             raise UsageError("--mean and --std say the same as --raw-scale, --mean-value and --input-scale; give one")
         mean, std = settings.inputs.mean_std()
     given = (mean or (0.0,), std or (1.0,)) if mean or std else None
-    found = import_model(settings.model, dataset.input_shape)
+    found = import_model(settings.model, shape)
     if isinstance(found, QuantizedGraph):
         if given:
             raise UsageError(
@@ -148,24 +156,31 @@ def _imported(settings: QuantizeSettings, dataset: Dataset) -> Graph | Quantized
             )
         return from_pixels(found)
     if given is None:
-        return import_model(settings.model, dataset.input_shape, dataset.normalization)
-    channels = dataset.input_shape[2]
+        rules = tuple(part.normalization for part in dataset.inputs) or dataset.normalization
+        return import_model(settings.model, shape, rules)
+    channels = 1 if dataset.inputs else dataset.input_shape[2]
     names = ("--mean-value", "--input-scale") if settings.inputs.scales else ("--mean", "--std")
     centre, spread = (per_channel(v, channels, n) for v, n in zip(given, names, strict=True))
     if not np.all(spread > 0):
         raise UsageError(f"--std {settings.std}: every value must be above 0")
     single = pixel_scale(centre, spread)
-    found = import_model(settings.model, dataset.input_shape, single or Normalization(1 / 255, 0))
+    found = import_model(settings.model, shape, single or Normalization(1 / 255, 0))
     assert isinstance(found, Graph)
     return found if single else normalized(found, centre, spread)
 
 
 def _check_shape(graph: Graph, dataset: Dataset) -> None:
-    if graph.input.shape != dataset.input_shape:
+    taken = tuple(op.shape for op in graph.inputs)
+    given = tuple(part.shape for part in dataset.inputs) or (dataset.input_shape,)
+    if taken != given:
         raise DataError(
-            f"the model takes images of shape {graph.input.shape}, {dataset.name} has {dataset.input_shape}; "
+            f"the model takes images of shape {_shapes(taken)}, {dataset.name} has {_shapes(given)}; "
             "give calibration data of the model's shape"
         )
+
+
+def _shapes(shapes: tuple[Shape, ...]) -> str:
+    return " and ".join(map(str, shapes))
 
 
 def _integer(
@@ -237,13 +252,14 @@ def own_plan(graph: IntegerGraph, choice: BitChoice) -> BitPlan:
 
 def _float_classes(graph: Graph, x: Any) -> Any:
     """The class that the float network chooses for every image [N]."""
-    rule = graph.input.normalization
     chosen: list[Any] = []
     for start in range(0, len(x), BATCH):
-        part = np.asarray(x[start : start + BATCH], np.float64)
-        if rule is not None:
-            part = rule.scale * (part - rule.zero_point)
-        scores = floating.run(graph, part)[graph.outputs[0]].reshape(len(part), -1)
+        parts = split(graph, np.asarray(x[start : start + BATCH], np.float64))
+        for op in graph.inputs:
+            if (rule := op.normalization) is not None:
+                parts[op.name] = rule.scale * (parts[op.name] - rule.zero_point)
+        scores = floating.run(graph, parts)[graph.outputs[0]]
+        scores = scores.reshape(len(scores), -1)
         chosen.append(scores[:, 0] if scores.shape[1] == 1 else scores.argmax(axis=1))
     return np.concatenate(chosen)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mcuq.errors import UsageError
 from mcuq.ir.plans import Limits
+from mcuq.ir.samples import InputShape
 from mcuq.pipeline.wishes import Pins, instruction_limit
 from mcuq.target.board import load_board, optimized
 from mcuq.target.cost import RAM_RESERVE
@@ -26,7 +27,7 @@ class ModelSpec:
     name: str
     width: float = 1.0
     resolution: int | None = None
-    input_shape: tuple[int, ...] | None = None
+    input_shape: InputShape | None = None
     classes: int | None = None
 
     @property
@@ -173,7 +174,7 @@ def default_model(shape: tuple[int, ...]) -> ModelSpec:
 
 
 def model_spec(
-    name: str | None, width: float = 1.0, resolution: int | None = None, input_shape: tuple[int, ...] | None = None
+    name: str | None, width: float = 1.0, resolution: int | None = None, input_shape: InputShape | None = None
 ) -> ModelSpec | None:
     """The model a user names, None for the data's. Raises UsageError for options of a model that is not named."""
     if name is not None:
@@ -192,10 +193,15 @@ def parse_recipe(entries: list[str]) -> tuple[tuple[str, str], ...]:
     return tuple((name.strip().replace("-", "_"), value.strip()) for name, _, value in pairs)
 
 
-def parse_shape(text: str | None) -> tuple[int, ...] | None:
-    """``H,W,C`` to integers. Raises UsageError."""
+def parse_shape(text: str | None) -> InputShape | None:
+    """``H,W,C`` to integers; ``H,W,C;F`` to those of several inputs. Raises UsageError."""
     if text is None:
         return None
+    shapes = tuple(_shape(part) for part in text.split(";"))
+    return shapes[0] if len(shapes) == 1 else shapes
+
+
+def _shape(text: str) -> tuple[int, ...]:
     parts = text.lower().replace("x", ",").split(",")
     if not 1 <= len(parts) <= 3 or not all(p.strip().isdigit() and int(p) > 0 for p in parts):
         raise UsageError(f"--input-shape {text!r} is not understood; write H,W,C, for example 32,32,3")

@@ -195,15 +195,15 @@ class Geometry:
 
 
 def predecessors(problem: ArenaProblem) -> dict[str, set[str]]:
-    """For each operator the earlier operators that write what it reads; the first operator precedes all."""
-    first = problem.ops[0].name
+    """For each operator the earlier operators that write what it reads; inputs precede all, in their order."""
+    inputs: set[str] = set()
     writers: dict[str, set[str]] = {}
     needs: dict[str, set[str]] = {}
     for op in problem.ops:
-        needs[op.name] = {w for s in op.reads for w in writers.get(s, ())}
-        if op.name != first:
-            needs[op.name].add(first)
+        needs[op.name] = {w for s in op.reads for w in writers.get(s, ())} | inputs
         writers.setdefault(op.writes, set()).add(op.name)
+        if not op.reads:
+            inputs.add(op.name)
     return needs
 
 

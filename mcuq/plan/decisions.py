@@ -117,11 +117,11 @@ def _decision(
 
 
 def fixed_bits(graph: Graph, logits_bits: int) -> dict[str, tuple[int, ...]]:
-    """Tensors without a choice: the input, the outputs and what softmax and argmax read.
+    """Tensors without a choice: inputs, outputs and what softmax and argmax read.
 
     With ``logits_bits`` 32 the scores (a final convolution, also under reshapes and argmax) take 32 bits.
     """
-    fixed: dict[str, tuple[int, ...]] = {graph.input.name: (8,)}
+    fixed: dict[str, tuple[int, ...]] = {op.name: (8,) for op in graph.inputs}
     wide: set[str] = set()
     for op in reversed(graph.ops):
         readers = graph.consumers(op.name)

@@ -192,14 +192,16 @@ def necessary_peaks(problem: Problem) -> tuple[Peak, ...]:
 
 
 def ancestors(problem: Problem) -> dict[str, set[str]]:
-    """Operators that run before each operator in every order (the first operator before all)."""
-    first = problem.ops[0].name
+    """Operators that run before each operator in every order (inputs come before all, in their order)."""
+    inputs: set[str] = set()
     writers: dict[str, set[str]] = {}
     before: dict[str, set[str]] = {}
     for op in problem.ops:
-        direct = {w for s in op.reads for w in writers.get(s, ())} | ({first} - {op.name})
+        direct = {w for s in op.reads for w in writers.get(s, ())} | inputs
         before[op.name] = direct.union(*(before[d] for d in direct))
         writers.setdefault(op.writes, set()).add(op.name)
+        if not op.reads:
+            inputs.add(op.name)
     return before
 
 

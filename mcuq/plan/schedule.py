@@ -58,10 +58,15 @@ class Liveness:
     def _link(self) -> None:
         """Predecessors of each operator: the writers of what it reads that come before it.
 
+        The network's inputs, which read nothing, come first: the caller fills all of them before it runs the network.
         A view's readers wait for the view itself; they read the storage, whose writers are its first operator
         and its views, and a view never waits for itself or for a later view.
         """
+        inputs = 0
         for k in range(len(self.problem.ops)):
+            self.needs[k] |= inputs
+            if not self.reads[k]:
+                inputs |= 1 << k
             for storage in self.reads[k]:
                 self.needs[k] |= self.writers[storage] & ((1 << k) - 1)
 

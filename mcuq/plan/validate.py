@@ -34,7 +34,7 @@ from mcuq.target.runtime import step_scratch
 def check_memory(graph: IntegerGraph, core: str, plan: MemoryPlan, ram: int | None = None) -> None:
     """Raise CheckError unless ``plan`` runs ``graph`` on ``core`` (within ``ram`` bytes of arena, if given).
 
-    Checked: the order is a topological permutation that starts with the input; each tensor has one buffer of
+    Checked: the order is a topological permutation that starts with the inputs; each tensor has one buffer of
     its size whose span covers its writer and readers (graph outputs: to the end), each kernel its scratch;
     offsets are multiples of 4 inside the arena; two buffers in use at one step share bytes only as a view or in a
     legal hand-over in place; and, played step by step, no operator finds a byte of its inputs overwritten.
@@ -52,8 +52,9 @@ def check_memory(graph: IntegerGraph, core: str, plan: MemoryPlan, ram: int | No
 def _check_order(graph: IntegerGraph, plan: MemoryPlan) -> None:
     if sorted(plan.order) != sorted(op.name for op in steps(graph)):
         raise CheckError("the order is not a permutation of the operators")
-    if plan.order[0] != graph.input.name:
-        raise CheckError(f"the order starts with {plan.order[0]}, not with the input {graph.input.name}")
+    inputs = [op.name for op in graph if isinstance(op, QInput)]
+    if sorted(plan.order[: len(inputs)]) != sorted(inputs):
+        raise CheckError(f"the order starts with {plan.order[0]}, not with all of {', '.join(inputs)}")
     seen: set[str] = set()
     for name in plan.order:
         missing = [i for i in reads(graph, graph.op(name)) if i not in seen]

@@ -35,7 +35,7 @@ def hessian(graph: Graph, x: NDArray[Any], *, seed: int = 0, batch_size: int = 6
     for batch in batches(x, batch_size):
         for weight in model.weights.values():
             weight.requires_grad_(True)
-        values = model.run(model.inputs(batch).requires_grad_(True))
+        values = model.run(model.inputs(batch, grad=True))
         scores = values[model.scores()].flatten(1)
         loss = cross_entropy(scores, scores.detach().argmax(1), reduction="sum")
         named = _tensors(model, values, swaps.keys)

@@ -16,6 +16,7 @@ from torch import Tensor
 from mcuq.ir import graph as ir
 from mcuq.ir.graph import Conv2d, Graph
 from mcuq.quant.float_model import FloatModel
+from mcuq.quant.network import Inputs
 
 ROUNDS = 20
 LARGEST_FACTOR = 1e3
@@ -38,7 +39,7 @@ def equalize(model: FloatModel, peaks: Mapping[str, Tensor] | None = None) -> in
     return len(pairs)
 
 
-def bounded_peaks(model: FloatModel, x: Tensor) -> dict[str, Tensor]:
+def bounded_peaks(model: FloatModel, x: Inputs) -> dict[str, Tensor]:
     """Largest value of each channel of layers with an upper bound, for real inputs x [N, C, H, W]."""
     values = model.run(x)
     return {op.name: values[op.name].amax((0, 2, 3)) for op in model.graph.convs if op.clamp[1] is not None}

@@ -14,8 +14,9 @@ from mcuq.errors import DataError
 from mcuq.ir import graph as ir
 from mcuq.ir.fuse import fuse
 from mcuq.ir.graph import Graph
+from mcuq.ir.samples import Samples, split
 from mcuq.quant.activations import clip
-from mcuq.quant.network import clamp_of, conv2d, evaluate
+from mcuq.quant.network import Inputs, by_name, clamp_of, conv2d, evaluate
 
 
 class FloatModel:
@@ -40,26 +41,21 @@ class FloatModel:
             self.biases[op.name] = torch.from_numpy(np.ascontiguousarray(bias)).float()
         self._downstream = _descendants(self.graph)
 
-    def inputs(self, x: NDArray[Any] | Tensor) -> Tensor:
-        """Real inputs [N, C, H, W] from [N, H, W, C] pixels (uint8) or real values.
+    def inputs(self, x: Samples | Tensor, *, grad: bool = False) -> tuple[Tensor, ...]:
+        """Real inputs [N, C, H, W] from [N, H, W, C] pixels (uint8) or real values; several: see ``ir.samples``.
+
+        Args:
+            grad: they require gradients.
 
         Raises:
             DataError: shape or type do not fit the network's input.
         """
-        batch = torch.as_tensor(np.ascontiguousarray(x) if isinstance(x, np.ndarray) else x)
-        source = self.graph.input
-        if batch.dim() != 4 or tuple(batch.shape[1:]) != source.shape:
-            raise DataError(f"inputs are {tuple(batch.shape)}, the network takes (N, {source.shape})")
-        real = batch.permute(0, 3, 1, 2).float()
-        if batch.dtype == torch.uint8:
-            if source.normalization is None:
-                raise DataError("uint8 inputs need a normalization in the graph's input")
-            real = (real - source.normalization.zero_point) * source.normalization.scale
-        return real
+        parts = split(self.graph, x.numpy() if isinstance(x, Tensor) else x)
+        return tuple(_real(source, parts[source.name]).requires_grad_(grad) for source in self.graph.inputs)
 
     def run(
         self,
-        x: Tensor,
+        x: Inputs,
         *,
         weights: dict[str, Tensor] | None = None,
         stored: Callable[[str, Tensor], Tensor] = lambda _, value: value,
@@ -70,8 +66,9 @@ class FloatModel:
             weights: in place of the layers' own. stored: what is kept of a tensor (name, value) before it is read.
         """
         values: dict[str, Tensor] = {}
+        given = by_name(self.graph, x)
         for op in self.graph:
-            value = x if isinstance(op, ir.Input) else self._evaluate(op, values, weights or self.weights)
+            value = given[op.name] if op.name in given else self._evaluate(op, values, weights or self.weights)
             values[op.name] = stored(op.name, value)
         return values
 
@@ -106,6 +103,16 @@ class FloatModel:
         while isinstance(op, ir.Softmax | ir.Argmax):
             op = self.graph.op(op.inputs[0])
         return op.name
+
+
+def _real(source: ir.Input, x: NDArray[Any]) -> Tensor:
+    batch = torch.as_tensor(np.ascontiguousarray(x))
+    real = batch.permute(0, 3, 1, 2).float()
+    if batch.dtype == torch.uint8:
+        if source.normalization is None:
+            raise DataError("uint8 inputs need a normalization in the graph's input")
+        real = (real - source.normalization.zero_point) * source.normalization.scale
+    return real
 
 
 def _descendants(graph: Graph) -> dict[str, tuple[ir.FloatOp, ...]]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import assert_never
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mcuq.errors import UsageError
 from mcuq.ir import functions
 from mcuq.ir import graph as ir
 from mcuq.ir.graph import FloatOp, Graph, Window
 from mcuq.quant.activations import clip
+
+Inputs = Tensor | Sequence[Tensor]
+"""What a network takes: a tensor, or one for each of several inputs."""
 
 
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window, groups: int) -> Tensor:
@@ -128,13 +132,24 @@ def clamp_of(op: FloatOp) -> ir.Clamp:
     return op.clamp if isinstance(op, ir.Conv2d | ir.Add | ir.Mul | ir.Clip) else ir.NO_CLAMP
 
 
-def run_float(graph: Graph, x: Tensor, conv: Callable[[ir.Conv2d, Tensor], Tensor]) -> dict[str, Tensor]:
-    """Every tensor of a fused graph for real inputs x [N, C, H, W], nothing quantized."""
-    values: dict[str, Tensor] = {}
+def parts_of(graph: Graph, x: Inputs) -> tuple[Tensor, ...]:
+    """Every input in order. Raises UsageError for another number of inputs than the network's."""
+    parts = (x,) if isinstance(x, Tensor) else tuple(x)
+    if len(parts) != len(graph.inputs):
+        raise UsageError(f"the network takes {len(graph.inputs)} inputs, {len(parts)} were given")
+    return parts
+
+
+def by_name(graph: Graph, x: Inputs) -> dict[str, Tensor]:
+    """Every input [N, C, H, W] by name. Raises UsageError as :func:`parts_of`."""
+    return {op.name: part for op, part in zip(graph.inputs, parts_of(graph, x), strict=True)}
+
+
+def run_float(graph: Graph, x: dict[str, Tensor], conv: Callable[[ir.Conv2d, Tensor], Tensor]) -> dict[str, Tensor]:
+    """Every tensor of a fused graph for real inputs x [N, C, H, W] by name, nothing quantized."""
+    values = dict(x)
     for op in graph:
-        if isinstance(op, ir.Input):
-            values[op.name] = x
-        else:
+        if not isinstance(op, ir.Input):
             inputs = tuple(values[name] for name in op.inputs)
             values[op.name] = clip(evaluate(op, inputs, conv), clamp_of(op))
     return values
@@ -178,8 +193,8 @@ def shares_codes(op: FloatOp) -> bool:
 
 
 def fixed_at_eight(graph: Graph) -> frozenset[str]:
-    """Tensors that keep 8 bits: the input, graph outputs, normalized ones, inputs of softmax and argmax, aliases."""
-    fixed = {graph.input.name, *graph.outputs}
+    """Tensors that keep 8 bits: inputs and outputs, normalized ones, inputs of softmax and argmax, aliases."""
+    fixed = {*(op.name for op in graph.inputs), *graph.outputs}
     for op in reversed(graph.ops):
         if isinstance(op, ir.Softmax | ir.Argmax):
             fixed.update((op.name, *op.inputs))

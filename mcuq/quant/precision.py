@@ -138,12 +138,13 @@ def uniform(graph: Graph, mode: Mode, bits: tuple[int, int, int], fl: tuple[int,
     The network's input has the first, every layer's output the third.
     """
     blocks: list[LayerPrecision] = []
+    inputs = {op.name for op in graph.inputs}
     into, params, out = (None, None, None) if fl is None else (float(value) for value in fl)
     for op in graph:
         if not op.inputs:
             blocks.append(LayerPrecision(op.name, bw_layer_out=bits[0], layer_out=into))
             continue
-        first = op.inputs[0] == graph.input.name
+        first = op.inputs[0] in inputs
         block = LayerPrecision(op.name, bits[0] if first else bits[2], into if first else out, bits[2], out)
         if isinstance(op, Conv2d):
             block = replace(block, bw_params=bits[1], params=None if params is None else (params,))
@@ -157,23 +158,29 @@ def uniform_fixed(graph: Graph, fl: tuple[int, int, int], bits: int = 8) -> Prec
 
 
 def with_input_grid(graph: Graph, precision: Precision) -> tuple[Graph, Precision]:
-    """``graph`` with a copy behind an input of pixels whose grid ``precision`` gives.
+    """``graph`` with a copy behind every input of pixels whose grid ``precision`` gives.
 
     Pixels have the grid of their normalization; the copy brings them to the block's. Nothing changes without a block.
     """
-    source = graph.input
-    block = precision.block(source.name)
-    if source.normalization is None or (block.layer_out is None and block.bw_layer_out in (None, 8)):
+    copies: dict[str, Clip] = {}
+    for source in graph.inputs:
+        block = precision.block(source.name)
+        if source.normalization is not None and not (block.layer_out is None and block.bw_layer_out in (None, 8)):
+            copies[source.name] = Clip(
+                name=source.name + GRID,
+                inputs=(source.name,),
+                shape=source.shape,
+                clamp=NO_CLAMP,
+                source=source.source,
+            )
+    if not copies:
         return graph, precision
-    name = source.name + GRID
-    copy = Clip(name=name, inputs=(source.name,), shape=source.shape, clamp=NO_CLAMP, source=source.source)
-    ops: list[FloatOp] = []
-    for op in graph:
-        moved = replace(op, inputs=tuple(name if i == source.name else i for i in op.inputs))
-        ops += [op, copy] if isinstance(op, Input) else [moved]
-    outputs = tuple(name if o == source.name else o for o in graph.outputs)
-    blocks = tuple(replace(b, layer=name) if b.layer == source.name else b for b in precision.layers)
-    return Graph(tuple(ops), outputs), replace(precision, layers=blocks)
+    names = {name: copy.name for name, copy in copies.items()}
+    body = (op for op in graph if not isinstance(op, Input))
+    moved = (replace(op, inputs=tuple(names.get(i, i) for i in op.inputs)) for op in body)
+    outputs = tuple(names.get(o, o) for o in graph.outputs)
+    blocks = tuple(replace(b, layer=names.get(b.layer, b.layer)) for b in precision.layers)
+    return Graph((*graph.inputs, *copies.values(), *moved), outputs), replace(precision, layers=blocks)
 
 
 def precision_of(q: QuantizedGraph, mode: Mode, used: Precision | None = None) -> Precision:
@@ -183,13 +190,12 @@ def precision_of(q: QuantizedGraph, mode: Mode, used: Precision | None = None) -
         used: what the calibration was given; 6-bit weights are told from 8-bit ones by it.
     """
     used = used or Precision(mode, ())
-    grid = q.graph.input.name + GRID
-    copied = any(op.name == grid for op in q.graph)
+    copied = {op.name for op in q.graph} & {op.name + GRID for op in q.graph.inputs}
     blocks: list[LayerPrecision] = []
     for op in q.graph:
-        if isinstance(op, _WITHOUT) or op.name == grid:
+        if isinstance(op, _WITHOUT) or op.name in copied:
             continue
-        out = q.params(grid if copied and isinstance(op, Input) else op.name)
+        out = q.params(op.name + GRID if op.name + GRID in copied else op.name)
         block = LayerPrecision(op.name, bw_layer_out=width_of(out), layer_out=_range(out.scale, width_of(out), mode))
         if op.inputs:
             into = q.params(op.inputs[0])

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from mcuq.errors import DataError, UsageError
@@ -22,12 +21,23 @@ from mcuq.ir.fuse import fuse
 from mcuq.ir.graph import Conv2d, FloatOp, Graph
 from mcuq.ir.plans import BitPlan
 from mcuq.ir.quantized import ActivationQuant, QuantizedGraph, QuantParams, WeightQuant
+from mcuq.ir.samples import Samples, split
 from mcuq.ir.scaling import check_scaling
 from mcuq.quant.activations import clip
 from mcuq.quant.equalize import bounded_peaks, equalize
 from mcuq.quant.fixed_norm import fixed_gain_bias
 from mcuq.quant.float_model import FloatModel
-from mcuq.quant.network import clamp_of, conv2d, evaluate, fixed_at_eight, moves_codes, non_negative, shares_codes
+from mcuq.quant.network import (
+    Inputs,
+    by_name,
+    clamp_of,
+    conv2d,
+    evaluate,
+    fixed_at_eight,
+    moves_codes,
+    non_negative,
+    shares_codes,
+)
 from mcuq.quant.precision import Precision, with_input_grid
 from mcuq.quant.ptq_ranges import GRIDS, RANGE_METHODS, Grid, RangeMethod, activation_params, fake_quantize, sample
 from mcuq.quant.ptq_weights import WeightRule, quantize_weights, steps_of_form
@@ -76,13 +86,14 @@ class PtqOptions:
 
 
 def ptq(
-    graph: Graph, x_calib: NDArray[Any], bits: BitPlan | tuple[int, int], options: PtqOptions | None = None
+    graph: Graph, x_calib: Samples, bits: BitPlan | tuple[int, int], options: PtqOptions | None = None
 ) -> QuantizedGraph:
     """Quantize ``graph`` without training.
 
     Args:
         graph: float graph (fused on the way in). x_calib: uint8 pixels (with a normalization in the graph's input)
-            or real inputs [N, H, W, C]; no labels. bits: a plan, or (weight bits, activation bits) for all.
+            or real inputs [N, H, W, C], no labels; of several inputs see ``ir.samples``. bits: a plan, or (weight
+            bits, activation bits) for all.
 
     Raises:
         DataError: the images do not fit. UsageError: unknown bits or options.
@@ -91,7 +102,8 @@ def ptq(
     if options.precision is not None:
         options = replace(options, grid=options.precision.mode)
     _check(bits, options)
-    if len(x_calib) == 0:
+    images = {name: part[: options.images] for name, part in split(graph, x_calib).items()}
+    if not all(len(part) for part in images.values()):
         raise DataError("calibration needs at least one image, got none")
     with torch.no_grad():
         if options.precision is not None:
@@ -99,9 +111,10 @@ def ptq(
             options = replace(options, precision=precision)
         model = FloatModel(graph)
         if options.equalize:
-            equalize(model, bounded_peaks(model, model.inputs(x_calib[: min(options.images, PEAK_IMAGES)])))
+            few = {name: part[:PEAK_IMAGES] for name, part in images.items()}
+            equalize(model, bounded_peaks(model, model.inputs(few)))
         walk = _Walk(model, bits, options, torch.Generator().manual_seed(options.seed))
-        walk.run(model.inputs(x_calib[: options.images]))
+        walk.run(model.inputs(images))
     folded = tuple(_folded(op, model, options) if isinstance(op, Conv2d) else op for op in model.graph)
     quantized = QuantizedGraph(
         Graph(folded, model.graph.outputs),
@@ -155,18 +168,18 @@ class _Walk:
     params: dict[str, QuantParams] = field(default_factory=dict)
     weights: list[WeightQuant] = field(default_factory=list)
 
-    def run(self, x: Tensor) -> None:
+    def run(self, x: Inputs) -> None:
         graph = self.model.graph
         readers = Counter(name for op in graph for name in op.inputs)
-        positive, fixed = non_negative(graph), fixed_at_eight(graph)
+        positive, fixed, given = non_negative(graph), fixed_at_eight(graph), by_name(graph, x)
         for op in graph:
-            meant = x if isinstance(op, ir.Input) else self._meant(op)
+            meant = given[op.name] if op.name in given else self._meant(op)
             real = clip(meant, clamp_of(op))
             wanted = self._activation_bits(op)
             if op.name in fixed and wanted != 6:
                 wanted = 8
             self.params[op.name] = params = self._choose(op, real, wanted, signed=op.name not in positive)
-            computed = x if isinstance(op, ir.Input) else self._computed(op, meant)
+            computed = meant if op.name in given else self._computed(op, meant)
             self.exact[op.name] = real
             final = isinstance(op, ir.Softmax | ir.Argmax)
             self.stored[op.name] = computed if final else fake_quantize(computed, params)

@@ -23,17 +23,17 @@ import torch
 from torch import Tensor, nn
 
 from mcuq.errors import ModelError, UsageError
-from mcuq.frontend.torch import Capture, capture
+from mcuq.frontend.torch import Capture, InputNormalization, capture
 from mcuq.ir import graph as ir
 from mcuq.ir.fuse import fuse
-from mcuq.ir.graph import Normalization
 from mcuq.ir.plans import BitPlan
 from mcuq.ir.quantized import ActivationQuant, QuantizedGraph, QuantParams
+from mcuq.ir.samples import InputShape
 from mcuq.quant import activations, build
 from mcuq.quant.activations import ActivationQuantizer
 from mcuq.quant.fake_quant import Rule
 from mcuq.quant.layer import LayerConfig, QuantLayer
-from mcuq.quant.network import clamp_of, evaluate, run_float
+from mcuq.quant.network import Inputs, clamp_of, evaluate, parts_of, run_float
 from mcuq.quant.ranges import sample_values
 
 
@@ -45,13 +45,14 @@ class QuantOp(nn.Module):
         quant_type: weight quantizer of every layer, see ``mcuq.quant.weights.QUANT_TYPES``.
         weight_bits, act_bits: 8, 4 or 2 for all layers; input and outputs always have 8.
         weight_range, act_range: levels less one (1 is binary, 2 ternary .. 255) instead of bits.
-        input_shape: (H, W, C), (L, C) or (L,).
+        input_shape: (H, W, C), (L, C) or (L,); of a module with several inputs a tuple of these.
         fold_type: "folding_weights", "ICN" (batch norm kept, one multiplier per channel) or "folding_thresholds" (the
             same integers, by thresholds on the accumulator; outputs of 2 and 4 bits only).
         fold_delay: epoch from which batch norms are frozen (and folded); 0 is at once.
         layer_config: overrides, dicts with "layer" (index or name) and any other field of ``LayerConfig``.
         bits: a plan; overrides bits and ranges, then ``layer_config`` overrides it.
-        normalization: how uint8 pixels become the module's input; with it the device takes raw pixels.
+        normalization: how uint8 pixels become the module's input; with it the device takes raw pixels. Of several
+            inputs one for all, or one for each.
         act_type: one of ``mcuq.quant.activations.ACT_TYPES``; default PACT for PACT weights, CG-PACT for SAT, else LSQ.
             "none" leaves activations real in training (8 bits on the device).
         branch_quant: outputs of branches that an addition joins take the bits of the others; False gives them 8.
@@ -69,7 +70,7 @@ class QuantOp(nn.Module):
         quant_type: str = "PerChannelsSymMSE",
         weight_bits: int = 8,
         *,
-        input_shape: tuple[int, ...],
+        input_shape: InputShape,
         fold_type: str = "folding_weights",
         fold_delay: int = 0,
         act_bits: int = 8,
@@ -77,7 +78,7 @@ class QuantOp(nn.Module):
         act_range: int | None = None,
         layer_config: Iterable[dict[str, Any]] = (),
         bits: BitPlan | None = None,
-        normalization: Normalization | None = None,
+        normalization: InputNormalization = None,
         act_type: str | None = None,
         branch_quant: bool = True,
         scaling: str = "exact",
@@ -87,7 +88,6 @@ class QuantOp(nn.Module):
         self.model = model
         captured: Capture = capture(model, input_shape, normalization)
         self.graph = fuse(captured.graph)
-        self.normalization = normalization
         self.fold_delay = fold_delay
         self.frozen_flag: Tensor
         self.register_buffer("frozen_flag", torch.tensor(False))
@@ -201,11 +201,12 @@ class QuantOp(nn.Module):
 
     # -- forward ------------------------------------------------------------------------------------------
 
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+    def forward(self, *x: Tensor) -> Tensor | tuple[Tensor, ...]:
         """The network with quantized activations; weights as they are (stored: quantized, else real).
 
         Args:
-            x: [N, C, H, W] (or [N, C, L], [N, L]): uint8 pixels, which need ``normalization``, or real inputs.
+            x: [N, C, H, W] (or [N, C, L], [N, L]): uint8 pixels, which need ``normalization``, or real inputs; one
+                for each input of the module.
 
         Returns:
             Each output as the module gives it; vectors are [N, F].
@@ -214,11 +215,11 @@ class QuantOp(nn.Module):
         outputs = tuple(self._shaped(values[name]) for name in self.graph.outputs)
         return outputs[0] if len(outputs) == 1 else outputs
 
-    def tensors(self, x: Tensor) -> dict[str, Tensor]:
+    def tensors(self, x: Inputs) -> dict[str, Tensor]:
         """Every tensor [N, C, H, W] of the fake-quantized network."""
-        x = self._real_input(x)
+        given = self._real_inputs(x)
         if self.quantize_activations and not self.ready:
-            self.calibrate([x])
+            self.calibrate([tuple(given.values())])
         values: dict[str, Tensor] = {}
         for op in self.graph:
             inputs = tuple(values[name] for name in op.inputs)
@@ -226,7 +227,7 @@ class QuantOp(nn.Module):
             if rule is not None:
                 values[op.name] = self.layers[op.name].forward(inputs[0], None, training=self.training, rule=rule)
                 continue
-            y = x if isinstance(op, ir.Input) else evaluate(op, inputs, self._conv)
+            y = given[op.name] if op.name in given else evaluate(op, inputs, self._conv)
             values[op.name] = self._quantize(op, y)
         return values
 
@@ -250,22 +251,16 @@ class QuantOp(nn.Module):
             return y
         return self._quantizer[op.name](y, clamp_of(op))
 
-    def _real_input(self, x: Tensor) -> Tensor:
-        if x.dtype == torch.uint8:
-            if self.normalization is None:
-                raise UsageError("uint8 inputs need normalization=Normalization(scale, zero_point)")
-            x = (x.float() - self.normalization.zero_point) * self.normalization.scale
-        height, width, channels = self.graph.input.shape
-        if x.dim() == 4:
-            return x
-        return x.reshape(-1, channels, height, width)
+    def _real_inputs(self, x: Inputs) -> dict[str, Tensor]:
+        parts = parts_of(self.graph, x)
+        return {op.name: _real_input(op, part) for op, part in zip(self.graph.inputs, parts, strict=True)}
 
     def _shaped(self, y: Tensor) -> Tensor:
         return y.flatten(1) if y.shape[2:] == (1, 1) else y
 
     # -- ranges -------------------------------------------------------------------------------------------
 
-    def calibrate(self, batches: Iterable[Tensor], method: str = "mse") -> None:
+    def calibrate(self, batches: Iterable[Inputs], method: str = "mse") -> None:
         """Choose activation ranges on ``batches`` of inputs of the float network.
 
         Where weights of another scale replace the real ones (DoReFa, SAT), ranges are those of the network with mapped,
@@ -288,7 +283,7 @@ class QuantOp(nn.Module):
                 batches = list(batches)
                 self._average_norms(batches)
             for batch in batches:
-                values = run_float(self.graph, self._real_input(batch), self._float_conv)
+                values = run_float(self.graph, self._real_inputs(batch), self._float_conv)
                 for name in self._quantizer:
                     if not bool(torch.isfinite(values[name]).all()):
                         raise ModelError(f"layer {name!r} gives NaN or infinity on the calibration images")
@@ -296,8 +291,9 @@ class QuantOp(nn.Module):
         if not samples:
             raise UsageError("calibrate needs at least one batch")
         for name, quantizer in self._quantizer.items():
-            given = name == self.graph.input.name and self.normalization is not None
-            if not given and not isinstance(self.graph.op(name), ir.L2Normalize):
+            op = self.graph.op(name)
+            given = isinstance(op, ir.Input) and op.normalization is not None
+            if not given and not isinstance(op, ir.L2Normalize):
                 quantizer.calibrate(torch.cat(samples[name]), method)
         if stored:
             self.store_and_quantize()
@@ -317,12 +313,12 @@ class QuantOp(nn.Module):
             for layer in layers:
                 layer.restore()
 
-    def _average_norms(self, batches: list[Tensor]) -> None:
+    def _average_norms(self, batches: list[Inputs]) -> None:
         """Average the statistics of batch norms behind rescaled weights over ``batches``, activations real."""
         chosen = [layer for layer in self._rescaled() if layer.norm is not None and not layer.norm.constant]
         with self._following(chosen):
             for batch in batches:
-                run_float(self.graph, self._real_input(batch), self._training_conv)
+                run_float(self.graph, self._real_inputs(batch), self._training_conv)
 
     @contextmanager
     def _following(self, layers: list[QuantLayer]) -> Generator[None]:
@@ -356,7 +352,7 @@ class QuantOp(nn.Module):
         """Every activation has a range."""
         return all(quantizer.ready for quantizer in self._quantizer.values())
 
-    def reestimate(self, batches: Iterable[Tensor]) -> None:
+    def reestimate(self, batches: Iterable[Inputs]) -> None:
         """Average batch norm statistics anew over ``batches``, weights and activations quantized.
 
         Folded layers keep theirs: their quantized weights depend on the statistics.
@@ -424,6 +420,16 @@ class QuantOp(nn.Module):
                 return QuantParams(32, 1.0, 0)
             case _:
                 return self.activation_quantizer(op.name).params()
+
+
+def _real_input(op: ir.Input, x: Tensor) -> Tensor:
+    """Real values [N, C, H, W] of pixels or real values in the module's shape."""
+    if x.dtype == torch.uint8:
+        if op.normalization is None:
+            raise UsageError("uint8 inputs need normalization=Normalization(scale, zero_point)")
+        x = (x.float() - op.normalization.zero_point) * op.normalization.scale
+    height, width, channels = op.shape
+    return x if x.dim() == 4 else x.reshape(-1, channels, height, width)
 
 
 def _default_act(quant_type: str) -> str:

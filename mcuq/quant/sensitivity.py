@@ -105,7 +105,7 @@ def fit(graph: Graph, x: NDArray[Any], *, seed: int = 0, batch_size: int = 128) 
     totals = dict.fromkeys(swaps.keys, 0.0)
     weights = {name: weight.requires_grad_(True) for name, weight in model.weights.items()}
     for image in batches(x, 1):
-        real = model.inputs(image).requires_grad_(True)
+        real = model.inputs(image, grad=True)
         values = model.run(real)
         log_probability = torch.log_softmax(values[model.scores()].flatten(1), 1)
         label = torch.multinomial(log_probability.detach().exp(), 1, generator=generator)

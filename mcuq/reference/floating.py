@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from functools import reduce
-from typing import Any, assert_never
+from typing import assert_never
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mcuq.errors import DataError
 from mcuq.ir.functions import real_values
 from mcuq.ir.graph import (
     BLEND_UNIT,
@@ -37,29 +35,27 @@ from mcuq.ir.graph import (
     Reshape,
     Softmax,
 )
+from mcuq.ir.samples import Samples, split
 from mcuq.reference.taps import convolve, copied, pad_images, tap_counts, windows
 
 
-def run(graph: Graph, x: NDArray[Any]) -> dict[str, FloatArray]:
+def run(graph: Graph, x: Samples) -> dict[str, FloatArray]:
     """Evaluate every operator.
 
     Args:
-        x: real inputs [N, H, W, C], normalized already (``scale * (pixel - zero_point)`` for raw pixels).
+        x: real inputs [N, H, W, C], normalized already (``scale * (pixel - zero_point)`` for raw pixels); of several
+            inputs see ``ir.samples``.
 
     Returns:
         Tensor name -> float64 [N, H, W, C], in execution order.
 
     Raises:
-        DataError: ``x`` does not fit the network's input.
+        DataError: ``x`` does not fit the network's inputs.
     """
-    images = np.asarray(x, dtype=np.float64)
-    if images.ndim != 4 or images.shape[1:] != graph.input.shape:
-        raise DataError(
-            f"input has shape {images.shape}, the network takes (N, {', '.join(map(str, graph.input.shape))})"
-        )
-    values: dict[str, FloatArray] = {}
+    values = {name: part.astype(np.float64) for name, part in split(graph, x).items()}
     for op in graph:
-        values[op.name] = images if isinstance(op, Input) else evaluate(op, tuple(values[name] for name in op.inputs))
+        if not isinstance(op, Input):
+            values[op.name] = evaluate(op, tuple(values[name] for name in op.inputs))
     return values
 
 

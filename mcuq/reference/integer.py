@@ -39,6 +39,7 @@ from mcuq.ir.integer import (
     QTable,
     QTensor,
 )
+from mcuq.ir.samples import Samples, split
 from mcuq.numerics import (
     INT32_MAX,
     INT32_MIN,
@@ -56,11 +57,12 @@ BATCH = 32
 """Images evaluated together by :func:`run_outputs`; larger ones gain nothing and take more memory."""
 
 
-def run(graph: IntegerGraph, x: NDArray[Any]) -> dict[str, IntArray]:
+def run(graph: IntegerGraph, x: Samples) -> dict[str, IntArray]:
     """Evaluate every operator.
 
     Args:
-        x: integers [N, H, W, C]; raw pixels 0..255 when the input's encoding is ``uint8``, else its codes.
+        x: integers [N, H, W, C]; raw pixels 0..255 when the input's encoding is ``uint8``, else its codes. Of several
+            inputs see ``ir.samples``.
 
     Returns:
         Tensor name -> int64 codes [N, H, W, C], in execution order.
@@ -69,32 +71,38 @@ def run(graph: IntegerGraph, x: NDArray[Any]) -> dict[str, IntArray]:
         DataError: ``x`` does not fit the network's input.
         CheckError: an accumulator leaves int32 or a result its code range (a graph that does not verify).
     """
-    return dict(_steps(graph, encode_input(graph.input, x), keep=True))
+    return dict(_steps(graph, encoded(graph, x), keep=True))
 
 
-def run_outputs(graph: IntegerGraph, x: NDArray[Any], batch: int = BATCH) -> dict[str, IntArray]:
+def run_outputs(graph: IntegerGraph, x: Samples, batch: int = BATCH) -> dict[str, IntArray]:
     """The outputs alone, ``batch`` images at a time, every intermediate dropped after its last reader.
 
     Arguments, errors and the form of the result are :func:`run`'s.
     """
-    codes = encode_input(graph.input, x)
+    codes = encoded(graph, x)
+    count = len(next(iter(codes.values())))
     parts: dict[str, list[IntArray]] = {name: [] for name in graph.outputs}
-    for start in range(0, max(len(codes), 1), batch):
-        for name, value in _steps(graph, codes[start : start + batch], keep=False):
+    for start in range(0, max(count, 1), batch):
+        some = {name: value[start : start + batch] for name, value in codes.items()}
+        for name, value in _steps(graph, some, keep=False):
             if name in parts:
                 parts[name].append(value)
     return {name: np.concatenate(arrays) for name, arrays in parts.items()}
+
+
+def encoded(graph: IntegerGraph, x: Samples) -> dict[str, IntArray]:
+    """What the device's input tensors hold, by name: :func:`encode_input` of each. Raises DataError."""
+    parts = split(graph, x)
+    return {op.name: encode_input(op, parts[op.name]) for op in graph.inputs}
 
 
 def encode_input(op: QInput, x: NDArray[Any]) -> IntArray:
     """What the device's input tensor holds: int64 codes [N, H, W, C] of pixels or codes ``x``.
 
     Raises:
-        DataError: wrong shape, not integers, or out of range.
+        DataError: not integers, or out of range.
     """
     images = np.asarray(x)
-    if images.ndim != 4 or images.shape[1:] != op.output.shape:
-        raise DataError(f"input has shape {images.shape}, the network takes (N, *{op.output.shape})")
     if not np.issubdtype(images.dtype, np.integer):
         raise DataError(f"input holds {images.dtype}, the integer network takes integers")
     codes = images.astype(np.int64)
@@ -104,14 +112,14 @@ def encode_input(op: QInput, x: NDArray[Any]) -> IntArray:
     return codes - 128 if op.encoding == "uint8" else codes
 
 
-def _steps(graph: IntegerGraph, codes: IntArray, *, keep: bool) -> Iterator[tuple[str, IntArray]]:
+def _steps(graph: IntegerGraph, codes: dict[str, IntArray], *, keep: bool) -> Iterator[tuple[str, IntArray]]:
     """(name, value) of every tensor in execution order; without ``keep`` values are freed after their last use."""
     tensors = {op.name: op.output for op in graph}
     last = {name: op.name for op in graph for name in op.inputs}
     values: dict[str, IntArray] = {}
     for op in graph:
         inputs = tuple(values[name] for name in op.inputs)
-        value = codes if isinstance(op, QInput) else evaluate(op, inputs, tuple(tensors[n] for n in op.inputs))
+        value = codes[op.name] if isinstance(op, QInput) else evaluate(op, inputs, tuple(tensors[n] for n in op.inputs))
         _check_codes(op, value)
         values[op.name] = value
         yield op.name, value

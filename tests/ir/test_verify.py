@@ -74,12 +74,12 @@ def test_hostile_names(name: str) -> None:
 
 def test_structure() -> None:
     graph = captured()
-    assert_breaks(replace(graph, ops=()), Level.FLOAT, "one-input", "no operators")
+    assert_breaks(replace(graph, ops=()), Level.FLOAT, "inputs", "no operators")
     assert_breaks(replace(graph, ops=(*graph.ops, graph.op("fc"))), Level.FLOAT, "unique-names", "called fc")
     assert_breaks(change(graph, "fc", inputs=("chances",)), Level.FLOAT, "topological", "fc reads 'chances'")
     assert_breaks(replace(graph, ops=graph.ops[::-1]), Level.FLOAT, "topological", "")
     second = replace(graph.ops[0], name="y")
-    assert_breaks(replace(graph, ops=(*graph.ops, second)), Level.FLOAT, "one-input", "found 2: x, y")
+    assert_breaks(replace(graph, ops=(*graph.ops, second)), Level.FLOAT, "inputs", "found x, y later")
     assert_breaks(replace(graph, outputs=()), Level.FLOAT, "outputs", "no outputs")
     assert_breaks(replace(graph, outputs=("nothing",)), Level.FLOAT, "outputs", "'nothing' is no operator's")
     assert_breaks(replace(graph, outputs=("fc", "fc")), Level.FLOAT, "outputs", "listed twice")

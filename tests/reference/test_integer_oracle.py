@@ -268,8 +268,8 @@ def test_argmax_takes_the_lowest_index_of_ties() -> None:
 @pytest.mark.parametrize(
     ("x", "text"),
     [
-        (np.zeros((2, 8, 8, 4), np.uint8), r"input has shape \(2, 8, 8, 4\), the network takes \(N, \*\(8, 8, 3\)\)"),
-        (np.zeros((8, 8, 3), np.uint8), "input has shape"),
+        (np.zeros((2, 8, 8, 4), np.uint8), r"input x has shape \(2, 8, 8, 4\), the network takes \(N, 8, 8, 3\)"),
+        (np.zeros((8, 8, 3), np.uint8), "input x has shape"),
         (np.zeros((1, 8, 8, 3), np.float32), "input holds float32, the integer network takes integers"),
         (np.full((1, 8, 8, 3), 256), r"input values 256\.\.256 are outside 0\.\.255"),
         (np.full((1, 8, 8, 3), -1), r"input values -1\.\.-1 are outside 0\.\.255"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -120,7 +120,9 @@ class Translator:
         self._computed = 0
         self._uses: Counter[str] = Counter()
 
-    def run(self, model: ModelProto, shape: tuple[int, ...], normalization: Normalization | None) -> list[str]:
+    def run(
+        self, model: ModelProto, shapes: list[tuple[int, ...]], normalizations: Sequence[Normalization | None]
+    ) -> list[str]:
         """Translate all nodes; returns the names of the output operators."""
         graph = model.graph
         for tensor in graph.initializer:
@@ -128,8 +130,9 @@ class Translator:
             kind = bits_of(tensor.data_type)
             if kind is not None and kind[0] < 8:
                 self.narrow[tensor.name] = kind
-        name = next(i.name for i in graph.input if i.name not in self.values)
-        self.values[name] = self.builder.input(shape, name, normalization)
+        names = [i.name for i in graph.input if i.name not in self.values]
+        for name, shape, normalization in zip(names, shapes, normalizations, strict=True):
+            self.values[name] = self.builder.input(shape, name, normalization)
         self._uses = Counter(name for node in graph.node for name in node.input)
         self._uses.update(output.name for output in graph.output)
         for node in graph.node:

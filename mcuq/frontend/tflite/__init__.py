@@ -21,12 +21,14 @@ from mcuq.ir.verify import Level
 HANDLERS = layers.HANDLERS | arithmetic.HANDLERS
 
 
-def import_tflite(path: str | os.PathLike[str], normalization: Normalization | None = None) -> Graph | QuantizedGraph:
+def import_tflite(
+    path: str | os.PathLike[str], normalization: Normalization | tuple[Normalization | None, ...] | None = None
+) -> Graph | QuantizedGraph:
     """The graph of a TFLite model: quantized with the file's scales and codes, or float and not fused.
 
     Args:
-        normalization: for float models: how raw uint8 pixels become the model's input. A uint8 input of a
-            quantized model brings its own.
+        normalization: for float models: how raw uint8 pixels become the model's input; of several inputs one for all,
+            or one for each. A uint8 input of a quantized model brings its own.
 
     Raises:
         ModelError: the file is damaged, hostile or over a limit.

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcuq.errors import ModelError, UnsupportedError
-from mcuq.frontend.builder import Builder, Coded, Constant
+from mcuq.frontend.builder import MAX_INPUTS, Builder, Coded, Constant, for_inputs
 from mcuq.frontend.problems import Problem
 from mcuq.frontend.tflite.model import Model, Operator, Tensor, values
 from mcuq.frontend.views import Refusal, View
@@ -81,28 +81,29 @@ class Translator:
         self._constants: dict[int, Constant] = {}
         self._computed = 0
 
-    def run(self, normalization: Normalization | None) -> list[str]:
+    def run(self, normalization: Normalization | tuple[Normalization | None, ...] | None) -> list[str]:
         """Translate all operators; returns the names of the output operators."""
-        self._input(normalization)
+        inputs = self.model.inputs
+        if not 1 <= len(inputs) <= MAX_INPUTS or min(inputs) < 0 or len(set(inputs)) < len(inputs):
+            raise ModelError(f"the model has {len(inputs)} inputs; 1 to {MAX_INPUTS} different tensors are supported.")
+        for index, rule in zip(inputs, for_inputs(normalization, len(inputs)), strict=True):
+            self._input(index, rule)
         for operator in self.model.operators:
             self._visit(operator)
         return [self._output(index) for index in self.model.outputs]
 
-    def _input(self, normalization: Normalization | None) -> None:
-        model = self.model
-        if len(model.inputs) != 1 or model.inputs[0] < 0:
-            raise ModelError(f"the model has {len(model.inputs)} inputs; networks take one tensor. Split the model.")
-        tensor = model.tensors[model.inputs[0]]
+    def _input(self, index: int, normalization: Normalization | None) -> None:
+        tensor = self.model.tensors[index]
         if not 2 <= len(tensor.shape) <= 4 or min(tensor.shape) < 1 or tensor.kind not in ("<f4", "i1", "u1"):
             raise UnsupportedError(
-                f"the input has shape {list(tensor.shape)} and type {kind_name(tensor)}; [1, H, W, C], [1, L, C] or "
-                "[1, F] of float32, int8 or uint8 are supported."
+                f"the input {tensor.name[:80]!r} has shape {list(tensor.shape)} and type {kind_name(tensor)}; "
+                "[1, H, W, C], [1, L, C] or [1, F] of float32, int8 or uint8 are supported."
             )
         params = activation_params(tensor)
         if params is not None and tensor.kind == "u1":
             normalization = Normalization(params.scale, params.zero_point + 128)
         view = self.builder.input((1, *tensor.shape[1:]), tensor.name or "input", normalization)
-        self.values[model.inputs[0]] = self.annotated(view, tensor)
+        self.values[index] = self.annotated(view, tensor)
 
     def annotated(self, view: View, tensor: Tensor) -> View:
         """``view`` stored as the file stores ``tensor``."""

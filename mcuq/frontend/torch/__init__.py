@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,13 @@ import torch
 from torch import nn
 
 from mcuq.errors import McuqError, ModelError, UnsupportedError, UsageError
+from mcuq.frontend.builder import for_inputs
 from mcuq.frontend.problems import Problem
 from mcuq.frontend.simplify import checked, simplify
 from mcuq.frontend.torch import arithmetic, layers, shapes
-from mcuq.frontend.torch.nodes import Translator
+from mcuq.frontend.torch.nodes import Normalizations, Translator
 from mcuq.ir.graph import Graph, Normalization
+from mcuq.ir.samples import InputShape
 from mcuq.ir.verify import Level
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_\-]+")
@@ -45,13 +48,18 @@ class Capture:
     parameters: dict[str, dict[str, str]]
 
 
-def capture(module: nn.Module, input_shape: tuple[int, ...], normalization: Normalization | None = None) -> Capture:
+InputNormalization = Normalization | tuple[Normalization | None, ...] | None
+
+
+def capture(module: nn.Module, input_shape: InputShape, normalization: InputNormalization = None) -> Capture:
     """The float graph of ``module`` in inference mode. The module is left as it was.
 
     Args:
         input_shape: (H, W, C) for a module that takes [N, C, H, W]; (L, C) for [N, C, L]; (L,) for [N, L].
-            (1, 1, L) is also tried as a vector when the module does not take [N, L, 1, 1].
-        normalization: how raw uint8 pixels become the module's input; kept in the graph's input.
+            (1, 1, L) is also tried as a vector when the module does not take [N, L, 1, 1]. One such shape for each
+            input of a module that takes several.
+        normalization: how raw uint8 pixels become the module's input; kept in the graph's input. Of several inputs
+            one for all, or one for each.
 
     Raises:
         UnsupportedError: the module holds operators mcuq has none for (all of them are listed), or torch
@@ -59,27 +67,37 @@ def capture(module: nn.Module, input_shape: tuple[int, ...], normalization: Norm
         ModelError: a parameter holds NaN or infinity, or a name is not plain.
         UsageError: ``input_shape`` is not a shape.
     """
-    if not input_shape or len(input_shape) > 3 or any(int(n) != n or n < 1 for n in input_shape):
-        raise UsageError(f"input shape must be positive integers (H, W, C), (L, C) or (L,), got {input_shape}")
+    shapes = _shapes(input_shape)
+    normalizations = for_inputs(normalization, len(shapes))
     _check_names(module)
     _check_finite(module)
     dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
     failure: Exception | None = None
-    for shape in _example_shapes(input_shape):
-        example = torch.zeros(shape, dtype=dtype)
+    tried = list(product(*map(_example_shapes, shapes)))
+    for given in tried:
+        examples = tuple(torch.zeros(shape, dtype=dtype) for shape in given)
         with _inference_mode(module):
             try:
-                program = _export(module, example)
+                program = _export(module, examples)
             except McuqError:
                 raise
             except Exception as error:  # torch.export raises many kinds; each is the user's module
                 failure = failure or error
                 continue
-        return _translate(program, normalization)
+        return _translate(program, normalizations)
     raise UnsupportedError(
-        f"torch.export cannot capture {type(module).__name__} with input {_example_shapes(input_shape)[0]}: "
+        f"torch.export cannot capture {type(module).__name__} with input {', '.join(map(str, tried[0]))}: "
         f"{_first_line(failure)}. Check the input shape; data-dependent control flow has to leave forward()."
     ) from failure
+
+
+def _shapes(given: InputShape) -> tuple[tuple[int, ...], ...]:
+    """One shape per input. Raises UsageError."""
+    shapes: Any = given if given and isinstance(given[0], tuple) else (given,)
+    for shape in shapes:
+        if not shape or len(shape) > 3 or any(int(n) != n or n < 1 for n in shape):
+            raise UsageError(f"input shape must be positive integers (H, W, C), (L, C) or (L,), got {shape}")
+    return shapes
 
 
 def _example_shapes(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
@@ -94,11 +112,11 @@ def _example_shapes(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
             return [(1, shape[2], shape[0], shape[1])]
 
 
-def _export(module: nn.Module, example: torch.Tensor) -> Any:
+def _export(module: nn.Module, examples: tuple[torch.Tensor, ...]) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         # The empty table keeps conv2d, linear, ... whole and makes the program functional.
-        return torch.export.export(module, (example,)).run_decompositions({})
+        return torch.export.export(module, examples).run_decompositions({})
 
 
 @contextmanager
@@ -142,7 +160,7 @@ def _check_finite(module: nn.Module) -> None:
         )
 
 
-def _translate(program: Any, normalization: Normalization | None) -> Capture:
+def _translate(program: Any, normalizations: Normalizations) -> Capture:
     signature = program.graph_signature
     tensors: dict[str, tuple[str, Any]] = {}
     for spec in signature.input_specs:
@@ -150,7 +168,7 @@ def _translate(program: Any, normalization: Normalization | None) -> Capture:
             value = program.state_dict.get(spec.target, program.constants.get(spec.target))
             if isinstance(value, torch.Tensor):
                 tensors[spec.arg.name] = (spec.target, _array(value))
-    translator = Translator(tensors, normalization, HANDLERS)
+    translator = Translator(tensors, normalizations, HANDLERS)
     for node in program.graph.nodes:
         translator.visit(node)
     builder, parameters = translator.builder, translator.parameters

@@ -7,7 +7,7 @@ view of an operator's output (``frontend.views``), so that moving elements costs
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ Arguments = dict[str, Any]
 Value = View | Constant | Length
 Handler = Callable[["Translator", Any, Arguments], "Value | tuple[Value, ...]"]
 Handlers = dict[str, Handler]
+Normalizations = Sequence[Normalization | None]
 MAX_VIEWED = 1 << 22
 """Largest tensor, in elements, that may be reshaped or sliced, or that constants may compute."""
 ADVICE = {
@@ -57,11 +58,12 @@ class Translator:
     """Visits the nodes of an exported program in order and collects operators, names and problems."""
 
     def __init__(
-        self, tensors: dict[str, tuple[str, Any]], normalization: Normalization | None, handlers: Handlers
+        self, tensors: dict[str, tuple[str, Any]], normalizations: Normalizations, handlers: Handlers
     ) -> None:
         self.tensors = tensors
         self.handlers = handlers
-        self.normalization = normalization
+        self.normalizations = list(normalizations)
+        self.several = len(normalizations) > 1
         self.builder = Builder(channels_first=True)
         self.values: dict[Any, Value | tuple[Value, ...] | None] = {}
         self.outputs: list[str] = []
@@ -130,10 +132,12 @@ class Translator:
         return view.order
 
     def _input(self, node: Any) -> None:
-        if any(not op.inputs for op in self.builder.ops.values()):
-            return self.refuse(node, "a second input", "networks take one tensor")
-        self.values[node] = self.builder.input(aten_shape(node), "input", self.normalization)
-        return None
+        try:
+            name = node.name if self.several else "input"
+            normalization = self.normalizations.pop(0) if self.normalizations else None
+            self.values[node] = self.builder.input(aten_shape(node), name, normalization)
+        except Refusal as refusal:
+            self.refuse(node, f"input {node.name}", str(refusal))
 
     def _call(self, node: Any) -> None:
         target = str(node.target)

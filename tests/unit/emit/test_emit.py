@@ -160,7 +160,7 @@ def test_what_the_runtime_cannot_hold_is_refused_by_name() -> None:
 
 
 def test_vectors_of_another_shape_are_refused(graph: IntegerGraph) -> None:
-    wrong = TestVector(np.zeros((3, 3, 1)), (np.zeros((1, 1, 7)),))
+    wrong = TestVector((np.zeros((3, 3, 1)),), (np.zeros((1, 1, 7)),))
     with pytest.raises(CheckError, match=r"a test vector has shape \(3, 3, 1\), but its tensor \(12, 12, 3\)"):
         emit_project(graph, plan_memory(graph, "portable"), None, vectors=(wrong,))
 
