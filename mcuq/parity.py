@@ -21,6 +21,7 @@ from mcuq.ir.plans import MemoryPlan
 from mcuq.numerics import IntArray, pack
 from mcuq.reference.integer import run, run_outputs
 from mcuq.target.board import Board
+from mcuq.target.placement import stored
 
 _BATCH_BYTES = 4 << 20
 """Tensor bytes compared at once; the reference holds eight bytes and more per code."""
@@ -95,7 +96,8 @@ def compare(
 def compare_image(image: Image, x: NDArray[Any]) -> ParityResult:
     """:func:`compare` with an image already built."""
     graph = image.graph
-    per_sample = sum(graph.tensor(name).bytes for name in image.order)
+    names = tuple(name for name in image.order if stored(graph, name) == name)
+    per_sample = sum(graph.tensor(name).bytes for name in names)
     batch = max(1, _BATCH_BYTES // per_sample)
     wrong = 0
     first: Difference | None = None
@@ -103,8 +105,8 @@ def compare_image(image: Image, x: NDArray[Any]) -> ParityResult:
         part = x[start : start + batch]
         found = trace(image, part)
         expected = _stored(graph, run(graph, part))
-        wrong += sum(int(np.count_nonzero(found[name] != expected[name])) for name in image.order)
-        first = first or _first(image.order, expected, found, start)
+        wrong += sum(int(np.count_nonzero(found[name] != expected[name])) for name in names)
+        first = first or _first(names, expected, found, start)
     return ParityResult(len(x), per_sample * len(x), wrong, first)
 
 

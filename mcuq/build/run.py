@@ -18,6 +18,7 @@ from mcuq.errors import CheckError, ToolchainError, UsageError
 from mcuq.ir.integer import QInput, QTensor
 from mcuq.ir.samples import split
 from mcuq.numerics import IntArray, pack, unpack
+from mcuq.target.placement import stored
 
 _STATUS = {2: "bad arguments", 3: "a file could not be read or written", 4: "the model refused its arena"}
 
@@ -51,16 +52,17 @@ def run_samples(image: Image, inputs: NDArray[Any], *, seconds: float = 600.0) -
 
 
 def trace(image: Image, inputs: NDArray[Any], *, seconds: float = 600.0) -> dict[str, NDArray[np.uint8]]:
-    """Every tensor as it is stored, {name: uint8 [N, bytes]}.
+    """Every tensor as it is stored, {name: uint8 [N, bytes]}; those that are only ever part of another are left out.
 
     Raises:
         ToolchainError: the program failed or ran out of time.
     """
     content = _run(image.hooked, image, "trace", inputs, seconds)
-    sizes = [image.graph.tensor(name).bytes for name in image.order]
+    names = [name for name in image.order if stored(image.graph, name) == name]
+    sizes = [image.graph.tensor(name).bytes for name in names]
     rows = _rows(content, len(inputs), sum(sizes))
     ends = np.cumsum(sizes).tolist()
-    return {name: rows[:, end - size : end] for name, size, end in zip(image.order, sizes, ends, strict=True)}
+    return {name: rows[:, end - size : end] for name, size, end in zip(names, sizes, ends, strict=True)}
 
 
 def count(image: Image, sample: NDArray[Any], *, seconds: float = 600.0) -> Counts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 from mcuq.emit import literals
@@ -32,7 +32,8 @@ from mcuq.ir.integer import (
 )
 from mcuq.ir.shapes import MAX_COPY
 from mcuq.target.fusion import Fusion, fusion_of_add
-from mcuq.target.runtime import function, fused_scratch
+from mcuq.target.placement import Placement, is_placed, placement_of
+from mcuq.target.runtime import conv_scratch, function
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,10 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a call needs to know around its operator. ``idents``: C name of every tensor's pointer."""
+    """What a call needs to know around its operator.
+
+    ``idents``: C name of every tensor's pointer. ``overwritten``: the input whose bytes the output takes over, or "".
+    """
 
     graph: IntegerGraph
     core: str
@@ -64,6 +68,7 @@ class Context:
     idents: dict[str, str]
     scratch: str
     aliased: bool
+    overwritten: str
 
     def symbol(self, op: IntegerOp, suffix: str) -> str:
         return f"{self.prefix}_{self.idents[op.name]}_{suffix}"
@@ -79,6 +84,8 @@ def call(op: IntegerOp, at: Context) -> Call:
         case QInput():
             size = f"{at.prefix.upper()}_INPUT{at.graph.inputs.index(op) or ''}_SIZE"
             return Call("", [], (), (f"{name}({out}, {size});",) if name else ())
+        case QConv2d() if (placement := placement_of(at.graph, op.name)) is not None:
+            return _placed(op, placement, at)
         case QConv2d():
             text = f"{name}({params}, {inputs[0]}, {out}, {at.scratch});"
             return Call("mcuq_conv2d_params", _conv(op, at), (), (text,))
@@ -93,10 +100,10 @@ def call(op: IntegerOp, at: Context) -> Call:
         case QExtremum():
             text = f"{name}({params}, {inputs[0]}, {inputs[1]}, {out});"
             return Call("mcuq_extremum_params", _extremum(op, at), (), (text,))
+        case QConcat() if is_placed(at.graph, op.name):
+            return Call("", [], (), ())
         case QConcat():
-            pointers = f"const void *const {out}_inputs[] = {{{', '.join(inputs)}}};"
-            text = f"{name}({params}, {out}_inputs, {out});"
-            return Call("mcuq_concat_params", _concat(op, at), _concat_tables(op, at), (pointers, text))
+            return _copied(op, at)
         case QMaxPool() | QAvgPool() | QPad() | QRescale() | QTable() | QPrelu() | QCopy() | QResample():
             kind, fields = _one_input(op, at)
             return Call(f"mcuq_{kind}_params", fields, (), (f"{name}({params}, {inputs[0]}, {out});",))
@@ -119,7 +126,7 @@ def _fused(op: QAdd, fusion: Fusion, at: Context) -> Call:
     """An addition with the convolution that runs inside it."""
     conv = at.graph.op(fusion.conv)
     assert isinstance(conv, QConv2d)
-    scratch, _ = fused_scratch(fusion, at.graph, at.core)
+    scratch, _ = conv_scratch(conv, at.graph, at.core)
     convolution, addition = at.symbol(conv, "params"), at.symbol(op, "addition")
     second = op.inputs[1] == fusion.conv
     fields: Fields = [
@@ -134,6 +141,7 @@ def _fused(op: QAdd, fusion: Fusion, at: Context) -> Call:
     )
     out = at.idents[op.name]
     band, rows = f"{out}_band", f"{out}_rows"
+    part = f"{band}.rows"
     pointers = f"{at.idents[conv.inputs[0]]}, {at.idents[fusion.residual]}, {out}"
     pair = f"{band}.residual, {rows}" if second else f"{rows}, {band}.residual"
     statements = (
@@ -141,8 +149,8 @@ def _fused(op: QAdd, fusion: Fusion, at: Context) -> Call:
         f"    uint8_t *const {rows} = {at.scratch} + {scratch};",
         f"    mcuq_band {band};",
         f"    mcuq_band_start(&{band}, &{at.symbol(op, 'params')}, {pointers});",
-        f"    for (; {band}.bands != 0u; mcuq_band_next(&{band})) {{",
-        f"        {function(conv, at.graph, at.core)}(&{band}.convolution, {band}.input, {rows}, {at.scratch});",
+        f"    for (; {band}.rows.bands != 0u; mcuq_band_next(&{band})) {{",
+        f"        {function(conv, at.graph, at.core)}(&{part}.convolution, {part}.input, {rows}, {at.scratch});",
         f"        {function(op, at.graph, at.core)}(&{band}.addition, {pair}, {band}.output);",
         "    }",
         "}",
@@ -225,23 +233,53 @@ def _extremum(op: QExtremum, at: Context) -> Fields:
     ]
 
 
-def _concat(op: QConcat, at: Context) -> Fields:
+def _concat(op: QConcat, index: int, at: Context, rows: int) -> Fields:
+    """Input number ``index``, ``rows`` rows of it at a time."""
+    parts = [at.graph.tensor(name) for name in op.inputs]
+    height, width = rows or op.output.shape[0], op.output.shape[1]
+    pair = (parts[index], op.output)
+    bands = [replace(tensor, shape=(height, width, tensor.shape[2])) for tensor in pair]
+    first = sum(part.shape[2] for part in parts[:index])
     return [
-        ("inputs", at.symbol(op, "shapes")),
-        ("affines", at.symbol(op, "affines")),
-        ("count", literals.number(len(op.inputs), "uint16_t", f"inputs of layer {op.name}")),
-        ("output", literals.shape(op.output, op.name)),
+        ("input", literals.shape(bands[0], op.inputs[index])),
+        ("output", literals.shape(bands[1], op.name)),
+        ("affine", literals.affine(op.affines[index])),
         *literals.clamp(op.clamp),
+        ("first", literals.number(first, "uint16_t", f"channels of layer {op.name}")),
     ]
 
 
-def _concat_tables(op: QConcat, at: Context) -> tuple[Table, ...]:
-    shapes = tuple(literals.shape(at.graph.tensor(name), name) for name in op.inputs)
-    affines = tuple(literals.affine(entry) for entry in op.affines)
-    return (
-        Table("mcuq_shape", at.symbol(op, "shapes"), shapes),
-        Table("mcuq_affine", at.symbol(op, "affines"), affines),
+def _copied(op: QConcat, at: Context) -> Call:
+    """A concatenation that copies; an input that lies where the output begins is spread before others are written."""
+    slices = at.symbol(op, "slices")
+    rows = tuple(literals.braces(_concat(op, k, at, 0)) for k in range(len(op.inputs)))
+    order = sorted(range(len(op.inputs)), key=lambda k: op.inputs[k] != at.overwritten)
+    out, name = at.idents[op.name], function(op, at.graph, at.core)
+    texts = tuple(f"{name}(&{slices}[{k}], {at.idents[op.inputs[k]]}, {out});" for k in order)
+    return Call("", [], (Table("mcuq_concat_params", slices, rows),), texts)
+
+
+def _placed(op: QConv2d, placement: Placement, at: Context) -> Call:
+    """A convolution that writes into a concatenation, band by band."""
+    concat = at.graph.op(placement.concat)
+    assert isinstance(concat, QConcat)
+    scratch, _ = conv_scratch(op, at.graph, at.core)
+    own, params, part = at.idents[op.name], at.symbol(op, "params"), at.symbol(op, "slice")
+    band, rows, to = f"{own}_band", f"{own}_rows", f"{own}_to"
+    fields = literals.braces(_concat(concat, placement.index, at, placement.rows))
+    start = f"mcuq_rows_start(&{rows}, &{params}, {placement.rows}u, {at.idents[op.inputs[0]]})"
+    statements = (
+        "{",
+        f"    uint8_t *const {band} = {at.scratch} + {scratch};",
+        f"    void *{to} = {at.idents[concat.name]};",
+        f"    mcuq_rows {rows};",
+        f"    for ({start}; {rows}.bands != 0u; mcuq_rows_next(&{rows})) {{",
+        f"        {function(op, at.graph, at.core)}(&{rows}.convolution, {rows}.input, {band}, {at.scratch});",
+        f"        {to} = {function(concat, at.graph, at.core)}(&{part}[0], {band}, {to});",
+        "    }",
+        "}",
     )
+    return Call("mcuq_conv2d_params", _conv(op, at), (Table("mcuq_concat_params", part, (fields,)),), statements)
 
 
 def _moving(op: QTable | QCopy | QResample, at: Context) -> tuple[str, Fields]:

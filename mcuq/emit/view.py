@@ -11,9 +11,10 @@ from mcuq.emit.literals import Fields
 from mcuq.emit.names import comment_name
 from mcuq.emit.operators import Call, Context, Table, call
 from mcuq.errors import CheckError
-from mcuq.ir.integer import IntegerGraph, IntegerOp, QConv2d, QInput, QReshape, QTensor, reshape_is_alias
+from mcuq.ir.integer import IntegerGraph, IntegerOp, QConcat, QConv2d, QInput, QReshape, QTensor, reshape_is_alias
 from mcuq.ir.plans import Buffer, MemoryPlan
 from mcuq.target.fusion import fusion_of_add, fusions, steps
+from mcuq.target.placement import is_placed, placement_of, stored
 from mcuq.target.runtime import step_scratch, undeclared_kernels
 
 _CHART_COLUMNS = 64
@@ -21,7 +22,7 @@ _CHART_COLUMNS = 64
 
 @dataclass(frozen=True, slots=True)
 class TensorView:
-    """An activation: C name, comment text, arena offset and bytes, and how it is declared.
+    """An activation: C name, comment text, arena offset (None: it is part of another) and how it is declared.
 
     ``read``: a statement names it; a reshape that only renames bytes may be named by no statement at all.
     """
@@ -29,8 +30,7 @@ class TensorView:
     ident: str
     label: str
     text: str
-    offset: int
-    size: int
+    offset: int | None
     c_type: str
     scratch: int | None
     read: bool
@@ -38,7 +38,7 @@ class TensorView:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StepView:
-    """One operator: comment, constants, parameters and statements."""
+    """One operator: comment, constants, parameters, statements, and the pointer and bytes of its whole output."""
 
     index: int
     ident: str
@@ -49,6 +49,8 @@ class StepView:
     arrays: tuple[tuple[str, ConstArray], ...]
     statements: tuple[str, ...]
     title: str
+    result: str
+    result_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,8 @@ def _check_plan(graph: IntegerGraph, plan: MemoryPlan, core: str) -> None:
     if sorted(plan.order) != sorted(op.name for op in steps(graph)):
         raise CheckError("the memory plan orders other operators than the graph has; plan this graph again")
     for op in steps(graph):
-        need = [("activation", op.output.bytes, 4 if op.output.bits == 32 else 1)]
+        whole = stored(graph, op.name) == op.name
+        need = [("activation", op.output.bytes, 4 if op.output.bits == 32 else 1)] if whole else []
         if scratch := step_scratch(op, graph, core):
             need.append(("scratch", scratch, 4))
         for kind, size, alignment in need:
@@ -174,7 +177,9 @@ def _step(
     op: IntegerOp, index: int, graph: IntegerGraph, plan: MemoryPlan, core: str, prefix: str, idents: dict[str, str]
 ) -> StepView:
     scratch = f"arena + L{index}_SCRATCH" if step_scratch(op, graph, core) else "NULL"
-    at = Context(graph, core, prefix, idents, scratch, _aliased(op, graph, plan))
+    target = stored(graph, op.name)
+    overwritten = plan.buffer(target).alias_of if target == op.name else ""
+    at = Context(graph, core, prefix, idents, scratch, _aliased(op, graph, plan), overwritten)
     text: Call = call(op, at)
     fusion = fusion_of_add(graph, op.name)
     owner = op if fusion is None else graph.op(fusion.conv)
@@ -183,13 +188,15 @@ def _step(
     return StepView(
         index=index,
         ident=idents[op.name],
-        comment=_comment(op, graph, arrays, title, at.aliased, plan.buffer(op.name).alias_of),
+        comment=_comment(op, graph, arrays, title, at),
         params_type=text.params_type,
         fields=text.fields,
         tables=text.tables,
         arrays=tuple((at.symbol(owner, array.field), array) for array in arrays),
         statements=text.statements,
         title=f"{comment_name(op.name)}: {title}",
+        result=idents[target],
+        result_bytes=op.output.bytes if target == op.name else 0,
     )
 
 
@@ -204,23 +211,29 @@ def _title(op: IntegerOp) -> str:
 
 
 def _comment(
-    op: IntegerOp, graph: IntegerGraph, arrays: tuple[ConstArray, ...], title: str, aliased: bool, overwritten: str
+    op: IntegerOp, graph: IntegerGraph, arrays: tuple[ConstArray, ...], title: str, at: Context
 ) -> tuple[str, ...]:
     inputs = " + ".join(tensor_text(graph.tensor(name)) for name in op.inputs)
     flow = f"{inputs} -> {tensor_text(op.output)}" if inputs else tensor_text(op.output)
     lines = [f"{comment_name(op.name)}: {title}", f"{flow} ({op.output.bytes} bytes)"]
-    fusion = fusion_of_add(graph, op.name)
+    fusion, placement = fusion_of_add(graph, op.name), placement_of(graph, op.name)
     conv = op if fusion is None else graph.op(fusion.conv)
     if fusion is not None:
         source = tensor_text(graph.tensor(conv.inputs[0]))
         lines.append(f"{comment_name(conv.name)} of {source} is computed here, {fusion.rows} rows at a time")
+    if placement is not None:
+        channels = f"channels {placement.first} to {placement.first + op.output.shape[2] - 1}"
+        lines.append(f"written into {comment_name(placement.concat)}, {channels}, {placement.rows} rows at a time")
     if isinstance(conv, QConv2d):
-        stored = sum(array.values.nbytes for array in arrays if array.role == "weights")
-        lines.append(f"weights {conv.weight_bits} bits, {stored} bytes; {_macs(conv)} multiply-accumulates")
-    if aliased:
+        stored_bytes = sum(array.values.nbytes for array in arrays if array.role == "weights")
+        lines.append(f"weights {conv.weight_bits} bits, {stored_bytes} bytes; {_macs(conv)} multiply-accumulates")
+    if at.aliased:
         lines.append("the same bytes under another shape: nothing to compute")
-    elif overwritten and not isinstance(op, QReshape):
-        lines.append(f"in place: the output takes the bytes of {comment_name(overwritten)}")
+    elif is_placed(graph, op.name):
+        lines.append("its inputs were written where they belong: nothing to compute")
+    elif at.overwritten and not isinstance(op, QReshape):
+        verb = "spread" if isinstance(op, QConcat) else "in place"
+        lines.append(f"{verb}: the output takes the bytes of {comment_name(at.overwritten)}")
     return tuple(lines)
 
 
@@ -232,8 +245,7 @@ def _tensor(
         ident=idents[op.name],
         label=idents[op.name].upper(),
         text=f"{comment_name(op.name)}, {tensor_text(op.output)}",
-        offset=plan.buffer(op.name).offset,
-        size=op.output.bytes,
+        offset=plan.buffer(op.name).offset if stored(graph, op.name) == op.name else None,
         c_type="int32_t" if op.output.bits == 32 else "uint8_t",
         scratch=scratch,
         read=idents[op.name] in named,

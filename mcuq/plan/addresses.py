@@ -3,7 +3,8 @@
 Used when first fit leaves a gap to the liveness bound, and by the exact planner with sizes that depend on bits. Each
 storage is a rectangle [first, last + 1) x [address, address + words); an operator that overwrites an input starts
 its output's rectangle one step later, at the input's address (the input's rectangle already covers the step), so
-that no two rectangles overlap.
+that no two rectangles overlap. Where the output spreads over the input, the input's rectangle ends one step earlier
+instead.
 """
 
 from __future__ import annotations
@@ -117,22 +118,31 @@ class Geometry:
             if not free:
                 self.first[s.name], self.end[s.name] = spans[s.name][0], spans[s.name][1] + 1
                 continue
-            writer = next(op.name for op in self.problem.ops if op.writes == s.name)
+            writers = [op.name for op in self.problem.ops if op.writes == s.name and s.name not in op.reads]
             end = self.model.new_int_var(1, self.span, f"end {s.name}")
             self.model.add_max_equality(end, [self.start[u] + 1 for u in users])
-            self.first[s.name] = self.start[writer]
+            self.first[s.name] = self.start[writers[0]]
+            if len(writers) > 1:
+                first = self.model.new_int_var(0, self.span, f"first {s.name}")
+                self.model.add_min_equality(first, [self.start[w] for w in writers])
+                self.first[s.name] = first
             self.end[s.name] = self.span if s.persistent else end
 
     def _rectangles(self) -> None:
         time: list[cp_model.IntervalVar] = []
         space: list[cp_model.IntervalVar] = []
+        later: dict[str, list[cp_model.IntVar]] = {}
+        earlier: dict[str, list[cp_model.IntVar]] = {}
         for s in self.problem.storages:
-            begin = self.first[s.name]
-            if literals := self._overs(s.name):
-                begin = self.model.new_int_var(0, self.span, f"begin {s.name}")
-                self.model.add(begin == self.first[s.name] + sum(literals))
+            self._overs(s.name, later, earlier)
+        for s in self.problem.storages:
+            begin, end = self.first[s.name], self.end[s.name]
+            if s.name in later:
+                begin = self._moved(begin, later[s.name], 1, f"begin {s.name}")
+            if s.name in earlier:
+                end = self._moved(end, earlier[s.name], -1, f"left {s.name}")
             size = self.model.new_int_var(0, self.span, f"steps of {s.name}")
-            time.append(self.model.new_interval_var(begin, size, self.end[s.name], f"life of {s.name}"))
+            time.append(self.model.new_interval_var(begin, size, end, f"life of {s.name}"))
             space.append(self._bytes(self.address[s.name], self.sizes[s.name], s.name))
         for name, size in self.scratch_sizes.items():
             time.append(self.model.new_fixed_size_interval_var(self.start[name], 1, f"run {name}"))
@@ -140,6 +150,12 @@ class Geometry:
         self.model.add_no_overlap_2d(time, space)
         demands = [*(self.sizes[s.name] for s in self.problem.storages), *self.scratch_sizes.values()]
         self.model.add_cumulative(time, demands, self.top)
+
+    def _moved(self, step: Step, literals: list[cp_model.IntVar], by: int, name: str) -> cp_model.IntVar:
+        """``step`` moved ``by`` where one of ``literals`` is true."""
+        moved = self.model.new_int_var(0, self.span, name)
+        self.model.add(moved == step + by * sum(literals))
+        return moved
 
     def _bytes(self, address: cp_model.IntVar, size: Step, name: str) -> cp_model.IntervalVar:
         if isinstance(size, int):
@@ -149,8 +165,13 @@ class Geometry:
         self.model.add(end <= self.top)
         return self.model.new_interval_var(address, size, end, f"bytes of {name}")
 
-    def _overs(self, output: str) -> list[cp_model.IntVar]:
-        """One literal per input that ``output`` may overwrite: same address, and the input ends at this step."""
+    def _overs(
+        self, output: str, later: dict[str, list[cp_model.IntVar]], earlier: dict[str, list[cp_model.IntVar]]
+    ) -> None:
+        """One literal per input that ``output`` may overwrite: same address, and the input ends at this step.
+
+        Added to ``later`` of the output, or to ``earlier`` of the input where the output spreads.
+        """
         literals: list[cp_model.IntVar] = []
         for op in self.problem.ops:
             if op.writes != output:
@@ -163,9 +184,10 @@ class Geometry:
                 self.model.add(self.end[source] == self.start[op.name] + 1).only_enforce_if(literal)
                 self.over[output, source] = literal
                 literals.append(literal)
+                moved, name = (earlier, source) if op.spreads else (later, output)
+                moved.setdefault(name, []).append(literal)
         if len(literals) > 1:
             self.model.add_at_most_one(literals)
-        return literals
 
     def add_hint(self, hint: Placement) -> None:
         """Start the search at ``hint``."""

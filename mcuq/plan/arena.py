@@ -3,7 +3,9 @@
 A *storage* is a run of arena bytes that one or more tensors name: a reshape that keeps every byte in place
 writes into its input's storage. A storage lives from the step that writes it first to the last step that reads
 it; one that holds a graph output lives to the end. An operator marked ``in_place`` may write its output over
-an input that dies there: same address, no more bytes (runtime_c/include/mcuq/mcuq.h; ``Kernel.in_place``).
+an input that dies there: same address, no more bytes (runtime_c/include/mcuq/mcuq.h; ``Kernel.in_place``). One that
+``spreads`` grows over it: same address, no fewer bytes. Convolutions placed in a concatenation all write its
+storage (``target.placement``).
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ from mcuq.numerics import row_bytes
 from mcuq.target.cost import conv_case
 from mcuq.target.fusion import fusion_of_add, reads, steps
 from mcuq.target.kernels import select
+from mcuq.target.placement import is_placed, spreadable, stored
 from mcuq.target.runtime import step_scratch
 
 WORD = 4
@@ -52,7 +55,8 @@ def words(size: int) -> int:
 class ArenaOp:
     """One step: reads storages, writes one, uses ``scratch`` bytes meanwhile.
 
-    ``in_place``: storages among ``reads`` whose bytes the output may take over if this is their last step.
+    ``in_place``: storages among ``reads`` whose bytes the output may take over if this is their last step and the
+    output's first; it is no larger then, or no smaller if the operator ``spreads``.
     """
 
     name: str
@@ -60,11 +64,12 @@ class ArenaOp:
     writes: str
     scratch: int = 0
     in_place: tuple[str, ...] = ()
+    spreads: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """``size`` bytes; ``tensors`` are the names it bears (the first one is written, the others are views)."""
+    """``size`` bytes; ``tensors`` are the names it bears (one is written, the others are views or parts of it)."""
 
     name: str
     size: int
@@ -93,7 +98,7 @@ def arena_problem(graph: IntegerGraph, core: str) -> ArenaProblem:
     tensors: dict[str, list[str]] = {}
     for op in steps(graph):
         view = isinstance(op, QReshape) and reshape_is_alias(graph.tensor(op.inputs[0]), op.output)
-        owner[op.name] = owner[op.inputs[0]] if view else op.name
+        owner[op.name] = owner[op.inputs[0]] if view else stored(graph, op.name)
         tensors.setdefault(owner[op.name], []).append(op.name)
     kept = {owner[name] for name in graph.outputs}
     storages = tuple(
@@ -106,6 +111,7 @@ def arena_problem(graph: IntegerGraph, core: str) -> ArenaProblem:
             owner[op.name],
             step_scratch(op, graph, core),
             tuple(dict.fromkeys(owner[name] for name in _overwritable(graph, op, core))),
+            isinstance(op, QConcat),
         )
         for op in steps(graph)
     )
@@ -113,7 +119,7 @@ def arena_problem(graph: IntegerGraph, core: str) -> ArenaProblem:
 
 
 def _overwritable(graph: IntegerGraph, op: IntegerOp, core: str) -> tuple[str, ...]:
-    """Inputs that ``op`` may overwrite: row by row where its rows are no longer, or as its kernel says."""
+    """Inputs that ``op`` may overwrite: row by row where its rows are no longer, as its kernel says, or spread."""
     match op:
         case QAdd() | QMul() | QExtremum() | QTable() | QPrelu() | QRescale():
             shape = op.output.shape
@@ -122,9 +128,15 @@ def _overwritable(graph: IntegerGraph, op: IntegerOp, core: str) -> tuple[str, .
             inputs = (fusion.residual,) if fusion else op.inputs
             whole = (n for n in inputs if graph.tensor(n).shape == shape)  # a product repeats smaller ones
             return tuple(n for n in whole if longest <= row_bytes(shape[2], graph.tensor(n).bits))
+        case QConv2d() if stored(graph, op.name) != op.name:
+            return ()
         case QConv2d():
             return op.inputs if select(conv_case(graph, op), core).in_place else ()
-        case QInput() | QConcat() | QMaxPool() | QAvgPool() | QPad() | QReshape():
+        case QConcat() if is_placed(graph, op.name):
+            return ()
+        case QConcat():
+            return tuple(n for n in spreadable(graph, op) if graph.tensor(n).bits <= op.output.bits)
+        case QInput() | QMaxPool() | QAvgPool() | QPad() | QReshape():
             return ()
         case QCopy() | QResample() | QL2Normalize() | QSoftmax() | QArgmax():
             return ()

@@ -234,6 +234,7 @@ def arena_of(problem: Problem, bits: Assignment) -> ArenaProblem:
             op.writes,
             op.scratch.value(bits),
             tuple(take.storage for take in op.takes if take.allowed.value(bits)),
+            op.spreads,
         )
         for op in problem.ops
     )
@@ -244,7 +245,8 @@ def _largest_arena(problem: Problem) -> ArenaProblem:
     """Every storage and scratch at its largest, every take-over that some choice allows."""
     storages = tuple(Storage(s.name, s.size.most, s.tensors, s.persistent) for s in problem.storages)
     ops = tuple(
-        ArenaOp(op.name, op.reads, op.writes, op.scratch.most, tuple(t.storage for t in op.takes)) for op in problem.ops
+        ArenaOp(op.name, op.reads, op.writes, op.scratch.most, tuple(t.storage for t in op.takes), op.spreads)
+        for op in problem.ops
     )
     return ArenaProblem(ops, storages)
 

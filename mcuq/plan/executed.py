@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from mcuq.ir.graph import AvgPool, Conv2d, FloatOp, Graph, MaxPool
+from mcuq.ir.graph import AvgPool, Concat, Conv2d, FloatOp, Graph, MaxPool
 from mcuq.plan.problem import Cost, Term
 from mcuq.target.cost import float_case
-from mcuq.target.instructions import conv_instructions, elementwise_instructions
+from mcuq.target.instructions import conv_instructions, elementwise_instructions, slice_instructions
 from mcuq.target.kernels import select
+from mcuq.target.placement import bands, is_placed
 from mcuq.target.work import Elementwise
 
 Key = tuple[int, ...]
@@ -17,9 +18,6 @@ Rows = Callable[[tuple[str, ...]], tuple[tuple[str, ...], list[tuple[Key, Key]]]
 """Decisions of tensors, and rows of (bits of each decision, bits of each tensor)."""
 Functions = Callable[[FloatOp], tuple[tuple[str, ...], list[tuple[Key, str]]]]
 """Decisions of an operator's runtime function, and rows of (their bits, function)."""
-
-JOINT = 2
-"""Inputs up to which the bits of an operator without weights are tabled together; beyond, each input apart."""
 
 
 def instruction_costs(
@@ -37,14 +35,22 @@ def instruction_costs(
             table: list[tuple[Key, int]] = []
             for key, (x, w, y) in chosen:
                 case = float_case(graph, op, (x, w, y), asymmetric=asymmetric, per_channel=per_channel)
-                whole = replace(case, output_shape=op.shape)  # all bands of one inside an addition
-                table.append((key, conv_instructions(whole, select(case, core), core)))
+                whole, calls = replace(case, output_shape=op.shape), bands(graph, op.name, op.shape)
+                table.append((key, conv_instructions(whole, select(case, core), core, calls=calls)))
             found.append(Cost(op.name, Term(names, tuple(table))))
-        elif len(op.inputs) <= JOINT:
-            found.append(_joint(graph, op, core, rows, functions))
+        elif isinstance(op, Concat):
+            found += [_slice(graph, op, source, core, rows) for source in op.inputs]
         else:
-            found += _apart(graph, op, core, rows, functions)
+            found.append(_joint(graph, op, core, rows, functions))
     return tuple(found)
+
+
+def _slice(graph: Graph, op: Concat, source: str, core: str, rows: Rows) -> Cost:
+    """What it takes to write one input into a concatenation, by whomever."""
+    names, chosen = rows((source, op.name))
+    shape, calls = graph.op(source).shape, bands(graph, source, op.shape) if is_placed(graph, op.name) else 1
+    table = [(key, slice_instructions((shape, x), y, core, calls=calls)) for key, (x, y) in chosen]
+    return Cost(source if is_placed(graph, op.name) else op.name, Term(names, tuple(table)))
 
 
 def _joint(graph: Graph, op: FloatOp, core: str, rows: Rows, functions: Functions) -> Cost:
@@ -53,21 +59,6 @@ def _joint(graph: Graph, op: FloatOp, core: str, rows: Rows, functions: Function
     name_of = _lookup(names, functions(op))
     table = [(key, _count(graph, op, name_of(key), bits, core)) for key, bits in chosen]
     return Cost(op.name, Term(names, tuple(table)))
-
-
-def _apart(graph: Graph, op: FloatOp, core: str, rows: Rows, functions: Functions) -> list[Cost]:
-    """All tensors at 8 bits, and what each changes by itself: the model is linear in the inputs."""
-    tensors = (*op.inputs, op.name)
-    name = functions(op)[1][0][1]
-    base = (8,) * len(tensors)
-    whole = _count(graph, op, name, base, core)
-    found = [Cost(op.name, Term((), (((), whole),)))]
-    for k, tensor in enumerate(tensors):
-        names, chosen = rows((tensor,))
-        changed = [(key, (*base[:k], bits[0], *base[k + 1 :])) for key, bits in chosen]
-        table = tuple((key, _count(graph, op, name, bits, core) - whole) for key, bits in changed)
-        found.append(Cost(op.name, Term(names, table)))
-    return found
 
 
 def _lookup(names: tuple[str, ...], found: tuple[tuple[str, ...], list[tuple[Key, str]]]) -> Callable[[Key], str]:

@@ -9,8 +9,9 @@ of the largest sum of bytes in use at one step; no placement can be smaller):
 
 What may share bytes: a reshape that moves no byte is a view of its input; elementwise operators overwrite an
 input that dies there and whose rows are not shorter, convolutions where their kernel reads ahead of what it writes,
-the network's input included (a caller who wants to read the input again after a run keeps a copy).
-Concatenation and padding copy. Scratch lives one step.
+the network's input included (a caller who wants to read the input again after a run keeps a copy). Convolutions that
+only a concatenation reads write into it; any other concatenation spreads over an input that dies and copies the rest.
+Padding copies. Scratch lives one step.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from mcuq.plan.place import SCRATCH, Placement, blocks, place, take_overs
 from mcuq.plan.schedule import schedule
 from mcuq.plan.validate import check_memory
 from mcuq.target.fusion import readers, reads
+from mcuq.target.placement import stored
 
 MAX_FREE_ORDER = 60
 """Largest number of operators for which CP-SAT may also move operators. Longer graphs keep the order of least
@@ -93,6 +95,9 @@ def _buffers(graph: IntegerGraph, problem: ArenaProblem, placement: Placement) -
     step = {name: k for k, name in enumerate(placement.order)}
     owner = {tensor: s.name for s in problem.storages for tensor in s.tensors}
     found: list[Buffer] = []
+    starts: dict[str, int] = {}
+    for name in placement.order:
+        starts.setdefault(stored(graph, name), step[name])
     for name in placement.order:
         op = graph.op(name)
         last = max([step[name], *(step[c.name] for c in readers(graph, name))])
@@ -102,7 +107,8 @@ def _buffers(graph: IntegerGraph, problem: ArenaProblem, placement: Placement) -
         view = storage != name
         alias = op.inputs[0] if view else _overwritten(graph, owner, placement, name)
         offset = WORD * placement.storages[storage]
-        found.append(Buffer(name, offset, op.output.bytes, step[name], last, alias_of=alias))
+        if stored(graph, name) == name:
+            found.append(Buffer(name, offset, op.output.bytes, starts[name], last, alias_of=alias))
         if name in placement.scratch:
             size = next(o.scratch for o in problem.ops if o.name == name)
             found.append(Buffer(name, WORD * placement.scratch[name], size, step[name], step[name], "scratch"))

@@ -14,6 +14,7 @@ from mcuq.ir.graph import (
     Argmax,
     AvgPool,
     Clip,
+    Concat,
     Conv2d,
     Extremum,
     FloatOp,
@@ -57,8 +58,18 @@ from mcuq.target.cost import (
     float_case,
     float_struct_bytes,
 )
-from mcuq.target.fusion import BAND_FUNCTIONS, Fusion, band_bytes, fusion_of_add, fusion_of_conv, fusions
+from mcuq.target.fusion import BAND_FUNCTIONS, band_bytes, fusion_of_add, fusion_of_conv, fusions
 from mcuq.target.kernels import Kernel, select
+from mcuq.target.placement import (
+    ROW_FUNCTIONS,
+    call_kind,
+    is_placed,
+    placement_of,
+    placements,
+    rows_at_a_time,
+    spreadable,
+    stored,
+)
 from mcuq.target.runtime import elementwise
 
 WIDTHS = (32, 8, 4, 2)
@@ -100,8 +111,7 @@ def problem_from_graph(
     storages, views = builder.storages()
     others = [op for op in graph if not isinstance(op, Conv2d)]
     steps = [op for op in graph if fusion_of_conv(graph, op.name) is None]
-    fused = {fusion.add for fusion in fusions(graph)}
-    calls = [("FusedAdd" if op.name in fused else type(op).__name__, len(op.inputs)) for op in steps]
+    calls = [(call_kind(graph, op), len(op.inputs)) for op in steps]
     constant = code_table.startup_bytes(core) + code_table.model_bytes(core, calls)
     constant += sum(float_struct_bytes(op) for op in others) + BAND_STRUCT * len(fusions(graph))
     return Problem(
@@ -194,8 +204,8 @@ class _Builder:
         """Symbols of the runtime with the bits that need them; helpers that functions share count once."""
         uses: dict[str, set[tuple[tuple[str, int], ...]]] = {}
         always: dict[str, None] = dict.fromkeys(code_table.always(self.core))
-        if fusions(self.graph):
-            always |= dict.fromkeys(s for name in BAND_FUNCTIONS for s in code_table.symbols(name, self.core))
+        bands = (BAND_FUNCTIONS if fusions(self.graph) else ()) + (ROW_FUNCTIONS if placements(self.graph) else ())
+        always |= dict.fromkeys(s for name in bands for s in code_table.symbols(name, self.core))
         for op in self.graph:
             names, rows = self._functions(op)
             for function in dict.fromkeys(name for _, name in rows if name):
@@ -249,7 +259,7 @@ class _Builder:
         tensors: dict[str, list[str]] = {}
         for op in self.graph:
             view = isinstance(op, Reshape) and all(self._aliases(op, b) for b in self._bits(op.name))
-            storage[op.name] = storage[op.inputs[0]] if view else op.name
+            storage[op.name] = storage[op.inputs[0]] if view else stored(self.graph, op.name)
             tensors.setdefault(storage[op.name], []).append(op.name)
         kept = {storage[name] for name in self.graph.outputs}
         found = tuple(
@@ -273,30 +283,33 @@ class _Builder:
     def plan_op(self, op: FloatOp, storage: Mapping[str, str]) -> PlanOp:
         scratch, inputs = CONSTANT_ZERO, op.inputs
         if isinstance(op, Conv2d):
-            names, rows = self._kernels(op)
-            scratch = reduced(Term(names, tuple((key, kernel.scratch_bytes) for key, kernel, _ in rows)))
+            scratch = self._scratch(op)
         elif fusion := fusion_of_add(self.graph, op.name):
-            scratch = self._fused_scratch(fusion)
-            inputs = (*self.graph.op(fusion.conv).inputs, fusion.residual)
+            conv = self.graph.op(fusion.conv)
+            assert isinstance(conv, Conv2d)
+            scratch = self._scratch(conv)
+            inputs = (*conv.inputs, fusion.residual)
         reads = tuple(dict.fromkeys(storage[name] for name in inputs))
-        return PlanOp(op.name, reads, storage[op.name], scratch, self._takes(op, storage))
+        return PlanOp(op.name, reads, storage[op.name], scratch, self._takes(op, storage), isinstance(op, Concat))
 
-    def _fused_scratch(self, fusion: Fusion) -> Term:
-        """The kernel's scratch and a band of the convolution's output."""
-        conv = self.graph.op(fusion.conv)
-        assert isinstance(conv, Conv2d)
-        _, width, channels = conv.shape
+    def _scratch(self, conv: Conv2d) -> Term:
+        """The kernel's scratch and a band of the convolution's output, if it runs in bands."""
+        band, (_, width, channels) = rows_at_a_time(self.graph, conv.name), conv.shape
         names, rows = self._kernels(conv)
         _, bits = self._rows((conv.inputs[0], f"{conv.name}.weight", conv.name))
         table: list[tuple[tuple[int, ...], int]] = []
         for (key, kernel, _), (_, (_, _, y)) in zip(rows, bits, strict=True):
-            band = band_bytes(row_bytes(channels, y), width, fusion.rows)
-            table.append((key, (kernel.scratch_bytes + 3 & ~3) + band))
+            own, behind = kernel.scratch_bytes, band_bytes(row_bytes(channels, y), width, band)
+            table.append((key, (own + 3 & ~3) + behind if band else own))
         return reduced(Term(names, tuple(table)))
 
     def _takes(self, op: FloatOp, storage: Mapping[str, str]) -> tuple[Take, ...]:
         """Inputs that may be overwritten: by elementwise operators whose rows are no longer, by reshapes that
-        alias, by convolutions whose kernel allows it."""
+        alias, by convolutions whose kernel allows it, by concatenations that spread them."""
+        if placement_of(self.graph, op.name) or is_placed(self.graph, op.name):
+            return ()
+        if isinstance(op, Concat):
+            return tuple(self._spread(op, source, storage) for source in spreadable(self.graph, op))
         if isinstance(op, Conv2d):
             names, kernels = self._kernels(op)
             allowed = reduced(Term(names, tuple((key, int(kernel.in_place)) for key, kernel, _ in kernels)))
@@ -313,6 +326,10 @@ class _Builder:
             table = tuple((key, int(self._may_take(op, *bits))) for key, bits in rows)
             takes[storage[source]] = Take(storage[source], reduced(Term(names, table)))
         return tuple(take for take in takes.values() if take.allowed.most)
+
+    def _spread(self, op: Concat, source: str, storage: Mapping[str, str]) -> Take:
+        names, rows = self._rows((source, op.name))
+        return Take(storage[source], reduced(Term(names, tuple((key, int(x <= y)) for key, (x, y) in rows))))
 
     def _may_take(self, op: FloatOp, source_bits: int, bits: int) -> bool:
         if isinstance(op, Reshape):

@@ -8,7 +8,7 @@ block with a convolution on its shortcut has one per operator of its main branch
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import combinations
+from itertools import combinations, product
 
 from ortools.sat.python import cp_model
 from ortools.sat.python.cp_model_helper import Literal
@@ -60,18 +60,19 @@ class Ordering:
             return False
         return self.pairs[a, b]
 
-    def live(self, storage: PlanStorage, users: list[str], op: str) -> cp_model.IntVar | None:
+    def live(self, storage: PlanStorage, writers: list[str], users: list[str], op: str) -> cp_model.IntVar | None:
         """Literal that is true if ``storage`` is live while ``op`` runs; None when it never can be.
 
-        ``users`` are its operators, the writer first; ``op`` is none of them, and some order leaves it dead.
+        ``writers``: its users that may write it first. ``op`` is no user, and some order leaves it dead.
         """
-        written = self.before(users[0], op)
-        later = [True] if storage.persistent else [self.before(op, user) for user in users[1:]]
-        if written is False or all(after is False for after in later):
+        written = [(name, before) for name in writers if (before := self.before(name, op)) is not False]
+        reads = [("", True)] if storage.persistent else [(name, self.before(op, name)) for name in users]
+        later = [(name, after) for name, after in reads if after is not False]
+        if not written or not later:
             return None
         literal = self.model.new_bool_var(f"{storage.name} live at {op}")
-        for after in later:
-            if after is not False:
-                known = [~c for c in (written, after) if not isinstance(c, bool)]
+        for (writer, before), (user, after) in product(written, later):
+            if writer != user:
+                known = [~c for c in (before, after) if not isinstance(c, bool)]
                 self.model.add_bool_or(*known, literal)
         return literal

@@ -91,18 +91,19 @@ class Take:
 
 @dataclass(frozen=True, slots=True)
 class PlanOp:
-    """One step: storages read, the storage written, scratch bytes, inputs it may overwrite."""
+    """One step: storages read, the storage written, scratch bytes, inputs it may overwrite (spread over, if larger)."""
 
     name: str
     reads: tuple[str, ...]
     writes: str
     scratch: Term = CONSTANT_ZERO
     takes: tuple[Take, ...] = ()
+    spreads: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class PlanStorage:
-    """Arena bytes that ``tensors`` name (the first is written, the others are views)."""
+    """Arena bytes that ``tensors`` name (one is written, the others are views or parts of it)."""
 
     name: str
     size: Term

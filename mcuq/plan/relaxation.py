@@ -64,14 +64,14 @@ def peak_costs(model: cp_model.CpModel, problem: Problem, literals: Literals) ->
     if not problem.ops:
         return totals
     ordering = Ordering(model, problem, ancestors(problem))
-    users = storage_users(problem)
+    users, writers = storage_users(problem), storage_writers(problem)
     if ordering.complete:
         for k, (op, peak) in enumerate(zip(problem.ops, peaks, strict=True)):
             counted = {cost.name for cost in peak.costs}
             for storage in problem.storages:
                 if storage.name in counted:
                     continue
-                live = ordering.live(storage, users[storage.name], op.name)
+                live = ordering.live(storage, writers[storage.name], users[storage.name], op.name)
                 if live is not None:
                     totals[k] = totals[k] + _cost_if(model, literals, in_words(storage.size), live)
     return totals
@@ -91,6 +91,13 @@ def _cost_if(model: cp_model.CpModel, literals: Literals, size: Term, live: cp_m
 def storage_users(problem: Problem) -> dict[str, list[str]]:
     """Operators that read or write each storage, its first writer first."""
     return {s.name: [o.name for o in problem.ops if s.name in o.reads or o.writes == s.name] for s in problem.storages}
+
+
+def storage_writers(problem: Problem) -> dict[str, list[str]]:
+    """Operators that may be the first to write each storage: several for a concatenation by placement."""
+    return {
+        s.name: [o.name for o in problem.ops if o.writes == s.name and s.name not in o.reads] for s in problem.storages
+    }
 
 
 def peak_limit(problem: Problem) -> int:
@@ -171,22 +178,22 @@ def _forcing(rows: tuple[tuple[tuple[int, ...], bool], ...]) -> list[tuple[tuple
 def necessary_peaks(problem: Problem) -> tuple[Peak, ...]:
     """For each operator the terms (4-byte words) of what is live while it runs, in any order.
 
-    An output that some input's bytes may take over counts only where no take-over is allowed. In the paper's model
+    An output that some input's bytes may take over counts only as far as it exceeds that input. In the paper's model
     the peaks are the problem's own.
     """
     if not problem.ops:
         return problem.peaks
     before = ancestors(problem)
-    users = storage_users(problem)
+    users, writers = storage_users(problem), storage_writers(problem)
     peaks: list[Peak] = []
     for op in problem.ops:
-        live = {*op.reads, op.writes, *_spanning(problem, op, before, users)}
+        live = {*op.reads, op.writes, *_spanning(problem, op, before, users, writers)}
         costs = [Cost(f"scratch of {op.name}", in_words(op.scratch))]
         for storage in problem.storages:
             if storage.name in live:
                 fresh = storage.name == op.writes and storage.name not in op.reads
                 takes = _possible(problem, op, before) if fresh else ()
-                costs.append(Cost(storage.name, in_words(_unless_taken(storage.size, takes))))
+                costs.append(Cost(storage.name, _unless_taken(problem, in_words(storage.size), takes)))
         peaks.append(Peak(op.name, tuple(costs)))
     return tuple(peaks)
 
@@ -206,11 +213,15 @@ def ancestors(problem: Problem) -> dict[str, set[str]]:
 
 
 def _spanning(
-    problem: Problem, op: PlanOp, before: Mapping[str, set[str]], users: Mapping[str, list[str]]
+    problem: Problem,
+    op: PlanOp,
+    before: Mapping[str, set[str]],
+    users: Mapping[str, list[str]],
+    writers: Mapping[str, list[str]],
 ) -> Iterable[str]:
     """Storages written by an ancestor of ``op`` and still needed by one of its descendants, or kept to the end."""
     for storage in problem.storages:
-        written = users[storage.name][0] in before[op.name]  # the first user writes it
+        written = any(name in before[op.name] for name in writers[storage.name])
         if written and (storage.persistent or any(op.name in before[user] for user in users[storage.name])):
             yield storage.name
 
@@ -222,16 +233,20 @@ def _possible(problem: Problem, op: PlanOp, before: Mapping[str, set[str]]) -> t
     return tuple(t for t in op.takes if t.storage not in read_late and not problem.storage(t.storage).persistent)
 
 
-def _unless_taken(size: Term, takes: tuple[Take, ...]) -> Term:
-    """``size``, or 0 wherever some take-over is allowed."""
+def _unless_taken(problem: Problem, size: Term, takes: tuple[Take, ...]) -> Term:
+    """``size`` in words, less those of the largest input that may be taken over."""
     term = size
     for take in takes:
-        names = tuple(dict.fromkeys((*term.decisions, *take.allowed.decisions)))
+        taken = in_words(problem.storage(take.storage).size)
+        names = tuple(dict.fromkeys((*size.decisions, *term.decisions, *take.allowed.decisions, *taken.decisions)))
         rows: dict[tuple[int, ...], int] = {}
-        for (a, value), (b, allowed) in product(term.table, take.allowed.table):
-            merged = dict(zip(term.decisions, a, strict=True))
-            if all(merged.setdefault(n, v) == v for n, v in zip(take.allowed.decisions, b, strict=True)):
-                rows[tuple(merged[n] for n in names)] = 0 if allowed else value
+        for four in product(size.table, term.table, take.allowed.table, taken.table):
+            merged: dict[str, int] = {}
+            keys = zip((size, term, take.allowed, taken), four, strict=True)
+            pairs = [(n, b) for t, (key, _) in keys for n, b in zip(t.decisions, key, strict=True)]
+            if all(merged.setdefault(n, b) == b for n, b in pairs):
+                (_, whole), (_, least), (_, allowed), (_, over) = four
+                rows[tuple(merged[n] for n in names)] = min(least, max(0, whole - over)) if allowed else least
         term = Term(names, tuple(rows.items()))
     return term
 

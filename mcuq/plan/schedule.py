@@ -76,8 +76,8 @@ class Liveness:
         after = done | 1 << op
         dead = [s for s in self.reads[op] if self._dead(s, after) and s != target]
         fresh = 0 if self.writers[target] & done else self.size[target]
-        takes_over = fresh and any(s in dead for s in self.in_place[op])
-        during = live + self.scratch[op] + (0 if takes_over else fresh)
+        taken = max((self.size[s] for s in self.in_place[op] if s in dead), default=0) if fresh else 0
+        during = live + self.scratch[op] + max(0, fresh - taken)
         live = live + fresh - sum(self.size[s] for s in dead)
         if self._dead(target, after):
             live -= self.size[target]
@@ -140,7 +140,8 @@ class _Search:
         total = self.l.scratch[op] + sum(self.l.size[s] for s in used)
         target = self.l.writes[op]
         dying = [s for s in self.l.in_place[op] if not (self.l.persistent[s] or self.l.readers[s] & after)]
-        return total - self.l.size[target] if dying and target not in self.l.reads[op] else total
+        taken = max((self.l.size[s] for s in dying), default=0)
+        return total - min(taken, self.l.size[target]) if target not in self.l.reads[op] else total
 
     def run(self) -> tuple[tuple[int, ...], int]:
         """(order, lower bound)."""

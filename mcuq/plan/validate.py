@@ -14,6 +14,7 @@ from mcuq.ir.integer import (
     IntegerGraph,
     IntegerOp,
     QAdd,
+    QConcat,
     QConv2d,
     QExtremum,
     QInput,
@@ -66,11 +67,15 @@ def _check_order(graph: IntegerGraph, plan: MemoryPlan) -> None:
 def _check_spans(graph: IntegerGraph, core: str, plan: MemoryPlan) -> None:
     step = {name: k for k, name in enumerate(plan.order)}
     expected: dict[tuple[str, str], tuple[int, int, int]] = {}
+    placed = _placed(graph)
+    into = {part for parts in placed.values() for part in parts}
     for op in steps(graph):
+        first = min(step[name] for name in (op.name, *placed.get(op.name, ())))
         last = max([step[op.name], *(step[c.name] for c in readers(graph, op.name))])
         if op.name in graph.outputs:
             last = len(plan.order) - 1
-        expected[op.name, "activation"] = (op.output.bytes, step[op.name], last)
+        if op.name not in into:
+            expected[op.name, "activation"] = (op.output.bytes, first, last)
         if scratch := step_scratch(op, graph, core):
             expected[op.name, "scratch"] = (scratch, step[op.name], step[op.name])
     found = {(b.name, b.kind): (b.size, b.first, b.last) for b in plan.buffers}
@@ -84,6 +89,27 @@ def _check_spans(graph: IntegerGraph, core: str, plan: MemoryPlan) -> None:
     for b in plan.buffers:
         if b.offset < 0 or b.offset % 4 or b.offset + b.size > plan.arena_bytes:
             raise CheckError(f"buffer {b.name} at {b.offset} size {b.size}: outside the arena or not on 4 bytes")
+
+
+def _placed(graph: IntegerGraph) -> dict[str, tuple[str, ...]]:
+    """Concatenations whose inputs, convolutions that nothing else reads and that run band by band, write into them."""
+    found: dict[str, tuple[str, ...]] = {}
+    every = [name for op in graph for name in op.inputs] + list(graph.outputs)
+    for op in graph:
+        alone = isinstance(op, QConcat) and all(every.count(name) == 1 for name in op.inputs)
+        if alone and all(_in_bands(graph, graph.op(name)) for name in op.inputs):
+            found[op.name] = op.inputs
+    return found
+
+
+def _in_bands(graph: IntegerGraph, op: IntegerOp) -> bool:
+    """A convolution of several rows, each part of which has four pixels or more and reads more than padding."""
+    if not isinstance(op, QConv2d) or op.window.transposed:
+        return False
+    height, width, _ = op.output.shape
+    last = (height - 1) * op.window.stride[0] - op.window.padding[0]
+    parts = any(height % rows == 0 and rows * width >= 4 for rows in range(1, height))
+    return parts and last < graph.tensor(op.inputs[0]).shape[0]
 
 
 def _check_pairs(graph: IntegerGraph, core: str, plan: MemoryPlan) -> None:
@@ -111,6 +137,8 @@ def _may_share(graph: IntegerGraph, core: str, later: Buffer, earlier: Buffer) -
     if earlier.last > _writer_step(later, graph, op):
         return False
     origin = _origin(graph, earlier.name)
+    if isinstance(op, QConcat):
+        return op.name not in _placed(graph) and _spreads(graph, op, origin)
     fusion = fusion_of_add(graph, op.name)
     inputs = (fusion.residual,) if fusion else op.inputs
     sources = [i for i in inputs if _origin(graph, i) == origin and graph.tensor(i).bytes >= op.output.bytes]
@@ -118,6 +146,12 @@ def _may_share(graph: IntegerGraph, core: str, later: Buffer, earlier: Buffer) -
         return bool(sources) and select(conv_case(graph, op), core).in_place
     whole = (i for i in sources if graph.tensor(i).shape == op.output.shape)
     return isinstance(op, _ELEMENTWISE) and any(_row(graph, i) >= _row(graph, op.name) for i in whole)
+
+
+def _spreads(graph: IntegerGraph, op: QConcat, origin: str) -> bool:
+    """``op`` reads the bytes of ``origin`` once, in no more bits than it writes."""
+    found = [i for i in op.inputs if _origin(graph, i) == origin]
+    return len(found) == 1 and graph.tensor(found[0]).bits <= op.output.bits
 
 
 def _writer_step(later: Buffer, graph: IntegerGraph, op: IntegerOp) -> int:
@@ -140,32 +174,53 @@ def _origin(graph: IntegerGraph, name: str) -> str:
 
 
 def _play(graph: IntegerGraph, plan: MemoryPlan) -> None:
-    """Run the plan on an arena whose bytes remember the tensor (by number) and index they hold."""
-    arena: NDArray[np.int64] = np.full(plan.arena_bytes, -1, dtype=np.int64)
+    """Run the plan on an arena whose bytes remember the tensor (by number) and index they hold.
+
+    Where slices of a placed concatenation may share a byte, every two bits of the arena remember instead.
+    """
+    placed = _placed(graph)
+    parts = 4 if any(graph.tensor(name).bits < 8 for name in placed) else 1
+    arena: NDArray[np.int64] = np.full(plan.arena_bytes * parts, -1, dtype=np.int64)
     number = {op.name: k for k, op in enumerate(graph)}
     buffers = {(b.name, b.kind): b for b in plan.buffers}
+    slices = {part: _slice(graph, name, k, parts) for name, inputs in placed.items() for k, part in enumerate(inputs)}
+    into = {part: name for name, inputs in placed.items() for part in inputs}
 
     def content(name: str) -> NDArray[np.int64]:
-        size = graph.tensor(name).bytes
+        size = graph.tensor(name).bytes * parts
         return np.arange(size, dtype=np.int64) + (np.int64(number[_origin(graph, name)]) << 32)
 
     def view(name: str, kind: str = "activation") -> NDArray[np.int64]:
         b = buffers[name, kind]
-        return arena[b.offset : b.offset + b.size]
+        return arena[b.offset * parts : (b.offset + b.size) * parts]
 
     for name in plan.order:
         op = graph.op(name)
+        target = into.get(name, name)
+        whole = slices.get(name, np.ones(graph.tensor(target).bytes * parts, dtype=np.bool_))
         if (name, "scratch") in buffers:
             view(name, "scratch")[:] = -1
-        for source in reads(graph, op):
+        for source in (name,) if name in placed else reads(graph, op):
             if not np.array_equal(view(source), content(source)):
                 raise CheckError(f"{name} finds its input {source} overwritten")
         if isinstance(op, QInput) or not (isinstance(op, QReshape) and _is_view(graph, op)):
-            view(name)[:] = content(name)
+            view(target)[whole] = content(target)[whole]
             if (name, "scratch") in buffers:
                 view(name, "scratch")[:] = -1
-                if not np.array_equal(view(name), content(name)):
+                if not np.array_equal(view(target)[whole], content(target)[whole]):
                     raise CheckError(f"{name} has its scratch inside its output")
     for name in graph.outputs:
         if not np.array_equal(view(name), content(name)):
             raise CheckError(f"output {name} is overwritten before the end")
+
+
+def _slice(graph: IntegerGraph, concat: str, index: int, parts: int) -> NDArray[np.bool_]:
+    """The bytes (or their ``parts``) of a concatenation's output that its input number ``index`` writes."""
+    op = graph.op(concat)
+    height, width, channels = op.output.shape
+    ends = np.cumsum([0, *(graph.tensor(name).shape[2] for name in op.inputs)])
+    wide = op.output.bits * parts // 8
+    row = np.zeros(op.output.bytes // (height * width) * parts, dtype=np.bool_)
+    end = len(row) if ends[index + 1] == channels else ends[index + 1] * wide  # the last one also clears what is left
+    row[ends[index] * wide : end] = True
+    return np.tile(row, height * width)

@@ -92,11 +92,11 @@ def _rectangles(
     """(name, first step, last step, first byte, end byte) of every storage and scratch buffer."""
     found: list[tuple[str, int, int, int, int]] = []
     written: dict[str, int] = {}
-    for op in sorted(problem.ops, key=lambda o: step[o.name]):
-        for name in op.reads:
-            if written.get(name, len(step)) > step[op.name]:
-                raise CheckError(f"{op.name} reads {name} before it is written")
-        written.setdefault(op.writes, step[op.name])
+    for k, op in enumerate(problem.ops):
+        written[op.writes] = min(written.get(op.writes, len(step)), step[op.name])
+        for source in problem.ops[:k]:
+            if source.writes in op.reads and step[source.name] > step[op.name]:
+                raise CheckError(f"{op.name} reads {source.writes} before {source.name} writes it")
     for storage in problem.storages:
         users = [step[op.name] for op in problem.ops if storage.name in op.reads or op.writes == storage.name]
         last = len(step) - 1 if storage.persistent else max(users)

@@ -48,18 +48,21 @@ def model_bytes(core: str, calls: list[tuple[str, int]]) -> int:
         calls: operator type names (without the Q of integer operators) and their number of inputs.
     """
     table = _core(core)
+    calls = [call for call in calls if call[0] != "Placed"]  # a concatenation with nothing left to copy
     return int(table["model"]) + sum(int(table["operator"]) + _more_arguments(*call) for call in calls)
 
 
 def _more_arguments(kind: str, inputs: int) -> int:
-    """Code of a call beyond that of a convolution's: a pointer more, shapes by value, a list of inputs."""
+    """Code of a call beyond that of a convolution's: a pointer more, shapes by value, a loop over bands, more calls."""
     match kind:
         case "Add" | "Mul" | "Extremum":
             return 4
         case "FusedAdd":
             return 76
+        case "PlacedConv":
+            return 64
         case "Concat":
-            return 8 + 6 * inputs
+            return 22 * (inputs - 1)
         case "Softmax" | "Argmax" | "L2Normalize":
             return 12
         case "Reshape":

@@ -29,17 +29,15 @@ from mcuq.ir.integer import (
     QSoftmax,
     QTable,
 )
-from mcuq.target.fusion import fusion_of_conv
 from mcuq.target.kernels import ConvCase, Kernel, layer_facts
+from mcuq.target.placement import rows_at_a_time
 
-SHAPE_BYTES = 8
-AFFINE_BYTES = 12
 CONV_STRUCT = 60
 ADD_STRUCT = 32
 BAND_STRUCT = 12
 RESCALE_STRUCT = 36
 PAD_STRUCT = 40
-CONCAT_STRUCT = 28
+CONCAT_STRUCT = 40
 MAX_POOL_STRUCT = 44
 AVG_POOL_STRUCT = 48
 SOFTMAX_TABLE = 512
@@ -53,7 +51,7 @@ BLEND_STRUCT = 52
 
 
 def conv_case(graph: IntegerGraph, op: QConv2d) -> ConvCase:
-    """What kernel choice for ``op`` depends on; inside an addition its output is one band."""
+    """What kernel choice for ``op`` depends on; in an addition or concatenation its output is one band."""
     source = graph.tensor(op.inputs[0])
     return ConvCase(
         source.shape,
@@ -93,8 +91,7 @@ def float_case(
 
 def _computed(graph: IntegerGraph | Graph, conv: str, shape: Shape) -> Shape:
     """The part of a convolution's output that one call of its kernel computes."""
-    fusion = fusion_of_conv(graph, conv)
-    return (fusion.rows, *shape[1:]) if fusion else shape
+    return (rows_at_a_time(graph, conv) or shape[0], *shape[1:])
 
 
 def _weight_shape(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
@@ -124,7 +121,7 @@ def float_struct_bytes(op: FloatOp) -> int:
         varies = any(op.window.padding) and not op.count_include_pad
         return AVG_POOL_STRUCT + _pool_table(op.window.kernel[0] * op.window.kernel[1] if varies else 1)
     if isinstance(op, Concat):
-        return CONCAT_STRUCT + len(op.inputs) * (SHAPE_BYTES + AFFINE_BYTES)
+        return CONCAT_STRUCT * len(op.inputs)
     if isinstance(op, Prelu):
         return PRELU_STRUCT + 4 * op.shape[2]
     if isinstance(op, Resample):
@@ -138,7 +135,7 @@ def struct_bytes(op: IntegerOp) -> int:
         case QConv2d():
             return CONV_STRUCT
         case QConcat():
-            return CONCAT_STRUCT + len(op.inputs) * (SHAPE_BYTES + AFFINE_BYTES)
+            return CONCAT_STRUCT * len(op.inputs)
         case QAvgPool():
             return AVG_POOL_STRUCT + _pool_table(op.multiplier.size)
         case QTable():

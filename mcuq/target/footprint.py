@@ -14,6 +14,7 @@ from mcuq.ir.plans import MemoryPlan
 from mcuq.target import code_table
 from mcuq.target.cost import BAND_STRUCT, RAM_RESERVE, conv_case, conv_parameter_bytes, struct_bytes
 from mcuq.target.fusion import BAND_FUNCTIONS, fusions, steps
+from mcuq.target.placement import ROW_FUNCTIONS, call_kind, placements
 from mcuq.target.runtime import conv_kernel, function
 
 CODE_TOLERANCE = 0.05
@@ -79,14 +80,11 @@ def code_bytes(graph: IntegerGraph, core: str) -> tuple[int, int, int]:
         UsageError: a function was never measured on this core.
     """
     names = {name for op in graph if not _is_view(op, graph) and (name := function(op, graph, core))}
-    if fusions(graph):
-        names |= set(BAND_FUNCTIONS)
+    names |= set(BAND_FUNCTIONS) if fusions(graph) else set()
+    names |= set(ROW_FUNCTIONS) if placements(graph) else set()
     needed = {symbol for name in names for symbol in code_table.symbols(name, core)} | {*code_table.always(core)}
     runtime = sum(code_table.symbol_bytes(symbol, core) for symbol in needed)
-    fused = {fusion.add for fusion in fusions(graph)}
-    calls = [
-        ("FusedAdd" if op.name in fused else type(op).__name__.removeprefix("Q"), len(op.inputs)) for op in steps(graph)
-    ]
+    calls = [(call_kind(graph, op), len(op.inputs)) for op in steps(graph)]
     return runtime, code_table.model_bytes(core, calls), code_table.startup_bytes(core)
 
 

@@ -17,7 +17,6 @@ from mcuq.ir.integer import IntegerBase, IntegerGraph, IntegerOp, QAdd, QConv2d,
 WIDE = 4
 """Fewest pixels of a band, a group of the matrix kernels; bands are whole groups where the height allows."""
 
-
 BAND_FUNCTIONS = ("mcuq_band_start", "mcuq_band_next")
 """Runtime functions that a fused addition calls besides its kernel and mcuq_add."""
 
@@ -37,23 +36,29 @@ def fusions(graph: IntegerGraph | Graph) -> tuple[Fusion, ...]:
     """The fusions of a network, in execution order."""
     ops: dict[str, IntegerOp | FloatOp] = {op.name: op for op in graph}
     place = {name: k for k, name in enumerate(ops)}
-    readers: dict[str, list[str]] = {}
-    for op in graph:
-        for name in op.inputs:
-            readers.setdefault(name, []).append(op.name)
+    readers = readers_by_name(graph)
     found: list[Fusion] = []
     for op in graph:
         if not isinstance(op, Add | QAdd):
             continue
-        inside = [n for n in op.inputs if readers[n] == [op.name] and n not in graph.outputs and _rows(ops[n], ops)]
+        inside = [n for n in op.inputs if readers[n] == [op.name] and n not in graph.outputs and band_rows(ops[n], ops)]
         # bands are added over the other input: a convolution that reads it, too, may need its own rows only
-        others = {_root(name, ops) for name in op.inputs}
-        inside = [n for n in inside if _row_by_row(ops[n]) or _root(ops[n].inputs[0], ops) not in others]
+        others = {root_of(name, ops) for name in op.inputs}
+        inside = [n for n in inside if _row_by_row(ops[n]) or root_of(ops[n].inputs[0], ops) not in others]
         if inside:
             conv = max(inside, key=lambda n: (_taps(ops[n]), place[n]))  # a pointwise shortcut may overwrite its input
             residual = op.inputs[1] if op.inputs[0] == conv else op.inputs[0]
-            found.append(Fusion(conv, op.name, residual, _rows(ops[conv], ops)))
+            found.append(Fusion(conv, op.name, residual, band_rows(ops[conv], ops)))
     return tuple(found)
+
+
+def readers_by_name(graph: IntegerGraph | Graph) -> dict[str, list[str]]:
+    """Operators that read each tensor, once per reading."""
+    readers: dict[str, list[str]] = {}
+    for op in graph:
+        for name in op.inputs:
+            readers.setdefault(name, []).append(op.name)
+    return readers
 
 
 def _row_by_row(op: IntegerOp | FloatOp) -> bool:
@@ -64,21 +69,21 @@ def _row_by_row(op: IntegerOp | FloatOp) -> bool:
     return window.kernel[0] == 1 and window.stride[0] == 1 and window.padding[0] == window.padding[2] == 0
 
 
-def _root(name: str, ops: Mapping[str, IntegerOp | FloatOp]) -> str:
+def root_of(name: str, ops: Mapping[str, IntegerOp | FloatOp]) -> str:
     """The tensor whose bytes ``name`` shows under other shapes."""
     while isinstance(ops[name], Reshape | QReshape):
         name = ops[name].inputs[0]
     return name
 
 
-def _rows(op: IntegerOp | FloatOp, ops: Mapping[str, IntegerOp | FloatOp]) -> int:
+def band_rows(op: IntegerOp | FloatOp, ops: Mapping[str, IntegerOp | FloatOp]) -> int:
     """Output rows of a band of a convolution; 0 for what does not run in bands."""
     if not isinstance(op, Conv2d | QConv2d):
         return 0
     if op.window.transposed:
         return 0
-    height, width, _ = _shape(op)
-    source = _shape(ops[op.inputs[0]])
+    height, width, _ = shape_of(op)
+    source = shape_of(ops[op.inputs[0]])
     if (height - 1) * op.window.stride[0] - op.window.padding[0] >= source[0]:
         return 0  # the last band would read padding only
     fits = [b for b in range(1, height) if height % b == 0 and b * width >= WIDE]
@@ -89,7 +94,8 @@ def _taps(op: IntegerOp | FloatOp) -> int:
     return op.window.kernel[0] * op.window.kernel[1] if isinstance(op, Conv2d | QConv2d) else 0
 
 
-def _shape(op: IntegerOp | FloatOp) -> Shape:
+def shape_of(op: IntegerOp | FloatOp) -> Shape:
+    """Shape of an operator's output."""
     return op.output.shape if isinstance(op, IntegerBase) else op.shape
 
 

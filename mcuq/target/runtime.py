@@ -31,10 +31,11 @@ from mcuq.ir.integer import (
 from mcuq.numerics import row_bytes
 from mcuq.target.cost import RESAMPLE, conv_case
 from mcuq.target.files import product_dir, product_file
-from mcuq.target.fusion import Fusion, band_bytes, fusion_of_add, fusions
+from mcuq.target.fusion import band_bytes, fusion_of_add, fusions
 from mcuq.target.kernels import Kernel, select
 from mcuq.target.kernels_dsp import CORES, ELEMENTWISE, ELEMENTWISE_SOURCES
 from mcuq.target.kernels_mve import MVE_CORES, MVE_ELEMENTWISE, MVE_ELEMENTWISE_SOURCES
+from mcuq.target.placement import placements, rows_at_a_time
 
 
 def conv_kernel(op: QConv2d, graph: IntegerGraph, core: str) -> Kernel:
@@ -44,22 +45,18 @@ def conv_kernel(op: QConv2d, graph: IntegerGraph, core: str) -> Kernel:
 
 def step_scratch(op: IntegerOp, graph: IntegerGraph, core: str) -> int:
     """Scratch bytes of the step of ``op``."""
-    if isinstance(op, QConv2d):
-        return conv_kernel(op, graph, core).scratch_bytes
     fusion = fusion_of_add(graph, op.name) if isinstance(op, QAdd) else None
-    if fusion is None:
-        return 0
-    scratch, band = fused_scratch(fusion, graph, core)
-    return scratch + band
+    conv = op if fusion is None else graph.op(fusion.conv)
+    return sum(conv_scratch(conv, graph, core)) if isinstance(conv, QConv2d) else 0
 
 
-def fused_scratch(fusion: Fusion, graph: IntegerGraph, core: str) -> tuple[int, int]:
-    """Scratch of a fused addition: the kernel's (whole words), and the band behind it."""
-    conv = graph.op(fusion.conv)
-    assert isinstance(conv, QConv2d)
+def conv_scratch(conv: QConv2d, graph: IntegerGraph, core: str) -> tuple[int, int]:
+    """Scratch of a convolution: the kernel's, and the band behind it (then the kernel's is whole words)."""
+    own, rows = conv_kernel(conv, graph, core).scratch_bytes, rows_at_a_time(graph, conv.name)
+    if not rows:
+        return own, 0
     _, width, channels = conv.output.shape
-    band = band_bytes(row_bytes(channels, conv.output.bits), width, fusion.rows)
-    return (conv_kernel(conv, graph, core).scratch_bytes + 3) & ~3, band
+    return (own + 3) & ~3, band_bytes(row_bytes(channels, conv.output.bits), width, rows)
 
 
 def function(op: IntegerOp, graph: IntegerGraph, core: str) -> str:
@@ -136,7 +133,7 @@ def runtime_files(graph: IntegerGraph, core: str) -> tuple[str, ...]:
         elif name := function(op, graph, core):
             own = ELEMENTWISE_SOURCES | MVE_ELEMENTWISE_SOURCES
             sources.update(own.get(name) or (_source(name),))
-    if fusions(graph):
+    if fusions(graph) or placements(graph):
         sources.add("bands.c")
     return _closure(f"src/{source}" for source in sources)
 

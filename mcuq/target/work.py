@@ -328,17 +328,23 @@ def _depthwise_tiles(case: ConvCase) -> Work:
 
 @dataclass(frozen=True, slots=True)
 class Elementwise:
-    """An operator without weights: (shape, bits) of inputs and output, and the window of pools and pads."""
+    """An operator without weights: (shape, bits) of inputs and output, and the window of pools and pads.
+
+    ``kept``: int8 codes go into a concatenation as they are.
+    """
 
     inputs: tuple[tuple[Shape, int], ...]
     output: tuple[Shape, int]
     window: Window | None = None
+    kept: bool = False
 
 
 def elementwise_work(case: Elementwise) -> Work:
     """Loop counts of an operator without weights."""
     (height, width, channels), bits = case.output
     pixels = height * width
+    if case.kept:
+        return {"kept": 1, "kept pixel": pixels, "kept code": pixels * channels}
     work: Counter[str] = Counter({"call": 1, "pixel": pixels, "code": pixels * channels})
     work["chunk"] = pixels * -(-channels // CHUNK)
     work["row"] = height

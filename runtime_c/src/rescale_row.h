@@ -1,4 +1,4 @@
-/* Elementwise rescaling of part of a row, shared by rescale, pad and concat. */
+/* Elementwise rescaling of part of a row, shared by rescale and pad. */
 #ifndef MCUQ_SRC_RESCALE_ROW_H
 #define MCUQ_SRC_RESCALE_ROW_H
 

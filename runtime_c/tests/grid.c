@@ -97,24 +97,19 @@ static void run_pad(const grid_case *c, grid_convolution unused)
     mcuq_pad(&p, c->buffers[0], c->output);
 }
 
-/* scalars: output shape, clamps, count, then per input channels, bits and affine. */
+/* scalars: output shape, clamps, count, then per input channels, bits, affine and first channel. */
 static void run_concat(const grid_case *c, grid_convolution unused)
 {
     (void)unused;
     const int32_t *s = c->scalars;
-    mcuq_shape shapes[GRID_BUFFERS];
-    mcuq_affine affines[GRID_BUFFERS];
-    const void *inputs[GRID_BUFFERS];
     for (int32_t i = 0; i < s[6]; i++) {
-        const int32_t *own = s + 7 + 5 * i;
-        shapes[i] = shape_at(s);
-        shapes[i].channels = (uint16_t)own[0];
-        shapes[i].bits = (uint8_t)own[1];
-        affines[i] = affine_at(own + 2);
-        inputs[i] = c->buffers[i];
+        const int32_t *own = s + 7 + 6 * i;
+        mcuq_shape shape = shape_at(s);
+        shape.channels = (uint16_t)own[0];
+        shape.bits = (uint8_t)own[1];
+        const mcuq_concat_params p = {shape, shape_at(s), affine_at(own + 2), s[4], s[5], (uint16_t)own[5]};
+        mcuq_concat(&p, c->buffers[i], c->output);
     }
-    const mcuq_concat_params p = {shapes, affines, (uint16_t)s[6], shape_at(s), s[4], s[5]};
-    mcuq_concat(&p, inputs, c->output);
 }
 
 static void run_max_pool(const grid_case *c, grid_convolution unused)

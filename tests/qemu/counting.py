@@ -164,6 +164,7 @@ def _element(rng: np.random.Generator, kind: str, target: str, *, int8: bool) ->
     shape, affine = (*size, channels), (1 << 20, (lo + hi + 1) << 20, 21)
     image = (1, pack_bytes(rng.integers(*_ends(x), shape), x))
     window: Window | None = None
+    kept = False
     inputs: tuple[tuple[tuple[int, int, int], int], ...] = ((shape, x),)
     output, name, extra = (shape, y), f"mcuq_{kind}", ()
     buffers: tuple[tuple[int, bytes], ...] = (image,)
@@ -187,12 +188,10 @@ def _element(rng: np.random.Generator, kind: str, target: str, *, int8: bool) ->
         case "rescale_copy":
             scalars = (*shape, x, *shape, y, *affine, lo, hi)
         case "concat":
-            parts = [(int(rng.choice(CHANNELS)), int(b)) for b in ((8, 8) if int8 else rng.choice(BITS, 2))]
-            inputs = tuple(((*size, c), b) for c, b in parts)
-            buffers = tuple((1, pack_bytes(rng.integers(*_ends(b), s), b)) for s, b in inputs)
-            output = ((*size, sum(c for c, _ in parts)), y)
-            own = [value for c, b in parts for value in (c, b, *affine)]
-            scalars = (*output[0], y, lo, hi, len(parts), *own)
+            kept, more = int8 and bool(rng.integers(2)), int(rng.choice(CHANNELS))
+            output = ((*size, channels + more), y)
+            own = (channels, x, *((1, 0, 0) if kept else affine), more if rng.integers(2) else 0)
+            scalars = (*output[0], y, lo, hi, 1, *own)
         case "reshape":
             output = ((1, 1, size[0] * size[1] * channels), x)
             scalars = (*shape, x, *output[0], x)
@@ -231,7 +230,7 @@ def _element(rng: np.random.Generator, kind: str, target: str, *, int8: bool) ->
             inputs = output_pair = ((shape, 8),)
             image = (1, pack_bytes(rng.integers(-128, 128, shape), 8))
             output, scalars, buffers = output_pair[0], (size[0] * size[1] * channels,), (image,)
-    case = Elementwise(inputs, output, window)
+    case = Elementwise(inputs, (shape, y) if kind == "concat" else output, window, kept)
     if kind in ("add", "max_pool", "avg_pool"):
         name = elementwise(name, target, int8={b for _, b in (*inputs, output)} == {8}, dilated=False)
     length = output[0][0] * output[0][1] * -(-output[0][2] * output[1] // 8)

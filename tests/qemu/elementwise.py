@@ -127,26 +127,33 @@ def pad_cases(rng: np.random.Generator) -> Iterator[Case]:
 
 
 def concat_cases(rng: np.random.Generator) -> Iterator[Case]:
-    for bits, count, _ in itertools.product(BITS, (1, 2, 3, 4), range(10)):
+    """Inputs written in any order; where its bits allow, the first one written lies in the output's place."""
+    for bits, count, kept in itertools.product(BITS, (1, 2, 3, 4), range(10)):
         size = _size(rng)
         clamp = _clamp(rng, bits)
         parts: list[Ints] = []
         buffers: list[tuple[int, bytes]] = []
-        own: list[int] = []
+        own: list[tuple[int, ...]] = []
         for _ in range(count):
             x_bits, channels = int(rng.choice(BITS)), _channels(rng)
             x = _image(rng, (*size, channels), x_bits)
-            factors, constant, shift = _affine(rng, (x_bits,), bits)
+            factors, constant, shift = ([1], 0, 0) if x_bits == bits and kept < 3 else _affine(rng, (x_bits,), bits)
             parts.append(_rescaled((x,), factors, constant, shift, clamp))
             buffers.append((1, pack_bytes(x, x_bits)))
-            own += [channels, x_bits, *factors, constant, shift]
-        joined = np.concatenate(parts, axis=2)
+            own.append((channels, x_bits, *factors, constant, shift, sum(row[0] for row in own)))
+        expected = pack_bytes(np.concatenate(parts, axis=2), bits)
+        order = [int(k) for k in rng.permutation(count)]
+        in_place = bool(rng.integers(2)) and own[order[0]][1] <= bits
+        moved = [buffers[k] for k in order]
+        if in_place:  # room for the output behind the input
+            moved[0] = (1, moved[0][1] + rng.bytes(len(expected) - len(moved[0][1])))
         yield Case(
             "mcuq_concat",
-            (*joined.shape, bits, *clamp, count, *own),
-            tuple(buffers),
-            pack_bytes(joined, bits),
-            f"concat {[p.shape for p in parts]} bits {own[1::5]}->{bits}",
+            (*size, sum(row[0] for row in own), bits, *clamp, count, *(n for k in order for n in own[k])),
+            tuple(moved),
+            expected,
+            f"concat {[p.shape for p in parts]} bits {[row[1] for row in own]}->{bits} {order} in_place={in_place}",
+            in_place=in_place,
         )
 
 

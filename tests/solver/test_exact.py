@@ -31,7 +31,7 @@ LARGE = Limits(2_048_000, 512_000)
 
 
 def small_graph(seed: int, kind: int) -> Graph:
-    """Nets of two to four layers: chain, residual, two branches, pool and reshape."""
+    """Nets of two to four layers: chain, residual, two branches, reshape, dense, a skip that lives on."""
     net = Net((4, 4, 3), seed)
     one = net.conv("a", "x", 5, (3, 3), padding=(1, 1, 1, 1))
     if kind == 0:
@@ -41,8 +41,12 @@ def small_graph(seed: int, kind: int) -> Graph:
     elif kind == 2:
         left, right = net.conv("b", one, 7, (1, 1)), net.conv("c", "x", 2, (1, 1))
         net.concat("j", left, right)
-    else:
+    elif kind == 3:
         net.conv("c", net.reshape("r", one, (1, 1, 80)), 3, (1, 1))
+    elif kind == 4:
+        net.concat("j", one, net.conv("b", one, 3, (1, 1)))
+    else:
+        net.conv("c", net.concat("j", net.max_pool("p", one, Window((1, 1))), one), 3, (1, 1))
     return net.graph()
 
 
@@ -69,7 +73,7 @@ def brute_force(problem: Problem) -> float | None:
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(
     seed=st.integers(0, 10**6),
-    kind=st.integers(0, 3),
+    kind=st.integers(0, 5),
     flash=st.floats(0, 1),
     ram=st.floats(0, 1),
     model=st.sampled_from(["mcuq", "MixPL", "MixPC"]),
@@ -255,9 +259,12 @@ def test_validator_refuses_planted_faults() -> None:
     ):
         with pytest.raises(CheckError):
             check_plan(problem, broken, placed)
-    moved = replace(placed, storages={**placed.storages, "c": placed.storages["b"]})
+    moved = replace(placed, storages={**placed.storages, "j": placed.storages["a"]})
     with pytest.raises(CheckError, match="overlap"):
         check_plan(problem, plan, moved)
+    early = ["x", "c", "j", "a", "b"]
+    with pytest.raises(CheckError, match="before b writes it"):
+        check_plan(problem, replace(plan, order=tuple(early)), replace(placed, order=tuple(early)))
 
 
 def test_infeasible_error_is_the_public_type() -> None:

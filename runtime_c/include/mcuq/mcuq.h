@@ -86,9 +86,23 @@ typedef struct {
 } mcuq_add_params;
 void mcuq_add(const mcuq_add_params *p, const void *a, const void *b, void *output);
 
-/* A convolution inside the addition that reads it, `rows` output rows at a time (they divide the height):
- *     for (mcuq_band_start(&b, &params, input, residual, output); b.bands != 0u; mcuq_band_next(&b)) {
- *         the convolution's kernel (&b.convolution, b.input, band, scratch);
+/* A convolution band by band, `rows` output rows at a time (they divide the height):
+ *     for (mcuq_rows_start(&r, &params, rows, input); r.bands != 0u; mcuq_rows_next(&r)) {
+ *         the convolution's kernel (&r.convolution, r.input, band, scratch);
+ *     } */
+typedef struct {
+    mcuq_conv2d_params convolution;
+    uint32_t bands; /* left */
+    int32_t top, step, height; /* input row of the band's first tap, rows to the next band's, rows of the input */
+    const uint8_t *start, *input;
+    uint32_t input_row; /* bytes */
+} mcuq_rows;
+void mcuq_rows_start(mcuq_rows *r, const mcuq_conv2d_params *p, uint32_t rows, const void *input);
+void mcuq_rows_next(mcuq_rows *r);
+
+/* A convolution inside the addition that reads it:
+ *     for (mcuq_band_start(&b, &params, input, residual, output); b.rows.bands != 0u; mcuq_band_next(&b)) {
+ *         the convolution's kernel (&b.rows.convolution, b.rows.input, band, scratch);
  *         mcuq_add(&b.addition, band, b.residual, b.output);   in the addition's own order of inputs
  *     }
  * The output may be the residual's buffer as in mcuq_add. */
@@ -99,13 +113,11 @@ typedef struct {
     uint8_t convolution_is_b; /* the addition's second input; else its first */
 } mcuq_band_params;
 typedef struct {
-    mcuq_conv2d_params convolution;
+    mcuq_rows rows;
     mcuq_add_params addition;
-    uint32_t bands; /* left */
-    int32_t top, step, height; /* input row of the band's first tap, rows to the next band's, rows of the input */
-    const uint8_t *start, *input, *residual;
+    const uint8_t *residual;
     uint8_t *output;
-    uint32_t input_row, residual_band, output_band; /* bytes */
+    uint32_t residual_band, output_band; /* bytes */
 } mcuq_band;
 void mcuq_band_start(mcuq_band *b, const mcuq_band_params *p, const void *input, const void *residual, void *output);
 void mcuq_band_next(mcuq_band *b);
@@ -203,15 +215,16 @@ typedef struct {
 } mcuq_pad_params;
 void mcuq_pad(const mcuq_pad_params *p, const void *input, void *output);
 
-/* Concatenation along the channels; input i has its own shape, rescaling and pointer. */
+/* One input of a concatenation along the channels, rescaled into channels first .. of every output pixel; once per
+ * input, in any order. Returns the end of what it wrote: bands of an input are written one after the other.
+ * The first input written may lie where the output begins if its bits are no more than the output's. */
 typedef struct {
-    const mcuq_shape *inputs;
-    const mcuq_affine *affines;
-    uint16_t count;
-    mcuq_shape output;
+    mcuq_shape input, output; /* same height and width */
+    mcuq_affine affine;
     int32_t clamp_lo, clamp_hi;
+    uint16_t first;
 } mcuq_concat_params;
-void mcuq_concat(const mcuq_concat_params *p, const void *const *inputs, void *output);
+uint8_t *mcuq_concat(const mcuq_concat_params *p, const void *input, void *output);
 
 /* Max pool: rescaled maximum of the valid taps. */
 typedef struct {

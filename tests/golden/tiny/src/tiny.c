@@ -9,7 +9,8 @@
 #error "tiny was generated for version 1 of the mcuq runtime interface"
 #endif
 
-/* Called after every operator with its number, its output and the output's bytes: for tracing and profiling. */
+/* Called after every operator with its number, its output and the output's bytes (0: part of another's): for tracing
+ * and profiling. */
 #ifndef TINY_AFTER_OP
 #define TINY_AFTER_OP(index, pointer, bytes) ((void)0)
 #endif
@@ -164,8 +165,8 @@ tiny_status tiny_invoke(const tiny_context *context)
         uint8_t *const l2_rows = arena + L2_SCRATCH + 20;
         mcuq_band l2_band;
         mcuq_band_start(&l2_band, &tiny_l2_params, l1, l1, l2);
-        for (; l2_band.bands != 0u; mcuq_band_next(&l2_band)) {
-            mcuq_conv2d_w4(&l2_band.convolution, l2_band.input, l2_rows, arena + L2_SCRATCH);
+        for (; l2_band.rows.bands != 0u; mcuq_band_next(&l2_band)) {
+            mcuq_conv2d_w4(&l2_band.rows.convolution, l2_band.rows.input, l2_rows, arena + L2_SCRATCH);
             mcuq_add(&l2_band.addition, l2_rows, l2_band.residual, l2_band.output);
         }
     }

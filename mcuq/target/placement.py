@@ -1,0 +1,96 @@
+"""Concatenations whose inputs are computed where they belong, and inputs that concatenations may spread in place.
+
+Where every input is a convolution that nothing else reads, they run band by band and every band is rescaled into
+its channels of the concatenation's output (runtime_c/src/bands.c, concat.c): no input is ever whole in memory, and the
+concatenation itself has nothing left to do. Output codes are those of the operators one after the other. Other
+concatenations copy their inputs; one that dies there may lie where the output begins and is spread in place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from mcuq.ir.graph import Concat, FloatOp, Graph, Shape
+from mcuq.ir.integer import IntegerGraph, IntegerOp, QConcat
+from mcuq.target.fusion import band_rows, fusion_of_add, fusion_of_conv, readers_by_name, root_of, shape_of
+
+ROW_FUNCTIONS = ("mcuq_rows_start", "mcuq_rows_next", "mcuq_concat")
+"""Runtime functions that a placed convolution calls besides its kernel."""
+
+SPREAD = 2
+"""Inputs of a concatenation, the largest, of which one may be spread in place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """``conv`` writes input number ``index`` of ``concat``, its channels from ``first`` on, ``rows`` rows at a time."""
+
+    conv: str
+    concat: str
+    index: int
+    first: int
+    rows: int
+
+
+@lru_cache(maxsize=16)
+def placements(graph: IntegerGraph | Graph) -> tuple[Placement, ...]:
+    """The placed convolutions of a network, by concatenation in execution order."""
+    ops: dict[str, IntegerOp | FloatOp] = {op.name: op for op in graph}
+    readers = readers_by_name(graph)
+    found: list[Placement] = []
+    for op in graph:
+        if not isinstance(op, Concat | QConcat):
+            continue
+        rows = [band_rows(ops[n], ops) for n in op.inputs]
+        alone = all(readers[n] == [op.name] and n not in graph.outputs for n in op.inputs)
+        if not alone or not all(rows):
+            continue
+        channels = [shape_of(ops[n])[2] for n in op.inputs]
+        found += [Placement(n, op.name, k, sum(channels[:k]), rows[k]) for k, n in enumerate(op.inputs)]
+    return tuple(found)
+
+
+def placement_of(graph: IntegerGraph | Graph, conv: str) -> Placement | None:
+    """Where convolution ``conv`` writes, if it writes into a concatenation."""
+    return next((p for p in placements(graph) if p.conv == conv), None)
+
+
+def is_placed(graph: IntegerGraph | Graph, concat: str) -> bool:
+    """All inputs of ``concat`` are written in place: nothing is left to copy."""
+    return any(p.concat == concat for p in placements(graph))
+
+
+def stored(graph: IntegerGraph | Graph, name: str) -> str:
+    """The tensor into whose bytes the step of operator ``name`` writes: its own, or a concatenation's."""
+    placement = placement_of(graph, name)
+    return placement.concat if placement else name
+
+
+def rows_at_a_time(graph: IntegerGraph | Graph, conv: str) -> int:
+    """Output rows of one call of a convolution's kernel inside an addition or into a concatenation; 0: all of them."""
+    part = fusion_of_conv(graph, conv) or placement_of(graph, conv)
+    return part.rows if part else 0
+
+
+def bands(graph: IntegerGraph | Graph, conv: str, shape: Shape) -> int:
+    """Calls of a convolution's kernel for an output of ``shape``."""
+    return shape[0] // (rows_at_a_time(graph, conv) or shape[0])
+
+
+def call_kind(graph: IntegerGraph | Graph, op: IntegerOp | FloatOp) -> str:
+    """What the emitted call of the step ``op`` is called in the table of code sizes (``code_table``)."""
+    if fusion_of_add(graph, op.name):
+        return "FusedAdd"
+    if placement_of(graph, op.name):
+        return "PlacedConv"
+    return "Placed" if is_placed(graph, op.name) else type(op).__name__.removeprefix("Q")
+
+
+def spreadable(graph: IntegerGraph | Graph, op: IntegerOp | FloatOp) -> tuple[str, ...]:
+    """Inputs of a concatenation that may be spread in place where their bits are no more than the output's: the largest
+    of those whose bytes it reads once."""
+    ops: dict[str, IntegerOp | FloatOp] = {o.name: o for o in graph}
+    roots = [root_of(name, ops) for name in op.inputs]
+    once = [n for n, root in zip(op.inputs, roots, strict=True) if roots.count(root) == 1]
+    return tuple(sorted(once, key=lambda n: -shape_of(ops[n])[2])[:SPREAD])
