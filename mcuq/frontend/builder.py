@@ -94,6 +94,8 @@ class Builder:
 
     def emit(self, op: FloatOp, shape: tuple[int, ...]) -> View:
         """Add ``op`` with its inferred shape; the view has the model's ``shape``."""
+        if isinstance(op, ir.Conv2d | ir.MaxPool | ir.AvgPool):
+            op = replace(op, window=plain_window(op.window, self.ops[op.inputs[0]].shape, isinstance(op, ir.Conv2d)))
         stored = infer_shape(op, tuple(self.ops[name].shape for name in op.inputs))
         if stored[0] * stored[1] * stored[2] > MAX_ELEMENTS:
             raise Refusal(f"a tensor of shape {stored} has more than {MAX_ELEMENTS} elements")
@@ -246,7 +248,7 @@ class Builder:
             inputs=(op,),
             shape=(0, 0, 0),
             source=source,
-            weight=np.ascontiguousarray(weight.value, dtype=np.float64),
+            weight=np.array(weight.value, dtype=np.float64, order="C"),  # own strides: sums over it keep one order
             bias=None if bias is None else np.asarray(bias, dtype=np.float64).ravel(),
             window=window,
             groups=groups,
@@ -315,6 +317,21 @@ class Builder:
         if self.problems:
             raise UnsupportedError(problem_text(self.problems))
         return Graph(tuple(self.ops.values()), tuple(dict.fromkeys(outputs)))
+
+
+def plain_window(window: Window, shape: Shape, convolves: bool) -> Window:
+    """``window`` over an input of ``shape`` (H, W, C) without what says nothing and formats write differently.
+
+    The dilation of a kernel of one is 1. The stride of a single output is 1, or the kernel in a pool.
+    """
+    if window.transposed:
+        return window
+    pairs = zip(window.kernel, window.dilation, strict=True)
+    window = replace(window, dilation=tuple(1 if k == 1 else d for k, d in pairs))
+    every = replace(window, stride=(1, 1)).output_hw(*shape[:2])
+    single = [1 if convolves else k for k in window.kernel]
+    stride = tuple(alone if n == 1 else s for n, alone, s in zip(every, single, window.stride, strict=True))
+    return replace(window, stride=stride)
 
 
 def map_shape(stored: Shape, channels_first: bool) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,96 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
-onnx = pytest.importorskip("onnx")
+pytest.importorskip("torch")
+pytest.importorskip("onnx")
 pytest.importorskip("flatbuffers")
-from onnx import TensorProto, helper, numpy_helper  # noqa: E402
-
-from mcuq.frontend.files import import_model  # noqa: E402
-from mcuq.frontend.torch import capture  # noqa: E402
-from mcuq.ir.fuse import fuse  # noqa: E402
-from mcuq.ir.graph import Graph  # noqa: E402
-from mcuq.ir.text import to_text  # noqa: E402
-from mcuq.lower.lower import lower  # noqa: E402
-from mcuq.quant.ptq import ptq  # noqa: E402
-from tests.tflite_writer import Net as TfliteNet  # noqa: E402
-
-
-class Model(torch.nn.Module):
-    """Convolution, depthwise, residual addition, pool, concatenation, global mean, linear, softmax."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = torch.nn.Conv2d(3, 8, 3, padding=1)
-        self.deep = torch.nn.Conv2d(8, 8, 3, padding=1, groups=8)
-        self.wide = torch.nn.Conv2d(8, 4, 1)
-        self.last = torch.nn.Linear(12, 5)
-
-    def forward(self, x: Any) -> Any:
-        a = torch.nn.functional.relu6(self.first(x))
-        b = torch.nn.functional.relu(self.deep(a) + a)
-        b = torch.nn.functional.max_pool2d(b, 2)
-        c = torch.cat([b, self.wide(b)], 1)
-        return torch.softmax(self.last(c.mean((2, 3))), 1)
-
-
-def parameters() -> tuple[Model, dict[str, Any]]:
-    torch.manual_seed(1)
-    model = Model()
-    return model, {name: value.detach().numpy() for name, value in model.state_dict().items()}
-
-
-def write_onnx(path: Path, state: dict[str, Any]) -> None:
-    def node(kind: str, inputs: str, output: str, **attributes: Any) -> Any:
-        return helper.make_node(kind, inputs.split(), [output], **attributes)
-
-    nodes = [
-        node("Conv", "x first.weight first.bias", "p", pads=[1, 1, 1, 1]),
-        node("Clip", "p low high", "a"),
-        node("Conv", "a deep.weight deep.bias", "q", pads=[1, 1, 1, 1], group=8),
-        node("Add", "q a", "r"),
-        node("Relu", "r", "s"),
-        node("MaxPool", "s", "b", kernel_shape=[2, 2], strides=[2, 2]),
-        node("Conv", "b wide.weight wide.bias", "t"),
-        node("Concat", "b t", "c", axis=1),
-        node("ReduceMean", "c axes", "m", keepdims=0),
-        node("Gemm", "m last.weight last.bias", "l", transB=1),
-        node("Softmax", "l", "y", axis=1),
-    ]
-    arrays = {**state, "low": np.float32(0), "high": np.float32(6), "axes": np.array([2, 3])}
-    graph = helper.make_graph(
-        nodes,
-        "net",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 8, 8])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 5])],
-        [numpy_helper.from_array(np.asarray(v), k) for k, v in arrays.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-    path.write_bytes(model.SerializeToString())
-
-
-def write_tflite(path: Path, state: dict[str, Any]) -> None:
-    net = TfliteNet()
-
-    def tensor(*shape: int) -> int:
-        return net.tensor(shape, "float32")
-
-    def weights(name: str, order: tuple[int, ...]) -> list[int]:
-        return [net.constant(state[f"{name}.weight"].transpose(order)), net.constant(state[f"{name}.bias"])]
-
-    stride = {"f1": ("i32", 1), "f2": ("i32", 1)}
-    x = tensor(1, 8, 8, 3)
-    a = net.op("CONV_2D", [x, *weights("first", (0, 2, 3, 1))], tensor(1, 8, 8, 8), **stride, f3=("i8", 3))
-    deep = {**stride, "f3": ("i32", 1)}
-    q = net.op("DEPTHWISE_CONV_2D", [a, *weights("deep", (1, 2, 3, 0))], tensor(1, 8, 8, 8), **deep)
-    s = net.op("ADD", [q, a], tensor(1, 8, 8, 8), f0=("i8", 1))
-    b = net.op("MAX_POOL_2D", [s], tensor(1, 4, 4, 8), f0=("i8", 1), **{f"f{i}": ("i32", 2) for i in (1, 2, 3, 4)})
-    t = net.op("CONV_2D", [b, *weights("wide", (0, 2, 3, 1))], tensor(1, 4, 4, 4), **stride)
-    c = net.op("CONCATENATION", [b, t], tensor(1, 4, 4, 12), f0=("i32", 3))
-    m = net.op("MEAN", [c, net.constant(np.array([1, 2], dtype=np.int32))], tensor(1, 12))
-    last = net.op("FULLY_CONNECTED", [m, *weights("last", (0, 1))], tensor(1, 5))
-    net.op("SOFTMAX", [last], tensor(1, 5), f0=("f32", 1.0))
-    path.write_bytes(net.write())
+from mcuq.frontend.files import import_model
+from mcuq.frontend.torch import capture
+from mcuq.ir.fuse import fuse
+from mcuq.ir.graph import Graph
+from mcuq.ir.integer import IntegerGraph
+from mcuq.ir.text import to_text
+from mcuq.lower.lower import lower
+from mcuq.quant.ptq import ptq
+from tests.trio import Trio, Value
 
 
 def renamed(graph: Graph) -> Graph:
@@ -108,20 +31,124 @@ def renamed(graph: Graph) -> Graph:
     return Graph(tuple(ops), tuple(names[name] for name in graph.outputs))
 
 
-def test_three_front_ends_one_network(tmp_path: Path) -> None:
-    model, state = parameters()
-    write_onnx(tmp_path / "net.onnx", state)
-    write_tflite(tmp_path / "net.tflite", state)
-    imported = [import_model(tmp_path / name) for name in ("net.onnx", "net.tflite")]
+def float_graphs(path: Path, module: Any, shape: tuple[int, ...]) -> list[Graph]:
+    """Fused graphs of ``module`` (input as ``capture`` takes it), net.onnx and net.tflite, without names."""
+    imported = [import_model(path / name) for name in ("net.onnx", "net.tflite")]
     assert all(isinstance(graph, Graph) for graph in imported)
-    graphs = [renamed(fuse(graph)) for graph in (capture(model, (8, 8, 3)).graph, *imported)]  # type: ignore[arg-type]
-    assert to_text(graphs[1]) == to_text(graphs[0])
-    assert to_text(graphs[2]) == to_text(graphs[0])
-    x = np.random.default_rng(0).normal(0, 1, (16, 8, 8, 3))
-    lowered = [lower(ptq(graph, x, (4, 8))) for graph in graphs]
-    for other in lowered[1:]:
-        assert to_text(other) == to_text(lowered[0])
-        for ours, theirs in zip(other, lowered[0], strict=True):
-            for field in ("weight", "bias", "multiplier", "shift", "table"):
-                if hasattr(ours, field):
-                    np.testing.assert_array_equal(getattr(ours, field), getattr(theirs, field))
+    return [renamed(fuse(graph)) for graph in (capture(module, shape).graph, *imported)]  # type: ignore[arg-type]
+
+
+def check_equal(ours: IntegerGraph, theirs: IntegerGraph) -> None:
+    """The same text, and the same bytes in every table."""
+    assert to_text(ours) == to_text(theirs)
+    for a, b in zip(ours, theirs, strict=True):
+        for field in ("weight", "bias", "multiplier", "shift", "table", "entries", "row", "column"):
+            if hasattr(a, field):
+                np.testing.assert_array_equal(getattr(a, field), getattr(b, field))
+
+
+def plain(t: Trio) -> Value:
+    """Convolution, depthwise, residual addition, pool, concatenation, global mean, linear, softmax."""
+    a = t.conv(t.input, 8, act="relu6")
+    b = t.pool(t.add(t.conv(a, 8, depthwise=True), a, "relu"), "max")
+    return t.softmax(t.linear(t.squeeze(t.concat(b, t.conv(b, 4, 1)), keep=False), 5))
+
+
+def resnet8(t: Trio, norm: bool = False) -> Value:
+    x = t.conv(t.input, 8, act="relu", norm=norm)
+    for outputs, stride in ((8, 1), (12, 2), (16, 2)):
+        y = t.conv(t.conv(x, outputs, stride=stride, act="relu", norm=norm), outputs, norm=norm)
+        x = t.add(y, x if outputs == 8 else t.conv(x, outputs, 1, stride), "relu")
+    return t.softmax(t.linear(t.flatten(t.pool(x, "avg", 4)), 10))
+
+
+def mobilenet(t: Trio, norm: bool = False) -> Value:
+    """SAME at stride 2 over odd and even sizes: one pixel more below and right."""
+    x = t.conv(t.input, 8, 3, 2, "relu6", norm=norm)
+    for outputs, stride in ((12, 1), (16, 2), (16, 1)):
+        x = t.conv(x, x.shape[0], 3, stride, "relu6", depthwise=True, norm=norm)
+        x = t.conv(x, outputs, 1, 1, "relu6", norm=norm)
+    return t.softmax(t.linear(t.squeeze(x, keep=False), 5))
+
+
+def unet(t: Trio, mode: str) -> Value:
+    a = t.conv(t.input, 6, act="relu")
+    b = t.conv(t.pool(a, "max"), 8, act="relu")
+    c = t.conv(t.pool(b, "max"), 12, act="relu")
+    b = t.conv(t.concat(t.resize(c, mode), b), 8, act="relu")
+    return t.sigmoid(t.conv(t.conv(t.concat(t.resize(b, mode), a), 6, act="relu"), 1, 1))
+
+
+def squeeze_and_excite(t: Trio) -> Value:
+    x = t.hard_swish(t.conv(t.input, 8, 3, 2))
+    gate = t.hard_sigmoid(t.conv(t.conv(t.squeeze(x), 4, 1, act="relu"), 8, 1))
+    y = t.conv(t.hard_swish(t.conv(t.mul(x, gate), 12, 1)), 12, 5, 1, depthwise=True)
+    return t.linear(t.flatten(t.squeeze(y)), 6, of=(12, 1, 1))
+
+
+def one_dimensional(t: Trio) -> Value:
+    x = t.conv(t.conv(t.input, 8, 5, 2, "relu"), 8, 3, act="relu")
+    return t.linear(t.squeeze(t.add(x, t.conv(x, 8, 1)), keep=False), 4)
+
+
+def padded_apart(t: Trio) -> Value:
+    """Padding as an operator of its own in TFLite, part of the convolution elsewhere; then a flattened map."""
+    x = t.conv(t.input, 6, 3, 1, "relu", padded_apart=True)
+    x = t.conv(x, 6, 4, 2, "relu", padded_apart=True, depthwise=True)
+    x = t.conv(x, 5, 3, same=False, act="relu6")
+    return t.linear(t.flatten(x), 4, "relu", of=x.shape)
+
+
+def written(path: Path, describe: Callable[[Trio], Value], shape: tuple[int, ...]) -> list[Graph]:
+    """Float graphs of what ``describe`` adds to a network with an input [C, H, W] or [C, L] of ``shape``."""
+    trio = Trio(*shape)
+    describe(trio)
+    (path / "net.onnx").write_bytes(trio.onnx())
+    (path / "net.tflite").write_bytes(trio.tflite())
+    return float_graphs(path, trio.module(), (*shape[1:], shape[0]))
+
+
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("describe", "shape"),
+    [
+        (plain, (3, 8, 8)),
+        pytest.param(resnet8, (3, 16, 16), marks=SLOW),
+        pytest.param(mobilenet, (3, 17, 18), marks=SLOW),
+        pytest.param(lambda t: unet(t, "nearest"), (3, 8, 8), marks=SLOW, id="unet-nearest"),
+        pytest.param(lambda t: unet(t, "bilinear"), (3, 8, 8), marks=SLOW, id="unet-bilinear"),
+        pytest.param(squeeze_and_excite, (3, 9, 9), marks=SLOW),
+        (one_dimensional, (4, 21)),
+        (padded_apart, (2, 9, 9)),
+    ],
+)
+def test_one_integer_graph_from_three_front_ends(
+    tmp_path: Path, describe: Callable[[Trio], Value], shape: tuple[int, ...]
+) -> None:
+    graphs = written(tmp_path, describe, shape)
+    assert to_text(graphs[1]) == to_text(graphs[2]) == to_text(graphs[0])
+    x = np.random.default_rng(0).normal(0, 1, (8, *graphs[0].input.shape))
+    for bits in ((8, 8), (4, 8)):
+        lowered = [lower(ptq(graph, x, bits)) for graph in graphs]
+        check_equal(lowered[1], lowered[0])
+        check_equal(lowered[2], lowered[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("describe", [resnet8, mobilenet])
+def test_batch_norms(tmp_path: Path, describe: Callable[..., Value]) -> None:
+    """One integer graph from PyTorch and ONNX; TFLite's converter folded them in float32, which changes last digits."""
+    graphs = written(tmp_path, lambda t: describe(t, norm=True), (3, 16, 16))
+    x = np.random.default_rng(0).normal(0, 1, (8, 16, 16, 3))
+    lowered = [lower(ptq(graph, x, (8, 8))) for graph in graphs]
+    check_equal(lowered[1], lowered[0])
+    for ours, theirs in zip(lowered[2], lowered[0], strict=True):
+        assert type(ours) is type(theirs)
+        assert (ours.inputs, ours.output.shape, ours.output.bits) == (
+            theirs.inputs,
+            theirs.output.shape,
+            theirs.output.bits,
+        )
+        assert ours.output.scale == pytest.approx(theirs.output.scale, rel=1e-5)

@@ -133,8 +133,6 @@ def _pool(t: Translator, node: Node, *, average: bool) -> View:
     window = _window(node, view.shape, kernel, stride, (1, 1))
     height, width = window.output_hw(*view.shape[1:3])
     shape = (1, height, width, view.shape[3])
-    if (height, width) == (1, 1) and window.padding == (0, 0, 0, 0) and kernel == view.shape[1:3]:
-        window = Window(window.kernel, window.kernel)  # one window: its stride says nothing
     kind = ir.AvgPool if average else ir.MaxPool
     name = t.builder.name(node.label)
     result = t.builder.emit(kind(name=name, inputs=(op,), shape=(0, 0, 0), source=node.where, window=window), shape)
