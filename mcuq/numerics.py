@@ -19,6 +19,7 @@ Rounding
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,6 +135,19 @@ def quantize_multiplier(scale: float) -> tuple[int, int]:
     return (multiplier if scale > 0 else -multiplier), shift
 
 
+def quantize_multipliers(scales: NDArray[Any]) -> tuple[IntArray, int]:
+    """``scales`` [C] as ``multipliers / 2**shift`` with the shift of the largest (see :func:`quantize_multiplier`)."""
+    sizes = np.abs(np.asarray(scales, dtype=np.float64))
+    _, shift = quantize_multiplier(float(sizes.max()))
+    return (np.sign(scales) * np.floor(np.ldexp(sizes, shift) + 0.5)).astype(np.int64), shift
+
+
+def common_shift(shift: Sequence[int] | NDArray[np.integer[Any]]) -> int | None:
+    """The shift of all channels; None where they differ."""
+    first = int(shift[0])
+    return first if all(int(s) == first for s in shift) else None
+
+
 def requantize(
     acc: NDArray[Any], multiplier: NDArray[Any] | int, shift: NDArray[Any] | int, zero_point: int, lo: int, hi: int
 ) -> IntArray:
@@ -144,7 +158,7 @@ def requantize(
 
     Args:
         acc: int32 accumulators [..., C].
-        multiplier, shift: per channel [C] or scalar, from :func:`quantize_multiplier`.
+        multiplier, shift: per channel [C] or scalar, from :func:`quantize_multipliers` or :func:`quantize_multiplier`.
     """
     a = np.asarray(acc, dtype=np.int64)
     m = np.asarray(multiplier, dtype=np.int64)

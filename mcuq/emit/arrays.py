@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcuq.ir.integer import IntegerGraph, IntegerOp, QAvgPool, QConv2d, QPrelu, QResample, QSoftmax, QTable
+from mcuq.numerics import common_shift
 from mcuq.target.layouts import ChannelParameters, pack_weights
 from mcuq.target.runtime import conv_kernel
 
@@ -45,8 +46,9 @@ def const_arrays(op: IntegerOp, graph: IntegerGraph, core: str) -> tuple[ConstAr
                 weights,
                 ConstArray("bias", "int32_t", op.bias, "parameters"),
                 ConstArray("multipliers", "int32_t", op.multiplier, "parameters"),
-                ConstArray("shifts", "uint8_t", op.shift, "parameters"),
             ]
+            if common_shift(op.shift) is None:
+                arrays.append(ConstArray("shifts", "uint8_t", op.shift, "parameters"))
             if np.any(op.weight_zero_point):
                 arrays.append(ConstArray("zero_points", "int8_t", op.weight_zero_point, "parameters"))
             return tuple(arrays)

@@ -31,6 +31,7 @@ from mcuq.ir.integer import (
     QTable,
 )
 from mcuq.ir.shapes import MAX_COPY
+from mcuq.numerics import common_shift
 from mcuq.target.fusion import Fusion, fusion_of_add
 from mcuq.target.placement import Placement, is_placed, placement_of
 from mcuq.target.runtime import conv_scratch, function
@@ -179,12 +180,14 @@ def _conv(op: QConv2d, at: Context) -> Fields:
     for array in const_arrays(op, at.graph, at.core):
         fields.append((members.get(array.field, array.field), at.symbol(op, array.field)))
     fields += _in_out(op, at)
+    shift = common_shift(op.shift)
     per_channel_zero = op.weight_zero_point.size > 1 and any(f == "weight_zero_points" for f, _ in fields)
     fields += [
         ("window", literals.window(op.window, op.name)),
         ("groups", literals.number(op.groups, "uint16_t", f"groups of layer {op.name}")),
         ("per_channel_scale", str(int(op.multiplier.size > 1))),
         ("per_channel_zero_point", str(int(per_channel_zero))),
+        *([] if shift is None else [("shift", str(shift))]),
         ("input_zero_point", str(source.zero_point)),
         ("output_zero_point", str(op.output.zero_point)),
     ]

@@ -20,13 +20,18 @@ from mcuq.ir.quantized import QuantParams
 from mcuq.ir.scaling import restricted
 from mcuq.numerics import (
     INT32_MAX,
+    SHIFT_MIN,
     IntArray,
     accumulator_bound,
     code_range,
+    common_shift,
     quantize_multiplier,
+    quantize_multipliers,
     requantize,
 )
 
+SHARED_ERROR = 2.0**-10
+"""Codes. Channels share the shift of the largest factor if no sum of products moves its output by more than this."""
 NEGLIGIBLE = 0.25
 """Codes. A bias too large for int32 goes with a tiny gain; a channel whose whole sum of products moves its
 output by no more than this is then the constant that its bias rounds to."""
@@ -83,10 +88,16 @@ def requantization(channels: Channels) -> Requantization:
         channels = replace(channels, unit=factors * channels.target.scale)
     reach = _reach(channels)
     constant = (factors == 0.0) | (reach == 0)
+    shared = _with_shared_shift(channels, factors, reach, constant)
+    if shared is not None:
+        factors = shared
+        channels = replace(channels, unit=factors * channels.target.scale)
+        constant |= factors == 0.0
     bias, saturated = _integer_bias(channels, factors, reach, constant)
     constant |= saturated
     weight = np.where(constant[:, None, None, None], channels.zero_point[:, None, None, None], channels.weight)
-    multiplier, shift = _multipliers(channels, np.where(constant, _common(factors, constant), factors))
+    factors = np.where(constant, _common(factors, constant), factors)
+    multiplier, shift = _multipliers(channels, factors, one_shift=shared is not None)
     result = Requantization(weight, bias, multiplier, shift)
     if constant.any():
         result = _set_constants(channels, result, constant)
@@ -109,6 +120,27 @@ def _reach(channels: Channels) -> IntArray:
     distance = max(abs(code - channels.source.zero_point) for code in code_range(channels.source.bits))
     weights = np.abs(channels.weight - channels.zero_point[:, None, None, None])
     return distance * weights.reshape(len(weights), -1).sum(axis=1)
+
+
+def _with_shared_shift(
+    channels: Channels, factors: FloatArray, reach: IntArray, constant: NDArray[np.bool_]
+) -> FloatArray | None:
+    """The factors as multiples of 2^-s, s the shift of the largest; None where that is not close enough.
+
+    Biases are chosen for the rounded factor, so that only the sum of products carries its error. Restricted factors
+    keep their value.
+    """
+    live = factors[~constant]
+    if live.size < 2 or np.abs(live).max() >= 2.0 ** (30 - SHIFT_MIN):
+        return None
+    multiplier, shift = quantize_multipliers(live)
+    rounded = np.ldexp(multiplier.astype(np.float64), -shift)
+    allowed = SHARED_ERROR if channels.scaling == "exact" else 0.0
+    if np.any(np.abs(rounded - live) * reach[~constant] > allowed):
+        return None
+    result = factors.copy()
+    result[~constant] = rounded
+    return result
 
 
 def _common(factors: FloatArray, constant: NDArray[np.bool_]) -> float:
@@ -141,9 +173,12 @@ def _integer_bias(
     return bias, saturated
 
 
-def _multipliers(channels: Channels, factors: FloatArray) -> tuple[IntArray, IntArray]:
-    """int64 multiplier and shift, [1] when all channels agree."""
+def _multipliers(channels: Channels, factors: FloatArray, *, one_shift: bool) -> tuple[IntArray, IntArray]:
+    """int64 multiplier and shift, [1] when all channels agree; with ``one_shift`` that of the largest."""
     unique = factors[:1] if np.all(factors == factors[0]) else factors
+    if one_shift:
+        multiplier, shift = quantize_multipliers(unique)
+        return multiplier, np.full(len(unique), shift)
     try:
         pairs = [quantize_multiplier(float(factor)) for factor in unique]
     except ValueError as error:
@@ -161,11 +196,14 @@ def _set_constants(channels: Channels, result: Requantization, constant: NDArray
     codes = np.clip(np.floor(real + 0.5).astype(np.int64) + zero, lo, hi)
     bias = result.bias.copy()
     multiplier, shift = result.multiplier, result.shift
-    if multiplier.size == 1:
-        shared = _preimages(codes[constant] - zero, int(multiplier[0]), int(shift[0]))
+    common = common_shift(shift)
+    if common is not None:
+        factor = int(multiplier[0]) if multiplier.size == 1 else 1 << min(common, 30)
+        shared = _preimages(codes[constant] - zero, factor, common)
         if shared is not None:
             bias[constant] = shared
-            return replace(result, bias=bias)
+            return replace(result, bias=bias, multiplier=_with(multiplier, constant, factor))
+    if multiplier.size == 1:
         multiplier, shift = (np.repeat(table, len(bias)) for table in (multiplier, shift))
     bias[constant] = codes[constant] - zero
     one, one_shift = quantize_multiplier(1.0)
@@ -175,6 +213,11 @@ def _set_constants(channels: Channels, result: Requantization, constant: NDArray
         multiplier=np.where(constant, one, multiplier),
         shift=np.where(constant, one_shift, shift),
     )
+
+
+def _with(multiplier: IntArray, constant: NDArray[np.bool_], factor: int) -> IntArray:
+    """``multiplier`` with that of constant channels replaced, where every channel has its own."""
+    return multiplier if multiplier.size == 1 else np.where(constant, factor, multiplier)
 
 
 def _preimages(codes: IntArray, multiplier: int, shift: int) -> IntArray | None:

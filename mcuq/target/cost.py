@@ -29,6 +29,7 @@ from mcuq.ir.integer import (
     QSoftmax,
     QTable,
 )
+from mcuq.numerics import common_shift
 from mcuq.target.kernels import ConvCase, Kernel, layer_facts
 from mcuq.target.placement import rows_at_a_time
 
@@ -99,19 +100,20 @@ def _weight_shape(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
     return out, height, width, depth
 
 
-def conv_parameter_bytes(channels: int, scales: int, zero_points: int = 0) -> int:
+def conv_parameter_bytes(channels: int, scales: int, shifts: int = 0, zero_points: int = 0) -> int:
     """Constant arrays of a convolution besides its weights, each rounded up to 4 bytes.
 
-    bias int32 per channel; ``scales`` entries of multiplier int32 and shift uint8; ``zero_points`` entries of int8.
+    bias int32 per channel; ``scales`` entries of multiplier int32; ``shifts`` of uint8; ``zero_points`` of int8.
     """
-    return 4 * channels + 4 * scales + _round4(scales) + _round4(zero_points)
+    return 4 * channels + 4 * scales + _round4(shifts) + _round4(zero_points)
 
 
 def conv_flash_bytes(case: ConvCase, kernel: Kernel) -> int:
     """Flash of one convolution apart from code: packed weights, parameter arrays and the struct."""
     channels = case.output_shape[2]
     scales = channels if case.per_channel else 1
-    parameters = conv_parameter_bytes(channels, scales, scales if case.asymmetric else 0)
+    shifts = 0 if case.facts is None or common_shift(case.facts.shift) is not None else channels
+    parameters = conv_parameter_bytes(channels, scales, shifts, scales if case.asymmetric else 0)
     return _round4(kernel.weight_bytes) + (0 if kernel.packs_parameters else parameters) + CONV_STRUCT
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from mcuq.ir.integer import IntegerGraph, IntegerOp, QConv2d, QReshape, reshape_is_alias
 from mcuq.ir.plans import MemoryPlan
+from mcuq.numerics import common_shift
 from mcuq.target import code_table
 from mcuq.target.cost import BAND_STRUCT, RAM_RESERVE, conv_case, conv_parameter_bytes, struct_bytes
 from mcuq.target.fusion import BAND_FUNCTIONS, fusions, steps
@@ -69,8 +70,9 @@ def _parameter_bytes(op: IntegerOp, graph: IntegerGraph, core: str) -> int:
     kernel, case = conv_kernel(op, graph, core), conv_case(graph, op)
     if kernel.packs_parameters:
         return struct_bytes(op)
+    shifts = 0 if common_shift(op.shift) is not None else op.shift.size
     zero_points = op.weight_zero_point.size if case.asymmetric else 0
-    return struct_bytes(op) + conv_parameter_bytes(op.bias.size, op.multiplier.size, zero_points)
+    return struct_bytes(op) + conv_parameter_bytes(op.bias.size, op.multiplier.size, shifts, zero_points)
 
 
 def code_bytes(graph: IntegerGraph, core: str) -> tuple[int, int, int]:

@@ -6,9 +6,17 @@ kernel without it, or the portable family (None).
 
 from __future__ import annotations
 
-from mcuq.numerics import SHIFT_MAX, row_bytes
+from mcuq.numerics import SHIFT_MAX, common_shift, row_bytes
 from mcuq.target.kernel_types import ConvCase, Kernel, is_depthwise_case, is_fully_connected
-from mcuq.target.layouts_dsp import HIGH_WORD_SHIFT, PANELS, RECORD_BYTES, padded_depth, panel_words, raised_bits
+from mcuq.target.layouts_dsp import (
+    HIGH_WORD_SHIFT,
+    PANELS,
+    RECORD_BYTES,
+    largest_shift,
+    padded_depth,
+    panel_words,
+    raised_bits,
+)
 from mcuq.target.overlap import may_overwrite
 
 CORES = frozenset({"cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55"})
@@ -180,23 +188,23 @@ _RAISE_MAX = {8: 8, 4: 11, 2: 13}
 
 
 def _admitted(case: ConvCase, layout: str) -> bool:
-    """All shifts raised by k bits stay in 33..55 at their positions, and position * 2^k * |acc| below 2^31."""
+    """One shift; raised by k bits it stays in 33..55 at every position, and position * 2^k * |acc| below 2^31."""
     facts, form = case.facts, PANELS[layout]
     if facts is None:
         return True
-    shared = form.direct and not case.per_channel  # one record: idle channels have no multiplier of their own
+    shift = common_shift(facts.shift)
+    if shift is None or largest_shift(layout, shift) > SHIFT_MAX:
+        return False
+    shared = form.direct and not case.per_channel  # one multiplier: idle channels have none of their own
     idles = (False,) * len(facts.idle) if shared else facts.idle
-    raised = raised_bits(layout, facts.shift, idles)
+    raised = raised_bits(shift)
     if form.direct and raised:
         return False
     if not form.lanes and raised > _RAISE_MAX[case.input_bits]:  # lanes multiply sums, not inputs
         return False
     positions = (form.positions[c % form.channels] << raised for c in range(len(facts.shift)))
-    channels = zip(positions, facts.accumulator, facts.shift, idles, strict=True)
-    return all(
-        idle or (position * bound < 2**31 and shift + position.bit_length() - 1 <= SHIFT_MAX)
-        for position, bound, shift, idle in channels
-    )
+    channels = zip(positions, facts.accumulator, idles, strict=True)
+    return all(idle or position * bound < 2**31 for position, bound, idle in channels)
 
 
 def _matrix_scratch(case: ConvCase, depth: int, channels: int, pixels: int) -> int:

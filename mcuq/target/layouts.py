@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mcuq.numerics import IntArray, code_range, pack
+from mcuq.numerics import IntArray, code_range, common_shift, pack
 from mcuq.target.layouts_dsp import PANELS, column_order, normalized_scales, pack_nines, pack_panels, pair_group
 from mcuq.target.layouts_mve import HELIUM, NINES, pack_helium, pack_helium_nines
 
@@ -73,16 +73,19 @@ def _panels(layout: str, codes: NDArray[Any], p: ChannelParameters) -> NDArray[n
     )
     bound = largest_accumulator(flat, zero, bias, p.input_bits)
     shared = layout in PANELS and PANELS[layout].direct and p.multiplier.size == 1
+    one_shift = common_shift(shift)
     if not shared:
         multiplier, shift = normalized_scales(bound, multiplier, shift)
     if layout in NINES:
         return pack_helium_nines(layout, flat, zero, bias, multiplier, shift)
     if layout in HELIUM:
         return pack_helium(layout, flat, zero, bias, multiplier, shift)
+    if one_shift is None:
+        raise ValueError(f"layout {layout}: channels have shifts {shift.min()}..{shift.max()}; one for all is allowed")
     if not PANELS[layout].direct:
         flat = flat[:, column_order((codes.shape[1], codes.shape[2]), codes.shape[3], p.input_bits)]
     group = pair_group(codes.shape[3], p.input_bits)
-    return pack_panels(layout, flat, zero, bias, multiplier, shift, group, shared=shared)
+    return pack_panels(layout, flat, zero, bias, multiplier, one_shift, group, shared=shared)
 
 
 def largest_accumulator(codes: IntArray, zero: IntArray, bias: IntArray, input_bits: int) -> IntArray:

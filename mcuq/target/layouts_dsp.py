@@ -1,18 +1,17 @@
 """Panels: weights of the matrix kernels for cores with the DSP extension.
 
-A panel holds 2 or 4 output channels: header words, weight words, then (multiplier, v) of every channel, all
-little-endian 32-bit words. docs/kernels.md draws them; ``runtime_c/src/armv7em/gemm_w*.S`` reads them.
+A panel holds 2 to 8 output channels: header words, weight words, then the multiplier of every channel, all
+little-endian 32-bit words. docs/kernels.md draws them; ``runtime_c/src/armv7em/gemm_w*.S`` reads them. A layer's
+channels share one shift, which stands in its parameters.
 
 Every channel's products are summed at a position P (a power of two) of its accumulator, offset U is added to its
 codes, and S = sum x is known per pixel:  P * acc = P * bias + P * sum x * (w + U) - P * (U + z) * S. P is taken out
-again by the requantization shift, so that the shift in the record is ``shift + log2 P``. Where that is below 33, all
-inputs of the layer are taken times 2^k: biases are stored times 2^k, the shift is ``shift + log2 P + k``, and k lies
-above the low byte of the first channel's v.
+again with the requantization's last shift. Where the shift is below 33, all inputs of the layer are taken times 2^k,
+k = 33 - shift, and biases are stored times 2^k.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -43,7 +42,7 @@ class PanelFormat:
     lanes: bool = False
     """Words of four pairs of inputs, and the header after them (gemm_lanes.S)."""
     direct: bool = False
-    """Inputs are read where they lie; multipliers and shifts follow all panels, once if a layer shares them."""
+    """Inputs are read where they lie; multipliers follow all panels, of one panel if a layer has but one."""
 
     @property
     def channels(self) -> int:
@@ -104,21 +103,17 @@ def paired(codes: IntArray, group: int) -> IntArray:
     return codes.reshape(rows, depth // group, 2, group // 2).swapaxes(2, 3).reshape(rows, depth)
 
 
-def positional_shifts(layout: str, channels: int) -> IntArray:
-    """log2 of the position each of ``channels`` output channels is summed at."""
-    positions = PANELS[layout].positions
-    return np.array([positions[c % len(positions)].bit_length() - 1 for c in range(channels)])
+def raised_bits(shift: int) -> int:
+    """Smallest k for which ``shift + k`` is 33 or more."""
+    return max(0, HIGH_WORD_SHIFT - shift)
 
 
-def raised_bits(layout: str, shift: Sequence[int] | IntArray, idle: Sequence[bool] | NDArray[np.bool_]) -> int:
-    """Smallest k for which ``shift + log2 P + k`` is 33 or more in every channel that is not idle."""
-    missing = HIGH_WORD_SHIFT - np.asarray(shift, np.int64) - positional_shifts(layout, len(shift))
-    return int(np.where(np.asarray(idle, bool), 0, missing).max(initial=0))
+def largest_shift(layout: str, shift: int) -> int:
+    """The shift, raised if it must be, at the layout's last position."""
+    return shift + raised_bits(shift) + PANELS[layout].positions[-1].bit_length() - 1
 
 
-def normalized_scales(
-    bound: IntArray, multiplier: IntArray, shift: IntArray
-) -> tuple[IntArray, IntArray]:
+def normalized_scales(bound: IntArray, multiplier: IntArray, shift: IntArray) -> tuple[IntArray, IntArray]:
     """Multipliers and shifts with channels whose product can never reach one half made (0, 33): same outputs.
 
     ``floor((acc*m + 2^(s-1)) / 2^s)`` is 0 for every |acc| <= bound when bound * |m| < 2^(s-1).
@@ -131,12 +126,12 @@ def normalized_scales(
 def panel_words(layout: str, depth: int) -> int:
     """32-bit words of one panel, of direct layouts without its record."""
     form = PANELS[layout]
-    records = 0 if form.direct else 2 * form.channels
-    return form.header_words + form.channels * form.bits * padded_depth(depth) // 32 + records
+    multipliers = 0 if form.direct else form.channels
+    return form.header_words + form.channels * form.bits * padded_depth(depth) // 32 + multipliers
 
 
-RECORD_BYTES = 40
-"""Multipliers and shifts of a panel of a direct layout."""
+RECORD_BYTES = 32
+"""Multipliers of a panel of a direct layout."""
 
 
 def pack_panels(
@@ -145,7 +140,7 @@ def pack_panels(
     zero_points: IntArray,
     bias: IntArray,
     multiplier: IntArray,
-    shift: IntArray,
+    shift: int,
     group: int,
     *,
     shared: bool = False,
@@ -153,48 +148,38 @@ def pack_panels(
     """Panels of all output channels.
 
     Args:
-        codes: [O, K]; zero_points, bias, multiplier, shift: [O].
-        shared: of direct layouts, one multiplier and shift for all channels, stored once.
+        codes: [O, K]; zero_points, bias, multiplier: [O]; shift: of all channels.
+        shared: of direct layouts, one multiplier for all channels, stored for one panel.
 
     Raises:
-        ValueError: a shift exceeds 55 at its position, or a bias does not fit 32 bits there.
+        ValueError: the shift exceeds 55 at a position, or a bias does not fit 32 bits there.
     """
     form = PANELS[layout]
     count, depth = codes.shape
     panels = -(-count // form.channels)
     total = panels * form.channels
-    idle = multiplier == 0
-    raised = raised_bits(layout, shift, idle)
-    stored = np.where(idle, HIGH_WORD_SHIFT, shift + positional_shifts(layout, count) + raised)
-    if stored.max() > SHIFT_MAX:
-        raise ValueError(f"layout {layout}: shift {stored.max()} exceeds {SHIFT_MAX}")
+    raised = raised_bits(shift)
+    if largest_shift(layout, shift) > SHIFT_MAX:
+        raise ValueError(f"layout {layout}: shift {largest_shift(layout, shift)} exceeds {SHIFT_MAX}")
+    if form.direct and raised:
+        raise ValueError(f"layout {layout}: shift {shift} is below {HIGH_WORD_SHIFT}")
     full = np.zeros((total, padded_depth(depth)), np.int64)
     full[:count, :depth] = codes
-    vectors = np.zeros((4, total), np.int64)
-    vectors[:, :count] = zero_points, np.where(idle, 0, bias << raised), multiplier, stored - HIGH_WORD_SHIFT
-    vectors[3, 0] |= raised << 8
-    zero, start, factor, v = vectors
-    if form.direct and raised:
-        raise ValueError(f"layout {layout}: a shift is below {HIGH_WORD_SHIFT} at its position")
+    vectors = np.zeros((3, total), np.int64)
+    vectors[:, :count] = zero_points, np.where(multiplier == 0, 0, bias << raised), multiplier
+    zero, start, factor = vectors
     by_panel = (panels, form.channels)
     header = _headers(form, zero.reshape(by_panel), start.reshape(by_panel))
     words = _weight_words(form, paired(full, group).reshape(*by_panel, -1))
-    records = np.stack([factor, v], axis=1).reshape(panels, -1)
+    multipliers = factor.reshape(by_panel)
     if form.direct:
-        behind = _direct_records(factor.reshape(by_panel), v.reshape(by_panel))
         stream = _bytes(np.concatenate([header, words], axis=1))
-        return np.concatenate([stream, behind[:RECORD_BYTES] if shared else behind])
-    return _bytes(np.concatenate([words, header, records] if form.lanes else [header, words, records], axis=1))
+        return np.concatenate([stream, _bytes(multipliers[:1] if shared else multipliers)])
+    return _bytes(np.concatenate([words, header, multipliers] if form.lanes else [header, words, multipliers], axis=1))
 
 
 def _bytes(words: IntArray) -> NDArray[np.uint8]:
     return np.ascontiguousarray(words.astype("<u4", casting="unsafe")).view(np.uint8).reshape(-1)
-
-
-def _direct_records(factor: IntArray, v: IntArray) -> NDArray[np.uint8]:
-    """Per panel of 8 channels: multipliers, then a byte v each."""
-    multipliers = _bytes(factor).reshape(len(factor), -1)
-    return np.concatenate([multipliers, v.astype(np.uint8)], axis=1).reshape(-1)
 
 
 def _headers(form: PanelFormat, zero: IntArray, bias: IntArray) -> IntArray:

@@ -36,7 +36,8 @@ MCUQ_TEMPLATE void store_run(const mcuq_conv2d_params *p, void *row, uint32_t c,
     const int32_t twice_zero_plus_1 = 2 * p->output_zero_point + 1, lo = p->clamp_lo, hi = p->clamp_hi;
     const uint32_t step = p->per_channel_scale ? 1u : 0u;
     const int32_t *multiplier = p->multipliers + step * c;
-    const uint8_t *shift = p->shifts + step * c;
+    const uint32_t shift_step = p->shifts != NULL ? 1u : 0u;
+    const uint8_t *shift = p->shifts != NULL ? p->shifts + c : &p->shift;
     for (const int32_t *end = acc + count; acc != end; acc++, c++) {
         const uint32_t s = *shift;
         int32_t code;
@@ -47,7 +48,7 @@ MCUQ_TEMPLATE void store_run(const mcuq_conv2d_params *p, void *row, uint32_t c,
             code = requantize_wide(p, *acc, *multiplier, s);
         }
         multiplier += step;
-        shift += step;
+        shift += shift_step;
         if (bits == 8u) {
             ((int8_t *)row)[c] = (int8_t)code;
         } else if (bits == 32u) {

@@ -141,9 +141,11 @@ def twice_rounded(op: Any, x: Any, tensor: Any) -> Any:
     once = requantize(acc, op.multiplier, op.shift, op.output.zero_point, *op.clamp)
     if op.output.shape[:2] == (1, 1):
         return once
-    exponent = op.shift.astype(np.int64) - 31
+    multiplier = op.multiplier.astype(np.int64)
+    up = np.where(multiplier == 0, 0, 31 - np.frexp(np.abs(multiplier))[1])  # theirs have 31 bits in every channel
+    exponent = op.shift.astype(np.int64) + up - 31
     assert np.all(exponent > 0)
-    high = (acc * op.multiplier.astype(np.int64) + (1 << 30)) >> 31
+    high = (acc * (multiplier << up) + (1 << 30)) >> 31
     code = (high + (np.int64(1) << (exponent - 1)) - (high < 0)) >> exponent
     return np.clip(code + op.output.zero_point, *op.clamp)
 

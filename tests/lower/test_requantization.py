@@ -13,6 +13,9 @@ from sample_networks import integer
 from mcuq.errors import ModelError
 from mcuq.ir.graph import Window
 from mcuq.ir.integer import QConv2d, QTensor
+from mcuq.ir.quantized import QuantParams
+from mcuq.ir.scaling import restricted
+from mcuq.lower.requantization import Channels, requantization
 from mcuq.lower.thresholds import thresholds
 from mcuq.numerics import code_range, quantize_multiplier, requantize
 
@@ -132,3 +135,51 @@ def test_thresholds_are_for_few_bits() -> None:
     assert isinstance(op, QConv2d)
     with pytest.raises(ModelError, match="conv: thresholds are for outputs of 2 and 4 bits, this one has 8"):
         thresholds(op)
+
+
+def channels(unit: Any, weight: Any, bias: Any = 0.0, scaling: str = "exact") -> Channels:
+    """One row of input codes with scale 1 and zero point 0; ``unit`` is then the factor."""
+    unit = np.asarray(unit, float)
+    weights = np.broadcast_to(np.asarray(weight, np.int64), (len(unit), np.shape(weight)[-1]))[:, None, None]
+    zeros, biases = np.zeros(len(unit), np.int64), np.broadcast_to(np.asarray(bias, float), unit.shape)
+    source, target = QuantParams(8, 1.0, 0), QuantParams(8, 1.0, -3)
+    return Channels("conv", weights, zeros, unit, biases, source, target, (-128, 127), scaling)
+
+
+def test_channels_share_the_shift_of_the_largest_factor() -> None:
+    """Every code is that of the exact factor but where its product lies within 2^-10 of a boundary."""
+    rng = np.random.default_rng(8)
+    unit = rng.choice([-1, 1], 200) * 2.0 ** rng.uniform(-16, -5, 200)
+    weight, bias = rng.integers(-128, 128, (200, 90)), rng.normal(0, 30, 200)
+    found = requantization(channels(unit, weight, bias))
+    assert len(np.unique(found.shift)) == 1 and 2**30 <= np.abs(found.multiplier).max() < 2**31
+    np.testing.assert_array_equal(np.abs(found.multiplier), np.floor(np.ldexp(np.abs(unit), found.shift) + 0.5))
+    sums = weight @ rng.integers(-128, 128, (90, 400))
+    codes = requantize((sums + found.bias[:, None]).T, found.multiplier, found.shift, -3, -128, 127).T
+    real = sums * unit[:, None] + bias[:, None]
+    half_a_step = np.abs(unit[:, None]) / 2  # biases are whole steps
+    low, high = (np.floor(real + s * (half_a_step + 2.0**-10) + 0.5) - 3 for s in (-1, 1))
+    assert np.all(np.clip(low, -128, 127) <= codes) and np.all(codes <= np.clip(high, -128, 127))
+
+
+@pytest.mark.parametrize(
+    ("depth", "scaling", "shared"),
+    [(64, "exact", True), (4096, "exact", False), (64, "fixed32", False), (64, "single-shift", True)],
+)
+def test_shifts_are_shared_only_where_no_output_moves(depth: int, scaling: str, shared: bool) -> None:
+    """128 * 127 * 4096 products of a factor that is off by up to 2^-32; restricted factors must stay exact."""
+    unit = np.array([0.7, 0.0011, -0.3 / 1024])
+    found = requantization(channels(unit, np.full(depth, 127), 0.0, scaling))
+    assert (len(set(found.shift.tolist())) == 1) == shared
+    if not shared:
+        wanted = [quantize_multiplier(f) for f in restricted(unit, scaling).tolist()]
+        assert list(zip(found.multiplier.tolist(), found.shift.tolist(), strict=True)) == wanted
+
+
+@pytest.mark.parametrize("bias", [0.0, 41.0, -300.0, 77.5])
+def test_constant_channels_keep_the_layers_shift(bias: float) -> None:
+    weight = np.array([[3, -5], [0, 0], [7, 1]])
+    found = requantization(channels([0.004, 0.002, 0.0001], weight, [1.0, bias, 2.0]))
+    assert len(set(found.shift.tolist())) == 1
+    code = requantize(found.bias[1], found.multiplier[1], found.shift[1], -3, -128, 127)
+    assert code == np.clip(np.floor(bias + 0.5) - 3, -128, 127)

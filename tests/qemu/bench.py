@@ -22,7 +22,15 @@ from exact import pack_bytes
 from mcuq.build.qemu import run_elf
 from mcuq.build.toolchain import cross_gcc, link_program, run_tool
 from mcuq.ir.graph import Window
-from mcuq.numerics import affine, apply_affine, code_range, quantize_multiplier, requantize, weight_range
+from mcuq.numerics import (
+    affine,
+    apply_affine,
+    code_range,
+    quantize_multiplier,
+    quantize_multipliers,
+    requantize,
+    weight_range,
+)
 from mcuq.target.core import Core, core, machine
 from mcuq.target.kernels import ConvCase, select
 from mcuq.target.kernels_dsp import CORES as DSP_CORES
@@ -165,10 +173,11 @@ def convolution_case(
     sums = _sums(image, zero, weights, layer.window, depthwise) + bias
     spread = np.maximum(sums.std(axis=(0, 1)) if sums.shape[0] > 1 else sums.std(), 1.0)
     scales = np.broadcast_to((code_range(yb)[1] - code_range(yb)[0]) / 6 / spread, (layer.outputs,))
-    pairs = [scale or quantize_multiplier(float(s)) for s in np.minimum(scales, 0.2)]
-    chosen, shifts = (np.array(v) for v in zip(*pairs, strict=True))
+    chosen, shift = quantize_multipliers(np.minimum(scales, 0.2))
+    if scale is not None:
+        chosen, shift = np.full(layer.outputs, scale[0]), scale[1]
     clamp, out_zero = code_range(yb), -5 if yb == 8 else 1
-    codes = requantize(sums, chosen, shifts, out_zero, *clamp)
+    codes = requantize(sums, chosen, shift, out_zero, *clamp)
     out, kh, kw, depth = weights.shape
     groups = channels if depthwise else 1
     shape = (sums.shape[0], sums.shape[1], layer.outputs)
@@ -179,11 +188,11 @@ def convolution_case(
     window = layer.window
     scalars = (
         *layer.size, xb, *conv.output_shape, yb, *window.kernel, *window.stride, *window.dilation,
-        *window.padding[:2], conv.groups, 1, 0, zero, out_zero, *clamp,
+        *window.padding[:2], conv.groups, 1, 0, zero, out_zero, *clamp, shift,
     )  # fmt: skip
     buffers = (
         (1, pack_bytes(image, xb)), (1, stored), (4, pack_bytes(bias, 32)), (4, pack_bytes(chosen, 32)),
-        (1, bytes(shifts.tolist())), (1, b""),
+        (1, b""), (1, b""),
     )  # fmt: skip
     return Case(
         portable.function, scalars, buffers, pack_bytes(codes, yb), f"{layer.kernel} {layer.shape} {layer.bits}",

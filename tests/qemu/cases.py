@@ -47,6 +47,11 @@ class Case:
     weights: Ints | None = None
 
     @property
+    def shifts(self) -> tuple[int, ...]:
+        """Of a convolution: one for all channels, or one each."""
+        return tuple(self.buffers[4][1]) or self.scalars[23:24]
+
+    @property
     def bytes(self) -> int:
         """Memory the driver needs for it, canaries aside."""
         return sum(len(data) for _, data in self.buffers) + len(self.expected) + self.scratch
@@ -100,6 +105,12 @@ def ticks(cases: list[Case], results: bytes) -> list[int]:
         counted.append(struct.unpack_from("<I", results, at + 4)[0])
         at += HEAD_BYTES + len(case.expected)
     return counted
+
+
+def stored_shifts(shifts: Iterable[int]) -> tuple[int, tuple[int, bytes]]:
+    """(last scalar, buffer) of a convolution's shifts: a common one stands in the parameters."""
+    own = bytes(shifts)
+    return (own[0], (1, b"")) if len(set(own)) == 1 else (0, (1, own))
 
 
 def renamed(case: Case, kernel: str, *, weights: bytes | None = None, scratch: int | None = None) -> Case:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from cases import Case
+from cases import Case, stored_shifts
 from exact import Geometry, Ints, convolution_sums, pack_bytes, requantize
 
 from mcuq.ir.graph import Window
@@ -77,19 +77,24 @@ def pads(size: int, kernel: int, stride: int, dilation: int, padding: str) -> tu
 def multipliers(
     rng: np.random.Generator, count: int, magnitude: int, bits: int, usual: bool = False
 ) -> tuple[list[int], list[int]]:
-    """Multipliers of both signs and shifts: mostly so that outputs spread over their range, some anywhere."""
+    """Multipliers of both signs and shifts: mostly so that outputs spread over their range, some anywhere.
+
+    Most layers have one shift, as lowering makes them; others one for every channel.
+    """
     chosen: list[int] = []
     shifts: list[int] = []
-    kind = 1 if usual else rng.integers(4)
+    kind = 2 if usual else int(rng.integers(4))
+    one_shift = kind > 1 or (kind == 0 and bool(rng.integers(2)))
     room = {8: 8, 4: 4, 2: 2, 32: 30}[bits]
-    for _ in range(count):
+    for channel in range(count):
+        spread = 30 + max(1, int(magnitude).bit_length()) - room + int(rng.integers(0, 3))
+        own = int(rng.integers(1, 56)) if kind == 0 else min(max(spread, 1), 55)
+        shifts.append(shifts[0] if one_shift and channel else own)
         if kind == 0:
-            shifts.append(int(rng.integers(1, 56)))
             chosen.append(int(rng.integers(-(2**31) + 1, 2**31)) if rng.integers(8) else 0)
         else:
-            spread = 30 + max(1, int(magnitude).bit_length()) - room + int(rng.integers(0, 3))
-            shifts.append(int(min(max(spread, 1), 55)))
-            chosen.append(int(rng.integers(2**30, 2**31)) * (-1 if rng.integers(4) == 0 else 1))
+            smaller = int(rng.choice((0, 0, 0, 1, 2, 9))) if one_shift and channel else 0
+            chosen.append(int(rng.integers(2**30, 2**31) >> smaller) * (-1 if rng.integers(4) == 0 else 1))
     return chosen, shifts
 
 
@@ -120,7 +125,8 @@ def build(layer: Layer) -> Case:
     per_channel = layer.usual or bool(rng.integers(2))
     chosen, shifts = multipliers(rng, layer.outputs if per_channel else 1, int(np.abs(acc).max()), layer.output_bits)
     if layer.shift is not None:
-        shifts = [layer.shift + int(rng.integers(3)) * (i % 2) for i in range(len(shifts))]
+        one_shift = bool(rng.integers(9))  # else one for every channel
+        shifts = [layer.shift + (0 if one_shift else int(rng.integers(3)) * (i % 2)) for i in range(len(shifts))]
         chosen = multipliers_from(rng, len(shifts), int(np.abs(acc).max()) + 1, layer.output_bits, layer.shift)
     zero, clamp = _output_range(rng, layer.output_bits)
     flat = acc.reshape(-1, layer.outputs)
@@ -141,18 +147,19 @@ def build(layer: Layer) -> Case:
         per_channel,
     )
     kernel = select(conv, "portable")
+    shift, own_shifts = stored_shifts(shifts)
     taps_first = weights.transpose(1, 2, 3, 0) if kernel.layout == "taps" else weights.reshape(layer.outputs, -1)
     scalars = (
         *layer.input, layer.input_bits, rows, cols, layer.outputs, layer.output_bits,
         *layer.kernel, *layer.stride, *layer.dilation, top, left,
-        layer.groups, per_channel, len(stored_zeros) > 1, border, zero, *clamp,
+        layer.groups, per_channel, len(stored_zeros) > 1, border, zero, *clamp, shift,
     )  # fmt: skip
     buffers = (
         (1, pack_bytes(image, layer.input_bits)),
         (1, pack_bytes(taps_first, layer.weight_bits)),
         (4, pack_bytes(bias, 32)),
         (4, pack_bytes(np.array(chosen), 32)),
-        (1, bytes(shifts)),
+        own_shifts,
         (1, pack_bytes(stored_zeros, 8) if len(stored_zeros) else b""),
     )
     return Case(

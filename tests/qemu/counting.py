@@ -90,12 +90,12 @@ def conv_shape(conv: ConvCase, target: str, rng: np.random.Generator, shift: int
     scalars = (
         *conv.input_shape, conv.input_bits, *conv.output_shape, conv.output_bits, *window.kernel, *window.stride,
         *window.dilation, *window.padding[:2], conv.groups, 1, int(conv.asymmetric), centre,
-        (y_lo + y_hi + 1) // 2 if conv.output_bits < 32 else 0, y_lo, y_hi,
+        (y_lo + y_hi + 1) // 2 if conv.output_bits < 32 else 0, y_lo, y_hi, shift,
     )  # fmt: skip
     buffers = ((1, pack_bytes(image, conv.input_bits)), (4, blob))
     if not kernel.packs_parameters:
         buffers = (
-            *buffers, (4, pack_bytes(bias, 32)), (4, pack_bytes(columns[0], 32)), (1, bytes(columns[1].tolist())),
+            *buffers, (4, pack_bytes(bias, 32)), (4, pack_bytes(columns[0], 32)), (1, b""),
             (1, pack_bytes(zeros, 8) if conv.asymmetric else b""),
         )  # fmt: skip
     name = kernel.function if kernel.function.endswith(("_dsp", "_mve")) else "#" + kernel.function

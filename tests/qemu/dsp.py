@@ -35,7 +35,7 @@ def parameters(case: Case) -> ChannelParameters:
     """The channel parameters that a portable convolution case carries in its buffers."""
     assert case.conv is not None
     bias, multiplier = (np.frombuffer(case.buffers[i][1], "<i4") for i in (2, 3))
-    shift = np.frombuffer(case.buffers[4][1], np.uint8)
+    shift = np.array(case.shifts, np.uint8)
     zero = np.frombuffer(case.buffers[5][1] or b"\0", np.int8)
     return ChannelParameters(bias, multiplier, shift, zero, case.conv.input_bits)
 

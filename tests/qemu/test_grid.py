@@ -65,7 +65,7 @@ def test_the_grid_covers_what_it_promises() -> None:
     assert {c.input_shape[2] for c in convs} >= {*range(1, 10), 17}
     assert any(1 < c.groups < c.input_shape[2] for c in convs)
     assert {(c.asymmetric, c.per_channel) for c in convs} == {(a, p) for a in (True, False) for p in (True, False)}
-    shifts = {shift for case in cases if case.conv is not None for shift in case.buffers[4][1]}
+    shifts = {shift for case in cases if case.conv is not None for shift in case.shifts}
     assert min(shifts) < 33 < max(shifts) and 33 in shifts and 32 in shifts
     both = {(-128 % 256), 127}
     assert any(both <= set(case.expected) for case in cases if case.conv is not None and case.conv.output_bits == 8)

@@ -106,7 +106,7 @@ def test_portable_kernels_on_targets(target: Target, tmp_path: Path) -> None:
 
 def test_where_selection_refuses_bytes_are_wrong(tmp_path: Path) -> None:
     """The condition is needed: a 3 x 3 layer of stride 1 loses rows it still has to read."""
-    case = build(Layer((8, 8, 16), 16, (3, 3), (1, 1), (1, 1), 1, "same", 8, 8, 8, 5, usual=True))
+    case = build(Layer((8, 8, 16), 16, (3, 3), (1, 1), (1, 1), 1, "same", 8, 8, 8, 8, usual=True))
     assert case.conv is not None and not select(case.conv, "portable").in_place
     assert not select(case.conv, "cortex-m4").in_place
     wrong = check_on_host(HOSTS[0], [on_input(case)], tmp_path)

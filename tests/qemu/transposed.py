@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator
 
 import numpy as np
-from cases import Case
+from cases import Case, stored_shifts
 from convolutions import CHANNELS, RANGES, VECTORS, draw, multipliers
 from exact import Geometry, Ints, convolution_sums, pack_bytes, requantize
 
@@ -70,16 +70,17 @@ def _case(
         asymmetric > 0, per_channel,
     )  # fmt: skip
     chosen_kernel = select(conv, "portable")
+    shift, own_shifts = stored_shifts(shifts)
     scalars = (
         *shape, x_bits, rows, cols, outputs, y_bits, *kernel, *stride, *dilation, *before,
-        groups, per_channel, len(stored) > 1, border, zero, *RANGES[y_bits],
+        groups, per_channel, len(stored) > 1, border, zero, *RANGES[y_bits], shift,
     )  # fmt: skip
     buffers = (
         (1, pack_bytes(image, x_bits)),
         (1, pack_bytes(weights.reshape(-1, weights.shape[3]), w_bits)),
         (4, pack_bytes(bias, 32)),
         (4, pack_bytes(np.array(chosen), 32)),
-        (1, bytes(shifts)),
+        own_shifts,
         (1, pack_bytes(stored, 8) if asymmetric else b""),
     )
     return Case(

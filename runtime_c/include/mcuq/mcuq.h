@@ -34,7 +34,8 @@ typedef struct {
 /* Convolution: out = clamp(requantize(bias + sum x * (w - zw))). Padding taps read input_zero_point.
  * weights: packed as the kernel's layout in docs/FORMAT.md says.
  * weight_zero_points: NULL when all zero; else one entry, or one per output channel.
- * multipliers, shifts: one entry, or one per output channel. bias holds the folded input zero point. */
+ * multipliers: one entry, or one per output channel. shifts: NULL where all channels share `shift`; else one per output
+ * channel. bias holds the folded input zero point. */
 typedef struct {
     const void *weights;
     const int32_t *bias;
@@ -44,8 +45,9 @@ typedef struct {
     mcuq_shape input, output;
     mcuq_window window;
     uint16_t groups;
-    uint8_t per_channel_scale;      /* multipliers and shifts have output.channels entries */
-    uint8_t per_channel_zero_point; /* weight_zero_points has output.channels entries */
+    uint8_t per_channel_scale : 1;      /* multipliers has output.channels entries */
+    uint8_t per_channel_zero_point : 1; /* weight_zero_points has output.channels entries */
+    uint8_t shift;
     int16_t input_zero_point;
     int16_t output_zero_point;
     int32_t clamp_lo, clamp_hi;

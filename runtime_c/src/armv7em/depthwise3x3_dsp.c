@@ -183,8 +183,7 @@ static void load2(const uint8_t *codes, int32_t zero, uint32_t scale, uint32_t *
 static inline void convolve(const strip *s, uint32_t channel, const int16_t *plane, int8_t *output, uint32_t step)
 {
     const mcuq_conv2d_params *p = s->p;
-    const uint32_t scale_at = p->per_channel_scale ? channel : 0u;
-    const uint32_t shift = p->shifts[scale_at];
+    const uint32_t shift = p->shifts != NULL ? p->shifts[channel] : p->shift;
     const uint32_t scale = shift < 33u ? 33u - shift : 0u; /* kernels_dsp.py bounds it */
     int32_t zero = 0;
     if (p->weight_zero_points != NULL)
@@ -192,7 +191,7 @@ static inline void convolve(const strip *s, uint32_t channel, const int16_t *pla
     const uint32_t width = p->output.width, per_block = s->stride == 1u ? 2u : 1u;
     mcuq_depthwise_rows r;
     r.bias = (int32_t)((uint32_t)p->bias[channel] << scale);
-    r.multiplier = p->multipliers[scale_at];
+    r.multiplier = p->multipliers[p->per_channel_scale ? channel : 0u];
     r.v = shift + scale - 33u;
     r.rounding = (int32_t)((uint32_t)s->rounding << r.v);
     r.channels = step;

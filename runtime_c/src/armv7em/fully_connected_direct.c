@@ -4,7 +4,7 @@
 #include "mcuq/dsp.h"
 #include "simd.h"
 
-enum { CHANNELS = 8, UNROLLED = 2, RECORD_BYTES = 40 };
+enum { CHANNELS = 8, UNROLLED = 2, RECORD_BYTES = 32 };
 
 typedef struct {
     void (*run)(const mcuq_direct_frame *frame);
@@ -37,7 +37,8 @@ static void fully_connected(const mcuq_conv2d_params *p, const void *input, void
         .inputs_end = (const int8_t *)input + depth,
         .output = direct ? output : scratch,
         .records = end,
-        .rounding = 2 * p->output_zero_point + 1,
+        .rounding = (int32_t)((2u * (uint32_t)p->output_zero_point + 1u) << (p->shift - 33u)),
+        .v = p->shift - 33u,
         .weights_end = end,
         .weights = p->weights,
         .sum = kernel->sum_factor * sum_of(input, depth),

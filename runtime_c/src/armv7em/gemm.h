@@ -13,7 +13,8 @@ typedef struct {
     const uint32_t *columns_end;
     int8_t *output;
     uint32_t stride;
-    int32_t rounding; /* 2 * output_zero_point + 1 */
+    int32_t rounding; /* (2 * output_zero_point + 1) << v */
+    uint32_t v;       /* the layer's shift, raised, less 33 */
     const uint32_t *weights_end;
     const uint32_t *weights;
     int32_t sums[4]; /* sum_factor * scale * sum of the inputs, of each pixel */
@@ -26,8 +27,9 @@ typedef struct {
     uint32_t skipped_steps;
     const int8_t *inputs_end;
     int8_t *output;
-    const uint32_t *records; /* 8 multipliers, 8 bytes v */
-    int32_t rounding;
+    const uint32_t *records; /* 8 multipliers */
+    int32_t rounding;        /* (2 * output_zero_point + 1) << v */
+    uint32_t v;              /* shift - 33 */
     const uint32_t *weights_end;
     const uint32_t *weights;
     int32_t sum;          /* sum_factor * sum of the inputs */
@@ -41,7 +43,7 @@ typedef struct {
     uint8_t channels;     /* of a panel */
     uint8_t step_inputs;  /* inputs of one unrolled step */
     uint8_t unrolled;     /* steps in the loop */
-    uint8_t header_words; /* beside a panel's weights and 2 * channels further words */
+    uint8_t header_words; /* beside a panel's weights and multipliers */
     uint8_t weight_bits;
     int16_t sum_factor;
 } mcuq_gemm;

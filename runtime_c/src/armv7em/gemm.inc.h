@@ -4,10 +4,11 @@
  * pixel-interleaved. r0-r7 hold eight accumulators, r8 walks the weights, r9 the columns; r10, r11, r12, lr are
  * temporaries. Nothing else fits, so the frame below lies at sp.
  *
- * Requantization in 4 instructions an output, exact for shifts of 33 and more (docs/NUMERICS.md):
- *   smmla  t = high32(acc * m) + c,  c = (2 * zero_point + 1) << v,  v = shift - 33
+ * Requantization in 4 instructions an output, exact for shifts of 33 and more (docs/NUMERICS.md), one shift a layer; a
+ * channel summed at 2^p times its value has p more:
+ *   smmla  t = high32(acc * m) + c,  c = (2 * zero_point + 1) << (v + p),  v = shift - 33
  *   asr    t >>= v
- *   ssat   y = saturate8(t >> 1)
+ *   ssat   y = saturate8(t >> (1 + p))
  */
     .syntax unified
     .thumb
@@ -17,9 +18,8 @@
     .equ COLUMNS_END, 8
     .equ OUTPUT, 12      /* next outputs of pixel 0 */
     .equ STRIDE, 16      /* bytes between the outputs of two pixels */
-    .equ ROUNDING, 20    /* 2 * zero_point + 1 */
-    .equ WEIGHTS_END, 24
-    .equ WEIGHTS, 28
+    .equ ROUNDING, 20    /* (2 * zero_point + 1) << v, and v behind it */
+    .equ WEIGHTS_END, 28
     .equ SUMS, 32        /* four words: factor * sum of the inputs of each pixel */
     .equ WIDE, 48        /* eight words of gemm_lanes.S */
     .equ SCALE, 80       /* 2^k, of gemm_lanes.S */
@@ -44,7 +44,7 @@
     mla     r2, r2, r8, lr
     orr     r2, r2, #1
     stm     sp, {r1-r7, r12}
-    mov     r8, r12
+    ldr     r8, [r0], #4
     ldm     r0, {r1-r4}
     add     r5, sp, #SUMS
     stm     r5, {r1-r4}
@@ -71,18 +71,20 @@
     pop     {r4-r11, pc}
 .endm
 
-/* Requantizes \regs with the next (multiplier, v) of the weight stream; \zz holds ROUNDING. A register shift reads
- * the low byte of v only: the driver's k in the first record does no harm. */
-.macro REQUANTIZE zz, regs:vararg
-    ldrd    r9, r10, [r8], #8
-    lsl     r11, \zz, r10
+/* r12 = rounding, r10 = v, for REQUANTIZE. */
+.macro LOAD_ROUNDING
+    ldrd    r12, r10, [sp, #ROUNDING]
+.endm
+
+/* Requantizes \regs, summed at 2^\position times their value, with \multiplier; r12 holds the rounding at that position. */
+.macro REQUANTIZE multiplier, position, regs:vararg
     .irp r, \regs
-    smmla   \r, \r, r9, r11
+    smmla   \r, \r, \multiplier, r12
     .endr
     .irp r, \regs
     asr     \r, \r, r10
     .endr
     .irp r, \regs
-    ssat    \r, #8, \r, asr #1
+    ssat    \r, #8, \r, asr #(1 + \position)
     .endr
 .endm

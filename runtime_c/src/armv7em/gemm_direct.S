@@ -1,6 +1,5 @@
 /* Panels of 8 channels x 1 pixel as in gemm_octets.S, the inputs int8 where they lie: a step takes four of them, in two
- * pairs. Multipliers and shifts lie behind all panels, so that one record may serve a whole layer:
- * 8 multipliers, 8 bytes v.
+ * pairs. Multipliers lie behind all panels, so that eight equal ones may serve a whole layer.
  */
 #if defined(__ARM_FEATURE_DSP) /* elsewhere gemm_model.c stands in */
 
@@ -10,23 +9,12 @@
     .equ RECORD, 16 /* mcuq_direct_frame */
     .equ RECORD_STEP, 36
 
-.macro STORE_DIRECT
-    ldr     r12, [sp, #ROUNDING]
+.macro STORE_DIRECT bits
     ldr     lr, [sp, #RECORD]
-    .set v_at, 28
-    .irp r, r0, r1, r2, r3, r4, r5, r6, r7
-    ldr     r9, [lr], #4
-    ldrb    r10, [lr, #v_at]
-    lsl     r11, r12, r10
-    smmla   \r, \r, r9, r11
-    asr     \r, \r, r10
-    ssat    \r, #8, \r, asr #1
-    .set v_at, v_at - 3
-    .endr
-    ldr     r9, [sp, #RECORD]
+    REQUANTIZE_EIGHT lr, \bits
     ldr     r10, [sp, #RECORD_STEP]
-    add     r9, r9, r10
-    str     r9, [sp, #RECORD]
+    add     lr, lr, r10
+    str     lr, [sp, #RECORD]
     STORE_EIGHT
     NEXT_PANEL
 .endm
@@ -66,7 +54,7 @@
     QUAD2   r12, r4, r5, r6, r7
 .endm
 
-.macro DIRECT name, step_bytes, start, products, recover
+.macro DIRECT name, bits, step_bytes, start, products, recover
 FUNCTION \name
     PROLOGUE \step_bytes
 0:  \start
@@ -74,15 +62,15 @@ FUNCTION \name
     STEPS   \products
     LOOP_END
     \recover
-    STORE_DIRECT
+    STORE_DIRECT \bits
 .endm
 
-    DIRECT  mcuq_gemm_direct8, 128, START8, PRODUCTS8, RECOVER8
-    DIRECT  mcuq_gemm_direct8z, 128, START_ZERO_POINTS, PRODUCTS8, RECOVER8
-    DIRECT  mcuq_gemm_direct4, 136, START4, PRODUCTS4, RECOVER_QUADS
-    DIRECT  mcuq_gemm_direct4z, 136, START_ZERO_POINTS, PRODUCTS4, RECOVER_QUADS
-    DIRECT  mcuq_gemm_direct2, 152, START2, PRODUCTS2, RECOVER_QUADS
-    DIRECT  mcuq_gemm_direct2z, 152, START_ZERO_POINTS, PRODUCTS2, RECOVER_QUADS
+    DIRECT  mcuq_gemm_direct8, 8, 128, START8, PRODUCTS8, RECOVER8
+    DIRECT  mcuq_gemm_direct8z, 8, 128, START_ZERO_POINTS, PRODUCTS8, RECOVER8
+    DIRECT  mcuq_gemm_direct4, 4, 136, START4, PRODUCTS4, RECOVER_QUADS
+    DIRECT  mcuq_gemm_direct4z, 4, 136, START_ZERO_POINTS, PRODUCTS4, RECOVER_QUADS
+    DIRECT  mcuq_gemm_direct2, 2, 152, START2, PRODUCTS2, RECOVER_QUADS
+    DIRECT  mcuq_gemm_direct2z, 2, 152, START_ZERO_POINTS, PRODUCTS2, RECOVER_QUADS
 
 #elif defined(__linux__)
     .section .note.GNU-stack, "", %progbits

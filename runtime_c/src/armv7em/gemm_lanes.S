@@ -4,7 +4,7 @@
  * pixel 0's as long as it stays below 2^S: products are at most 9 (2-bit inputs, S = 13: 910 of them, the whole
  * column) or 45 (4-bit inputs, S = 11: 40 of 45, then sums are moved to words of the frame).
  * Weight half word: | B3 | A3 | .. | B0 | A0 | crumbs of four pairs of inputs, stored + 2.
- * Symmetric weights; SUMS = -2 * SCALE * sum x. Panel: words, then bias A, bias B, and (multiplier, v) of A and of B.
+ * Symmetric weights; SUMS = -2 * SCALE * sum x. Panel: words, then bias A, bias B, multipliers of A and B.
  * r0, r1: A of pixels 0, 1 and 2, 3; r2, r3: B; r7 mask.
  */
 #if defined(__ARM_FEATURE_DSP) /* elsewhere gemm_model.c stands in */
@@ -63,9 +63,10 @@
     .irp r, r0, r1, r2, r3
     add     \r, \r, r11
     .endr
-    ldr     r12, [sp, #ROUNDING]
-    REQUANTIZE r12, r4, r5, r6, r7
-    REQUANTIZE r12, r0, r1, r2, r3
+    LOAD_ROUNDING
+    ldrd    r9, r11, [r8], #8
+    REQUANTIZE r9, 0, r4, r5, r6, r7
+    REQUANTIZE r11, 0, r0, r1, r2, r3
     ldrd    r9, r10, [sp, #OUTPUT]
     bfi     r4, r0, #8, #8
     bfi     r5, r1, #8, #8

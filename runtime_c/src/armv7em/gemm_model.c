@@ -74,10 +74,11 @@ static void panel_sums(uint32_t *sums, const panel_kind *k, const uint32_t *pane
     }
 }
 
-static int8_t requantized(uint32_t sum, uint32_t multiplier, uint32_t v, int32_t rounding)
+/* A sum at 2^position times its channel's value; `rounding` and `v` are the frame's. */
+static int8_t requantized(uint32_t sum, uint32_t multiplier, uint32_t v, int32_t rounding, uint32_t position)
 {
-    const int32_t high = mcuq_smmla((int32_t)sum, (int32_t)multiplier, (int32_t)((uint32_t)rounding << v));
-    return (int8_t)mcuq_half_sat8(high >> v);
+    const int32_t high = mcuq_smmla((int32_t)sum, (int32_t)multiplier, (int32_t)((uint32_t)rounding << position));
+    return (int8_t)mcuq_half_sat8(high >> v >> position);
 }
 
 static void run(const mcuq_gemm_frame *f, const panel_kind *k)
@@ -86,15 +87,15 @@ static void run(const mcuq_gemm_frame *f, const panel_kind *k)
     const uint32_t *next = f->weights;
     for (int8_t *out = f->output; next != f->weights_end; out += k->channels) {
         const uint32_t header = k->channels * (k->zero_points ? 2u : 1u);
-        const uint32_t *records = next + header + pairs * k->channels * k->bits / 16u;
+        const uint32_t *multipliers = next + header + pairs * k->channels * k->bits / 16u;
         for (uint32_t p = 0; p < k->pixels; p++) {
             uint32_t sums[MAX_CHANNELS];
             panel_sums(sums, k, next, f->sums[p], pairs, f->columns + p, k->pixels, NULL);
             for (uint32_t c = 0; c < k->channels; c++)
                 out[p * f->stride + c] =
-                    requantized(sums[c], records[2u * c], records[2u * c + 1u] & 0xFFu, f->rounding);
+                    requantized(sums[c], multipliers[c], f->v, f->rounding, position(k, c % sharing(k)));
         }
-        next = records + 2u * k->channels;
+        next = multipliers + k->channels;
     }
 }
 
@@ -108,7 +109,7 @@ static void run_direct(const mcuq_direct_frame *f, const panel_kind *k)
         uint32_t sums[MAX_CHANNELS];
         panel_sums(sums, k, next, f->sum, pairs, NULL, 0, f->inputs);
         for (uint32_t c = 0; c < k->channels; c++)
-            *out++ = requantized(sums[c], records[c], records[8u + c / 4u] >> (8u * (c % 4u)) & 0xFFu, f->rounding);
+            *out++ = requantized(sums[c], records[c], f->v, f->rounding, position(k, c % sharing(k)));
     }
 }
 
@@ -154,7 +155,7 @@ static void run_lanes(const mcuq_gemm_frame *f, uint32_t lane, uint32_t chunk)
     const uint32_t first = f->skipped_steps * 4u; /* pairs that the first chunk is short of */
     const uint32_t *next = f->weights;
     for (int8_t *out = f->output; next != f->weights_end; out += 2) {
-        const uint32_t *header = next + pairs / 4u, *records = header + 2;
+        const uint32_t *header = next + pairs / 4u, *multipliers = header + 2;
         for (uint32_t p = 0; p < 4u; p++) {
             for (uint32_t c = 0; c < 2u; c++) {
                 uint32_t total = 0;
@@ -168,11 +169,10 @@ static void run_lanes(const mcuq_gemm_frame *f, uint32_t lane, uint32_t chunk)
                     }
                 }
                 total = total * f->scale + header[c] + (uint32_t)f->sums[p];
-                out[p * f->stride + c] =
-                    requantized(total, records[2u * c], records[2u * c + 1u] & 0xFFu, f->rounding);
+                out[p * f->stride + c] = requantized(total, multipliers[c], f->v, f->rounding, 0);
             }
         }
-        next = records + 4;
+        next = multipliers + 2;
     }
 }
 

@@ -86,6 +86,34 @@
     sub     r7, r7, r6
 .endm
 
+/* Requantizes \regs, all summed at 2^\position, with the multipliers at \from + \at, \step bytes apart. */
+.macro AT_POSITION from, at, step, position, regs:vararg
+    .set multiplier_at, \at
+    .irp r, \regs
+    ldr     r9, [\from, #multiplier_at]
+    REQUANTIZE r9, \position, \r
+    .set multiplier_at, multiplier_at + \step
+    .endr
+.endm
+
+/* Requantizes all eight with the multipliers at \from; \bits: of a weight, as in gemm_w8.S and gemm_quad.inc.h. */
+.macro REQUANTIZE_EIGHT from, bits
+    LOAD_ROUNDING
+    .if \bits == 8
+    AT_POSITION \from, 0, 8, 0, r0, r2, r4, r6
+    lsl     r12, r12, #8
+    AT_POSITION \from, 4, 8, 8, r1, r3, r5, r7
+    .else
+    AT_POSITION \from, 0, 16, 0, r0, r4
+    lsl     r12, r12, #\bits
+    AT_POSITION \from, 4, 16, \bits, r1, r5
+    lsl     r12, r12, #\bits
+    AT_POSITION \from, 8, 16, 2 * \bits, r2, r6
+    lsl     r12, r12, #\bits
+    AT_POSITION \from, 12, 16, 3 * \bits, r3, r7
+    .endif
+.endm
+
 .macro STORE_EIGHT
     bfi     r0, r1, #8, #8
     bfi     r2, r3, #8, #8

@@ -1,17 +1,15 @@
 /* Panels of 8 channels x 1 pixel, for fully connected layers: per pair of inputs the words of four pairs of channels
  * (8-bit weights, as in gemm_w8.S), of two quads (4-bit, gemm_w4.S), or one word whose bytes 0, 2 and 1, 3 are two
- * quads (2-bit, gemm_w2.S). Range conditions are those files'. Panel: 8 header entries, words, 8 (multiplier, v).
+ * quads (2-bit, gemm_w2.S). Range conditions are those files'. Panel: 8 header entries, words, 8 multipliers.
  */
 #if defined(__ARM_FEATURE_DSP) /* elsewhere gemm_model.c stands in */
 
 #include "gemm.inc.h"
 #include "gemm_octet.inc.h"
 
-.macro STORE_OCTET
-    ldr     r12, [sp, #ROUNDING]
-    .irp r, r0, r1, r2, r3, r4, r5, r6, r7
-    REQUANTIZE r12, \r
-    .endr
+.macro STORE_OCTET bits
+    REQUANTIZE_EIGHT r8, \bits
+    add     r8, r8, #32
     STORE_EIGHT
     NEXT_PANEL
 .endm
@@ -37,7 +35,7 @@ FUNCTION mcuq_gemm_octets8
     STEPS8
     LOOP_END
     RECOVER8
-    STORE_OCTET
+    STORE_OCTET 8
 
 FUNCTION mcuq_gemm_octets8z
     PROLOGUE 60
@@ -46,7 +44,7 @@ FUNCTION mcuq_gemm_octets8z
     STEPS8
     LOOP_END
     RECOVER8
-    STORE_OCTET
+    STORE_OCTET 8
 
 /* ---- 4 bits ---- */
 
@@ -66,7 +64,7 @@ FUNCTION mcuq_gemm_octets4
     STEPS4
     LOOP_END
     RECOVER_QUADS
-    STORE_OCTET
+    STORE_OCTET 4
 
 FUNCTION mcuq_gemm_octets4z
     PROLOGUE 64
@@ -75,7 +73,7 @@ FUNCTION mcuq_gemm_octets4z
     STEPS4
     LOOP_END
     RECOVER_QUADS
-    STORE_OCTET
+    STORE_OCTET 4
 
 /* ---- 2 bits ---- */
 
@@ -97,7 +95,7 @@ FUNCTION mcuq_gemm_octets2
     STEPS2
     LOOP_END
     RECOVER_QUADS
-    STORE_OCTET
+    STORE_OCTET 2
 
 FUNCTION mcuq_gemm_octets2z
     PROLOGUE 72
@@ -106,7 +104,7 @@ FUNCTION mcuq_gemm_octets2z
     STEPS2
     LOOP_END
     RECOVER_QUADS
-    STORE_OCTET
+    STORE_OCTET 2
 
 #elif defined(__linux__)
     .section .note.GNU-stack, "", %progbits

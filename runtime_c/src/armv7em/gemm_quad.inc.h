@@ -31,18 +31,24 @@
     mla     r6, lr, r10, r6
 .endm
 
-.macro QUAD_STORE
+/* \bits: of a weight; each channel's position is 2^\bits times the one before it. */
+.macro QUAD_STORE bits
     sub     r6, r6, r0
     sub     r7, r7, r1
     sub     r6, r6, r2
     sub     r7, r7, r3
     sub     r6, r6, r4
     sub     r7, r7, r5
-    ldr     r12, [sp, #ROUNDING]
-    REQUANTIZE r12, r0, r1
-    REQUANTIZE r12, r2, r3
-    REQUANTIZE r12, r4, r5
-    REQUANTIZE r12, r6, r7
+    LOAD_ROUNDING
+    ldrd    r9, r11, [r8], #8
+    REQUANTIZE r9, 0, r0, r1
+    lsl     r12, r12, #\bits
+    REQUANTIZE r11, \bits, r2, r3
+    ldrd    r9, r11, [r8], #8
+    lsl     r12, r12, #\bits
+    REQUANTIZE r9, 2 * \bits, r4, r5
+    lsl     r12, r12, #\bits
+    REQUANTIZE r11, 3 * \bits, r6, r7
     ldrd    r9, r10, [sp, #OUTPUT]
     bfi     r0, r2, #8, #8
     bfi     r4, r6, #8, #8

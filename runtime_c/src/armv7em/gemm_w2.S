@@ -2,7 +2,7 @@
  *
  * Byte of one input: | D | C | B | A | crumbs (bits 7..0), all stored + 2. Bytes 0 and 2 are the first pair, bytes
  * 1 and 3 the second. Positions 1, 4, 16, 64 as for 4-bit weights; the zero-extended bytes give D.
- * Holds while 64 * |acc| < 2^31. Panel: header, words, (multiplier, v) of A, B, C, D.
+ * Holds while 64 * |acc| < 2^31. Panel: header, words, multipliers of A, B, C, D.
  */
 #if defined(__ARM_FEATURE_DSP) /* elsewhere gemm_model.c stands in */
 
@@ -45,7 +45,7 @@ FUNCTION mcuq_gemm_w2
     ENTER_LOOP
     STEPS
     LOOP_END
-    QUAD_STORE
+    QUAD_STORE 2
 
 /* Weight zero points; SUMS = sum x. Header: (bias, factor) of A, B, C and D at their positions. */
 FUNCTION mcuq_gemm_w2z
@@ -54,7 +54,7 @@ FUNCTION mcuq_gemm_w2z
     ENTER_LOOP
     STEPS
     LOOP_END
-    QUAD_STORE
+    QUAD_STORE 2
 
 #elif defined(__linux__)
     .section .note.GNU-stack, "", %progbits

@@ -4,7 +4,7 @@
  * Each channel accumulates at its own bit position: A * 1, B * 16, C * 256, so unpacking is one AND; the raw word
  * is 4096 * D + 256 * C + 16 * B + A, so 4096 * D = d - a - b - c. The positions are absorbed by the
  * requantization shift (shift + 0, 4, 8, 12). Holds while 4096 * |acc| < 2^31.
- * Panel: header, words, (multiplier, v) of A, B, C, D.
+ * Panel: header, words, multipliers of A, B, C, D.
  */
 #if defined(__ARM_FEATURE_DSP) /* elsewhere gemm_model.c stands in */
 
@@ -37,7 +37,7 @@ FUNCTION mcuq_gemm_w4
     ENTER_LOOP
     STEPS
     LOOP_END
-    QUAD_STORE
+    QUAD_STORE 4
 
 /* Weight zero points; SUMS = sum x. Header: (bias, factor) of A, B, C and D at their positions. */
 FUNCTION mcuq_gemm_w4z
@@ -46,7 +46,7 @@ FUNCTION mcuq_gemm_w4z
     ENTER_LOOP
     STEPS
     LOOP_END
-    QUAD_STORE
+    QUAD_STORE 4
 
 #elif defined(__linux__)
     .section .note.GNU-stack, "", %progbits

@@ -4,7 +4,7 @@
  * mcuq_gemm_w8:  A stored + 128. Accumulator a sums x * (A + 128); b is fed the raw word, whose half words are
  *   256 * B + (A + 128), so 256 * B = b - a: B needs no unpacking. Holds while 256 * |acc B| < 2^31.
  * mcuq_gemm_w8c: A and B signed and both unpacked; no range condition.
- * Panel: header (bias A, bias B), words, (multiplier, v) of A and of B.
+ * Panel: header (bias A, bias B), words, multipliers of A and B.
  */
 #if defined(__ARM_FEATURE_DSP) /* elsewhere gemm_model.c stands in */
 
@@ -41,10 +41,15 @@
     .endr
 .endm
 
-.macro STORE_PANEL
-    ldr     r12, [sp, #ROUNDING]
-    REQUANTIZE r12, r0, r1, r2, r3
-    REQUANTIZE r12, r4, r5, r6, r7
+/* \position: log2 of B's. */
+.macro STORE_PANEL position
+    LOAD_ROUNDING
+    ldrd    r9, r11, [r8], #8
+    REQUANTIZE r9, 0, r0, r1, r2, r3
+    .if \position
+    lsl     r12, r12, #\position
+    .endif
+    REQUANTIZE r11, \position, r4, r5, r6, r7
     ldrd    r9, r10, [sp, #OUTPUT]
     bfi     r0, r4, #8, #8
     bfi     r1, r5, #8, #8
@@ -84,7 +89,7 @@ FUNCTION mcuq_gemm_w8
     STEPS_SHARED
     LOOP_END
     RECOVER_B
-    STORE_PANEL
+    STORE_PANEL 8
 
 /* Weight zero points; SUMS = sum x. Header: (bias A, -(128 + zero A)), (256 * bias B + bias A, factor B). */
 FUNCTION mcuq_gemm_w8z
@@ -107,7 +112,7 @@ FUNCTION mcuq_gemm_w8z
     STEPS_SHARED
     LOOP_END
     RECOVER_B
-    STORE_PANEL
+    STORE_PANEL 8
 
 /* No range condition, with weight zero points; SUMS = sum x. Header: (bias, -zero) of A and of B. */
 FUNCTION mcuq_gemm_w8c
@@ -129,7 +134,7 @@ FUNCTION mcuq_gemm_w8c
     ENTER_LOOP
     STEPS_CLEAN
     LOOP_END
-    STORE_PANEL
+    STORE_PANEL 0
 
 #elif defined(__linux__)
     .section .note.GNU-stack, "", %progbits

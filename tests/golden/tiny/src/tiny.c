@@ -48,13 +48,13 @@ static const mcuq_conv2d_params tiny_l1_params = {
     .weights = tiny_l1_weights,
     .bias = tiny_l1_bias,
     .multipliers = tiny_l1_multipliers,
-    .shifts = tiny_l1_shifts,
     .input = {.height = 4, .width = 4, .channels = 2, .bits = 8},
     .output = {.height = 4, .width = 4, .channels = 3, .bits = 4},
     .window = {.kernel_height = 3, .kernel_width = 3, .stride_height = 1, .stride_width = 1, .dilation_height = 1, .dilation_width = 1, .pad_top = 1, .pad_left = 1},
     .groups = 1,
     .per_channel_scale = 1,
     .per_channel_zero_point = 0,
+    .shift = 38,
     .input_zero_point = -8,
     .output_zero_point = 0,
     .clamp_lo = 0,
@@ -67,7 +67,7 @@ static const mcuq_conv2d_params tiny_l1_params = {
  * weights 4 bits, 6 bytes; 144 multiply-accumulates
  * in place: the output takes the bytes of conv */
 static const mcuq_conv2d_params tiny_l2c_params[1] = {
-    {.weights = tiny_l2c_weights, .bias = tiny_l2c_bias, .multipliers = tiny_l2c_multipliers, .shifts = tiny_l2c_shifts, .input = {.height = 4, .width = 4, .channels = 3, .bits = 4}, .output = {.height = 4, .width = 4, .channels = 3, .bits = 4}, .window = {.kernel_height = 1, .kernel_width = 1, .stride_height = 1, .stride_width = 1, .dilation_height = 1, .dilation_width = 1, .pad_top = 0, .pad_left = 0}, .groups = 1, .per_channel_scale = 1, .per_channel_zero_point = 0, .input_zero_point = 0, .output_zero_point = 5, .clamp_lo = 0, .clamp_hi = 15},
+    {.weights = tiny_l2c_weights, .bias = tiny_l2c_bias, .multipliers = tiny_l2c_multipliers, .input = {.height = 4, .width = 4, .channels = 3, .bits = 4}, .output = {.height = 4, .width = 4, .channels = 3, .bits = 4}, .window = {.kernel_height = 1, .kernel_width = 1, .stride_height = 1, .stride_width = 1, .dilation_height = 1, .dilation_width = 1, .pad_top = 0, .pad_left = 0}, .groups = 1, .per_channel_scale = 1, .per_channel_zero_point = 0, .shift = 34, .input_zero_point = 0, .output_zero_point = 5, .clamp_lo = 0, .clamp_hi = 15},
 };
 static const mcuq_add_params tiny_l2_addition[1] = {
     {.shape = {.height = 4, .width = 4, .channels = 3, .bits = 4}, .bits_a = 4, .bits_b = 4, .shift = 24, .multiplier_a = 24685483, .multiplier_b = 11676241, .constant = -115038807, .clamp_lo = 0, .clamp_hi = 15},
@@ -101,13 +101,13 @@ static const mcuq_conv2d_params tiny_l4_params = {
     .weights = tiny_l4_weights,
     .bias = tiny_l4_bias,
     .multipliers = tiny_l4_multipliers,
-    .shifts = tiny_l4_shifts,
     .input = {.height = 1, .width = 1, .channels = 3, .bits = 4},
     .output = {.height = 1, .width = 1, .channels = 2, .bits = 32},
     .window = {.kernel_height = 1, .kernel_width = 1, .stride_height = 1, .stride_width = 1, .dilation_height = 1, .dilation_width = 1, .pad_top = 0, .pad_left = 0},
     .groups = 1,
     .per_channel_scale = 1,
     .per_channel_zero_point = 0,
+    .shift = 30,
     .input_zero_point = 0,
     .output_zero_point = 0,
     .clamp_lo = INT32_MIN,

@@ -8,16 +8,13 @@
 extern const uint8_t tiny_l1_weights[27];
 extern const int32_t tiny_l1_bias[3];
 extern const int32_t tiny_l1_multipliers[3];
-extern const uint8_t tiny_l1_shifts[3];
 extern const uint8_t tiny_l2c_weights[6];
 extern const int32_t tiny_l2c_bias[3];
 extern const int32_t tiny_l2c_multipliers[3];
-extern const uint8_t tiny_l2c_shifts[3];
 extern const int32_t tiny_l3_multipliers[1];
 extern const uint8_t tiny_l3_shifts[1];
 extern const uint8_t tiny_l4_weights[4];
 extern const int32_t tiny_l4_bias[2];
 extern const int32_t tiny_l4_multipliers[2];
-extern const uint8_t tiny_l4_shifts[2];
 
 #endif
