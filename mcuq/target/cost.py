@@ -65,6 +65,7 @@ def conv_case(graph: IntegerGraph, op: QConv2d) -> ConvCase:
         op.output.bits,
         asymmetric=bool(op.weight_zero_point.any()),
         per_channel=op.multiplier.size > 1,
+        beside_blocks=_has_blocks(graph),
         facts=layer_facts(op, source.bits),
     )
 
@@ -87,7 +88,18 @@ def float_case(
         *bits,
         asymmetric=asymmetric,
         per_channel=per_channel,
+        beside_blocks=_has_blocks(graph),
     )
+
+
+def _has_blocks(graph: IntegerGraph | Graph) -> bool:
+    """Some convolution of one group has several output pixels."""
+    shapes = (
+        op.output.shape if isinstance(op, QConv2d) else op.shape
+        for op in graph
+        if isinstance(op, QConv2d | Conv2d) and op.groups == 1 and not op.window.transposed
+    )
+    return any(shape[:2] != (1, 1) for shape in shapes)
 
 
 def _computed(graph: IntegerGraph | Graph, conv: str, shape: Shape) -> Shape:

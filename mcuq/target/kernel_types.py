@@ -40,6 +40,8 @@ class ConvCase:
     output_bits: int
     asymmetric: bool = False
     per_channel: bool = True
+    beside_blocks: bool = False
+    """Other layers of the network compute several output pixels of all channels: their kernels are there anyway."""
     facts: Facts | None = None
     """None before weights are known: kernels are then chosen as for a layer that meets every condition."""
 

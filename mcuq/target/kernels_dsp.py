@@ -51,13 +51,33 @@ def select_dsp(case: ConvCase) -> Kernel | None:
 
 def _matrix(case: ConvCase) -> Kernel | None:
     """Convolution as a matrix product over columns (conv2d_driver.h)."""
-    suffix = "z" if case.asymmetric else ""
-    bits = case.weight_bits
     depth = case.weight_shape[1] * case.weight_shape[2] * case.weight_shape[3]
-    if is_fully_connected(case) and (direct := _direct(case, f"direct{bits}{suffix}", depth)) is not None:
+    if case.output_shape[:2] == (1, 1) and not _short_panels(case, depth):
+        return _one_pixel(case, depth) or _blocks(case, depth)
+    return _blocks(case, depth)
+
+
+SHORT_COLUMN = 256
+"""Inputs of a column that may be computed several times."""
+
+
+def _short_panels(case: ConvCase, depth: int) -> bool:
+    """Few instructions at stake, as in most classifiers: eights of channels, filled up with zeros, and code for them
+    are not worth their flash beside kernels that take two or four."""
+    return case.beside_blocks and depth <= SHORT_COLUMN and case.output_shape[2] % 8 != 0
+
+
+def _one_pixel(case: ConvCase, depth: int) -> Kernel | None:
+    """Eight channels of one output pixel at a time."""
+    layout = f"{case.weight_bits}{'z' if case.asymmetric else ''}"
+    if is_fully_connected(case) and (direct := _direct(case, f"direct{layout}", depth)) is not None:
         return direct
-    if case.output_shape[:2] == (1, 1) and _admitted(case, f"octets{bits}"):
-        return _one_pixel(case, f"octets{bits}{suffix}", depth)
+    return _octets(case, f"octets{layout}", depth) if _admitted(case, f"octets{layout}") else None
+
+
+def _blocks(case: ConvCase, depth: int) -> Kernel | None:
+    """Several output pixels at a time."""
+    bits, suffix = case.weight_bits, "z" if case.asymmetric else ""
     if (lanes := _lanes(case, depth)) is not None:
         return lanes
     layout = {8: "pairs8", 4: "quads4", 2: "quads2"}[bits] + suffix
@@ -102,7 +122,7 @@ def _lanes(case: ConvCase, depth: int) -> Kernel | None:
     )
 
 
-def _one_pixel(case: ConvCase, layout: str, depth: int) -> Kernel:
+def _octets(case: ConvCase, layout: str, depth: int) -> Kernel:
     """Eight channels of one pixel at a time: fully connected layers (fully_connected_dsp.c)."""
     panels = -(-case.output_shape[2] // 8)
     return Kernel(

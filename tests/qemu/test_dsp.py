@@ -13,13 +13,14 @@ import pytest
 from bench import BASELINE, Layer, convolution_case, from_json, regressions, run
 from cases import Case
 from convolutions import Layer as GridLayer
-from convolutions import build
+from convolutions import build, convolution_cases
 from drivers import HOSTS, PORTABLE, Host, Target, check_on_host, check_on_target, that_fit
 from dsp import EXTRA, SOURCES, on_dsp, sources
 from test_grid import grid
 
 from mcuq.ir.graph import Window
 from mcuq.numerics import code_range, weight_range
+from mcuq.target.kernels import ConvCase, select
 
 TARGETS = (
     Target("cortex-m4", "mps2-an386"),
@@ -31,7 +32,8 @@ TARGETS = (
 
 @cache
 def dsp_grid(seed: int) -> list[Case]:
-    return [moved for case in (*grid(seed), *wide(seed), *raised(seed)) if (moved := on_dsp(case)) is not None]
+    cases = (*grid(seed), *wide(seed), *raised(seed), *classifiers(seed))
+    return [moved for case in cases if (moved := on_dsp(case)) is not None]
 
 
 def wide(seed: int) -> list[Case]:
@@ -86,6 +88,25 @@ def test_raised_shifts_reach_every_kernel_of_matrices() -> None:
         shifts = {s for c, s, _ in admitted if c and (c.input_bits, c.weight_bits, c.output_bits) == (xb, wb, yb)}
         assert shifts >= {30, 31, 32, 33}, (xb, wb, yb, shifts)
         assert min(shifts) <= {8: 27, 4: 25, 2: 25}[xb], (xb, wb, yb, shifts)
+
+
+def classifiers(seed: int) -> list[Case]:
+    """Fully connected layers of networks that have block kernels anyway."""
+    cases = convolution_cases("fully_connected", seed, every=3)
+    return [replace(c, conv=replace(c.conv, beside_blocks=True)) for c in cases if c.conv is not None]
+
+
+def test_short_classifiers_run_the_kernels_of_blocks() -> None:
+    """Panels of two and four channels instead of eights filled up; not where columns are long or eights are full."""
+    moved = [fast.kernel for case in classifiers(1) if (fast := on_dsp(case)) is not None]
+    kernels = {f"mcuq_conv2d_{name}_dsp" for name in ("w8", "w8z", "w4", "w4z", "w2", "w2z")}
+    assert kernels <= set(moved) and sum("conv2d" in name for name in moved) > 70
+    for shape, blocks in (((1, 1, 256), True), ((1, 1, 260), False)):
+        for outputs in (2, 10, 16):
+            window = Window(shape[:2])
+            conv = ConvCase(shape, (1, 1, outputs), (outputs, *shape), window, 1, 8, 8, 8, beside_blocks=True)
+            assert ("conv2d" in select(conv, "cortex-m4").function) == (blocks and outputs != 16)
+            assert "fully_connected" in select(replace(conv, beside_blocks=False), "cortex-m4").function
 
 
 @pytest.mark.parametrize(
