@@ -56,9 +56,8 @@ def exponential(b: Builder, view: View, name: str, base: float, source: str = ""
 def prelu(b: Builder, view: View, name: str, slope: NDArray[Any], source: str = "") -> View:
     """``x`` or, below zero, ``slope * x`` with one slope, or one per channel."""
     view = b.whole(view, source) if view.has_zeros else view
-    slopes = np.ravel(slope).astype(np.float64) if np.size(slope) == 1 else per_channel(view, slope)
-    if np.all(slopes == slopes[0]):
-        return unary(b, view, name, "leaky_relu", float(slopes[0]), source=source)
+    single = np.size(slope) == 1
+    slopes = np.full(view.stored[2], float(np.ravel(slope)[0])) if single else per_channel(view, slope)
     op = ir.Prelu(name=b.name(name), inputs=(view.op,), shape=view.stored, source=source, slope=slopes)
     return replace(view, op=b.emit(op, view.shape).op)
 

@@ -49,7 +49,7 @@ LAYERS = (
         _words("conv_transpose2d conv_transpose1d"),
         _words("ConvTranspose"),
         _words("TRANSPOSE_CONV"),
-        "training leaves its weights as they are",
+        "",
     ),
     Row(
         "depthwise convolution",
@@ -153,7 +153,7 @@ ARITHMETIC = (
         _words("prelu"),
         _words("PRelu"),
         _words("PRELU"),
-        "slopes per channel; training leaves them as they are",
+        "one slope, or one per channel",
     ),
     Row(
         "sum, difference",

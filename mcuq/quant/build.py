@@ -88,7 +88,8 @@ def layers(model: nn.Module, captured: Capture, graph: Graph, configs: dict[str,
     result: dict[str, QuantLayer] = {}
     for op in graph.convs:
         names = captured.parameters.get(op.name, {})  # none of a selection
-        weight = tensors[names["weight"]] if "weight" in names else _constant(op)
+        stored = names.get("weight", names.get("iohw"))
+        weight = _constant(op) if stored is None else tensors[stored]
         if id(weight) in users:
             raise UnsupportedError(
                 f"layers {users[id(weight)]!r} and {op.name!r} share one weight; training with quantization "
@@ -110,8 +111,16 @@ def layers(model: nn.Module, captured: Capture, graph: Graph, configs: dict[str,
         )
         config = configs[op.name] = replace(config, w_bits=quantizer.bits)
         bias = tensors[names["bias"]] if "bias" in names else None
-        result[op.name] = QuantLayer(op, config, weight, bias, norm, quantizer)
+        result[op.name] = QuantLayer(op, config, weight, bias, norm, quantizer, transposed="iohw" in names)
     return result
+
+
+def slopes(model: nn.Module, captured: Capture) -> dict[str, Tensor]:
+    """The user's slopes [C] or [1] by PReLU."""
+    tensors: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
+    tensors.update(model.named_buffers(remove_duplicate=False))
+    found = {op.name: captured.parameters.get(op.name, {}) for op in captured.graph if isinstance(op, ir.Prelu)}
+    return {name: tensors[names["slope"]] for name, names in found.items() if names}
 
 
 def _constant(op: ir.Conv2d) -> Tensor:

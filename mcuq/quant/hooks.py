@@ -111,7 +111,7 @@ class Dampening(Hook):
             if layer.weight.grad is not None:
                 quantized, scale = layer.quantizer.quantize(layer.effective(layer.weight))
                 gap = layer.weight.detach() - layer.unfolded(quantized)
-                inside = gap.abs() <= layer.unfolded(_like(scale, gap)).abs()
+                inside = gap.abs() <= layer.unfolded(_like(scale, quantized)).abs()
                 layer.weight.grad.add_(gap * inside, alpha=2.0 * strength)
 
 
@@ -170,10 +170,10 @@ class Freezing(Hook):
         frozen, mean = self._state[f"{layer.name}/frozen"], self._state[f"{layer.name}/mean"]
         if not bool(frozen.any()):
             return
-        shape = layer.weight.shape
+        shape = layer.ordered(layer.weight.detach()).shape
         with torch.no_grad():
             held = layer.unfolded((mean * scale).reshape(shape))
-            layer.weight.copy_(torch.where(frozen.reshape(shape), held, layer.weight))
+            layer.weight.copy_(torch.where(layer.in_users_order(frozen.reshape(shape)), held, layer.weight))
 
     def state(self) -> dict[str, Tensor]:
         return dict(self._state)

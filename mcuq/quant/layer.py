@@ -146,7 +146,8 @@ class BatchNormTensors:
 class QuantLayer:
     """A convolution with fake-quantized weights.
 
-    The weight tensor is the user's parameter in its own shape; ``shape`` is its [O, I/groups, kh, kw] view.
+    The weight tensor is the user's parameter in its own shape; ``shape`` is its [O, I/groups, kh, kw] view. That of a
+    transposed convolution has inputs first, [I, O/groups, kh, kw]; quantizers see it outputs first (:meth:`ordered`).
     While the layer is stored (between ``store`` and ``restore``) the parameter holds fake-quantized values.
     With folding, these are the quantized folded weights divided by gamma/sigma again, so that the frozen
     batch norm after them gives the folded layer's output.
@@ -160,6 +161,8 @@ class QuantLayer:
         bias: Tensor | None,
         norm: BatchNormTensors | None,
         quantizer: WeightQuantizer,
+        *,
+        transposed: bool = False,
     ) -> None:
         if config.fold_type not in FOLD_TYPES:
             raise UsageError(f"fold_type must be one of {', '.join(FOLD_TYPES)}, got {config.fold_type!r}")
@@ -178,6 +181,7 @@ class QuantLayer:
         self.quantizer = quantizer
         outputs, kh, kw, inputs = op.weight.shape
         self.shape = (outputs, inputs, kh, kw)
+        self.transposed = transposed
         self.frozen = norm is None or norm.constant
         self.folded = False
         self.step = torch.ones(1)
@@ -195,6 +199,23 @@ class QuantLayer:
         """The real weights, stored or not, in the parameter's shape."""
         return self.weight.detach() if self.saved is None else self.saved
 
+    def ordered(self, weight: Tensor) -> Tensor:
+        """``weight`` with outputs first, as the quantizer sees it: a transposed convolution's turned and mirrored."""
+        if not self.transposed:
+            return weight
+        groups, (inputs, outputs, *kernel) = self.op.groups, weight.shape
+        parts = weight.reshape(groups, inputs // groups, outputs, *kernel).transpose(1, 2)
+        mirrored = tuple(range(2, weight.dim()))
+        return parts.reshape(groups * outputs, inputs // groups, *kernel).flip(mirrored)
+
+    def in_users_order(self, weight: Tensor) -> Tensor:
+        """The inverse of :meth:`ordered`."""
+        if not self.transposed:
+            return weight
+        groups, (outputs, inputs, *kernel) = self.op.groups, weight.shape
+        parts = weight.flip(tuple(range(2, weight.dim()))).reshape(groups, outputs // groups, inputs, *kernel)
+        return parts.transpose(1, 2).reshape(groups * inputs, outputs // groups, *kernel)
+
     def gain(self) -> Tensor:
         """gamma / sigma [O], ones without batch norm."""
         return self.weight.new_ones(self.shape[0]) if self.norm is None else self.norm.gain()
@@ -206,14 +227,16 @@ class QuantLayer:
         return self.norm.gain().reshape(-1, *[1] * (self.weight.dim() - 1))
 
     def effective(self, weight: Tensor) -> Tensor:
-        """The weights that the quantizer sees: folded when folding is on."""
+        """The weights that the quantizer sees, outputs first: folded when folding is on."""
         gain = self._fold_gain()
-        return weight.detach() if gain is None else weight.detach() * gain
+        weight = self.ordered(weight.detach())
+        return weight if gain is None else weight * gain
 
     def unfolded(self, weight: Tensor) -> Tensor:
         """The inverse of :meth:`effective`; 0 where the gain is 0."""
         gain = self._fold_gain()
-        return weight if gain is None else torch.where(gain != 0, weight / gain, torch.zeros_like(weight))
+        plain = weight if gain is None else torch.where(gain != 0, weight / gain, torch.zeros_like(weight))
+        return self.in_users_order(plain)
 
     def reset(self) -> None:
         """Choose thresholds and steps for the current (real) weights."""
@@ -264,10 +287,10 @@ class QuantLayer:
         if grad is None:
             return
         real = self.real_weight()
-        gain = self._fold_gain()
+        gain, grad = self._fold_gain(), self.ordered(grad)
         folded_grad = grad if gain is None else torch.where(gain != 0, grad / gain, torch.zeros_like(grad))
         result = self.quantizer.gradients(self.effective(real), folded_grad)
-        self.weight.grad = result if gain is None else result * gain
+        self.weight.grad = self.in_users_order(result if gain is None else result * gain)
 
     # -- forward ------------------------------------------------------------------------------------------
 
@@ -288,7 +311,7 @@ class QuantLayer:
                 (:meth:`trains_norm`); without such a batch norm it is the caller's.
         """
         self._follow()
-        weight = self.weight.view(self.shape)
+        weight = self.ordered(self.weight).view(self.shape)
         if self.norm is not None and self.trains_norm(training):
             y = conv2d(x, weight, self.bias, self.op.window, self.op.groups)
             return self.norm.train_step(y) if rule is None else self.norm.quantized_train_step(y, rule)
@@ -310,7 +333,7 @@ class QuantLayer:
 
     def _on_grid(self, bias: Tensor, input_scale: Tensor) -> Tensor:
         """Bias rounded to multiples of gain * Sx * Sw; channels without gain or weights, constants, keep theirs."""
-        used = self.weight.detach().reshape(self.shape[0], -1).any(1)
+        used = self.ordered(self.weight.detach()).reshape(self.shape[0], -1).any(1)
         grid = self.step * input_scale * used
         if self.norm is not None and not self.folded:
             grid = grid * self.norm.gain()
@@ -340,7 +363,7 @@ class QuantLayer:
 
     def current_op(self, op: ir.Conv2d) -> ir.Conv2d:
         """``op`` with the present real weights, bias and batch norm."""
-        real = self.real_weight()
+        real = self.ordered(self.real_weight())
         weight = real.reshape(self.shape).permute(0, 2, 3, 1).contiguous().double().cpu().numpy()
         norm = None
         if self.norm is not None:

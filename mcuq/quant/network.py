@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import assert_never
 
 import torch
@@ -39,8 +40,17 @@ def dilated(x: Tensor, dilation: tuple[int, int]) -> Tensor:
     return spread
 
 
-def evaluate(op: FloatOp, inputs: tuple[Tensor, ...], conv: Callable[[ir.Conv2d, Tensor], Tensor]) -> Tensor:
-    """One operator of a fused graph without its clamp; ``conv`` computes convolutions."""
+def evaluate(
+    op: FloatOp,
+    inputs: tuple[Tensor, ...],
+    conv: Callable[[ir.Conv2d, Tensor], Tensor],
+    slopes: Mapping[str, Tensor] = MappingProxyType({}),
+) -> Tensor:
+    """One operator of a fused graph without its clamp.
+
+    Args:
+        conv: computes convolutions. slopes: of PReLUs by name, [C] or [1], in place of the operators' own.
+    """
     match op:
         case ir.Conv2d():
             return conv(op, inputs[0])
@@ -53,7 +63,8 @@ def evaluate(op: FloatOp, inputs: tuple[Tensor, ...], conv: Callable[[ir.Conv2d,
         case ir.Activation():
             return torch.nan_to_num(functions.evaluate(op.function, inputs[0], torch))
         case ir.Prelu():
-            return F.prelu(inputs[0], torch.from_numpy(op.slope).to(inputs[0]))
+            slope = slopes.get(op.name)
+            return F.prelu(inputs[0], torch.from_numpy(op.slope).to(inputs[0]) if slope is None else slope)
         case ir.L2Normalize():
             return F.normalize(inputs[0], dim=1)
         case ir.Concat():
@@ -145,13 +156,18 @@ def by_name(graph: Graph, x: Inputs) -> dict[str, Tensor]:
     return {op.name: part for op, part in zip(graph.inputs, parts_of(graph, x), strict=True)}
 
 
-def run_float(graph: Graph, x: dict[str, Tensor], conv: Callable[[ir.Conv2d, Tensor], Tensor]) -> dict[str, Tensor]:
-    """Every tensor of a fused graph for real inputs x [N, C, H, W] by name, nothing quantized."""
+def run_float(
+    graph: Graph,
+    x: dict[str, Tensor],
+    conv: Callable[[ir.Conv2d, Tensor], Tensor],
+    slopes: Mapping[str, Tensor] = MappingProxyType({}),
+) -> dict[str, Tensor]:
+    """Every tensor of a fused graph for real inputs x [N, C, H, W] by name, nothing quantized; see :func:`evaluate`."""
     values = dict(x)
     for op in graph:
         if not isinstance(op, ir.Input):
             inputs = tuple(values[name] for name in op.inputs)
-            values[op.name] = clip(evaluate(op, inputs, conv), clamp_of(op))
+            values[op.name] = clip(evaluate(op, inputs, conv, slopes), clamp_of(op))
     return values
 
 

@@ -17,8 +17,10 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -97,6 +99,7 @@ class QuantOp(nn.Module):
         default = LayerConfig("", weight_bits, act_bits, quant_type, fold_type, kind, weight_range, act_range, scaling)
         self.configs = build.layer_configs(self.graph, default, layer_config, bits)
         self.layers: dict[str, QuantLayer] = build.layers(model, captured, self.graph, self.configs)
+        self.slopes = build.slopes(model, captured)
         self.weight_quantizers = nn.ModuleList([layer.quantizer for layer in self.layers.values()])
         norms = [layer.norm for layer in self.layers.values() if layer.norm is not None]
         self.constants = nn.ModuleList([norm.module for norm in norms if norm.constant])
@@ -227,7 +230,7 @@ class QuantOp(nn.Module):
             if rule is not None:
                 values[op.name] = self.layers[op.name].forward(inputs[0], None, training=self.training, rule=rule)
                 continue
-            y = given[op.name] if op.name in given else evaluate(op, inputs, self._conv)
+            y = given[op.name] if op.name in given else evaluate(op, inputs, self._conv, self.slopes)
             values[op.name] = self._quantize(op, y)
         return values
 
@@ -283,7 +286,7 @@ class QuantOp(nn.Module):
                 batches = list(batches)
                 self._average_norms(batches)
             for batch in batches:
-                values = run_float(self.graph, self._real_inputs(batch), self._float_conv)
+                values = run_float(self.graph, self._real_inputs(batch), self._float_conv, self.slopes)
                 for name in self._quantizer:
                     if not bool(torch.isfinite(values[name]).all()):
                         raise ModelError(f"layer {name!r} gives NaN or infinity on the calibration images")
@@ -318,7 +321,7 @@ class QuantOp(nn.Module):
         chosen = [layer for layer in self._rescaled() if layer.norm is not None and not layer.norm.constant]
         with self._following(chosen):
             for batch in batches:
-                run_float(self.graph, self._real_inputs(batch), self._training_conv)
+                run_float(self.graph, self._real_inputs(batch), self._training_conv, self.slopes)
 
     @contextmanager
     def _following(self, layers: list[QuantLayer]) -> Generator[None]:
@@ -405,12 +408,20 @@ class QuantOp(nn.Module):
         missing = [name for name, quantizer in self._quantizer.items() if not quantizer.ready]
         if missing:
             raise UsageError(f"no activation range for {', '.join(missing)}; call calibrate(batches) first")
-        ops = tuple(self.layers[op.name].current_op(op) if isinstance(op, ir.Conv2d) else op for op in self.graph)
         return QuantizedGraph(
-            ir.Graph(ops, self.graph.outputs),
+            ir.Graph(tuple(map(self._current, self.graph)), self.graph.outputs),
             tuple(layer.deployed() for layer in self.layers.values()),
             tuple(ActivationQuant(op.name, self._params(op)) for op in self.graph),
         )
+
+    def _current(self, op: ir.FloatOp) -> ir.FloatOp:
+        """``op`` with the present values of the user's parameters."""
+        if isinstance(op, ir.Conv2d):
+            return self.layers[op.name].current_op(op)
+        if isinstance(op, ir.Prelu) and op.name in self.slopes:
+            slope = self.slopes[op.name].detach().double().cpu().numpy()
+            return replace(op, slope=np.broadcast_to(slope, op.slope.shape).copy())
+        return op
 
     def _params(self, op: ir.FloatOp) -> QuantParams:
         match op:

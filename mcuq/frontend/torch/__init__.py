@@ -31,8 +31,9 @@ from mcuq.ir.verify import Level
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_\-]+")
 HANDLERS = layers.HANDLERS | arithmetic.HANDLERS | shapes.HANDLERS
-FIELDS = ("weight", "bias", "gamma", "beta", "mean", "variance")
-"""Fields of ``Capture.parameters``: of Conv2d the first two, of BatchNorm the others."""
+FIELDS = ("weight", "iohw", "bias", "gamma", "beta", "mean", "variance", "slope")
+"""Fields of ``Capture.parameters``: of Conv2d the first three (``iohw``: a transposed convolution's weights as PyTorch
+stores them), of Prelu the last, of BatchNorm the others."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

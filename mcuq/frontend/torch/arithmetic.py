@@ -116,7 +116,10 @@ def _prelu(t: Translator, node: Any, a: Arguments) -> View:
     if isinstance(slope, View):
         raise Refusal("slopes have to be constant")
     shaped = slope.reshape(-1, *[1] * (len(view.shape) - 2)) if slope.size > 1 else slope
-    return prelu(t.builder, view, t.name(node, "prelu"), shaped, source_place(node))
+    result = prelu(t.builder, view, t.name(node, "prelu"), shaped, source_place(node))
+    if a["weight"].name in t.tensors and slope.size in (1, result.stored[2]):
+        t.parameters[result.op] = {"slope": t.tensors[a["weight"].name][0]}
+    return result
 
 
 @handles(HANDLERS, "aten.pow.Tensor_Scalar")

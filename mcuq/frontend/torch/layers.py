@@ -61,10 +61,9 @@ def _emit_conv(
 
 @handles(HANDLERS, "aten.conv_transpose2d.input", "aten.conv_transpose1d.default")
 def _conv_transpose(t: Translator, node: Any, a: Arguments) -> View:
-    """Its weights stay as they are in training with quantization: they are no view of the user's."""
     view, groups = t.view(a["input"]), int(a["groups"])
     weight_name, weight = t.parameter(a["weight"])
-    names: dict[str, str] = {}
+    names = {"iohw": weight_name}
     bias = None
     if a["bias"] is not None:
         names["bias"], bias = t.parameter(a["bias"])
