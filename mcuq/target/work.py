@@ -23,8 +23,8 @@ RUN = 16
 """MCUQ_RUN: channels requantized together by the portable kernels."""
 CHUNK = 32
 """MCUQ_CHUNK: codes handled together by the elementwise kernels."""
-_MOST_BLOCKS = 7
-"""Output blocks of one call of the DSP family's depthwise kernel."""
+_MOST_BLOCKS = {16: 3, 32: 7}
+"""Output blocks of one call of the DSP family's depthwise kernel of stride 1, by pitch; else 4, for stride 2 3."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +268,7 @@ def _depthwise_planes(case: ConvCase, kernel: Kernel) -> Work:
     work[f"gather {bits}"] = sum(rows) * in_columns * groups
     work[f"gather alone {bits}"] = sum(rows) * in_columns * (channels % 2)
     blocks = width // 2 if stride == 1 else width
-    passes = -(-blocks // _MOST_BLOCKS)
+    passes = -(-blocks // (_MOST_BLOCKS.get(pitch, 4) if stride == 1 else 3))
     work[f"pass {stride}"] = strips * channels * passes
     work[f"row {stride}"] = height * channels * passes
     work[f"output {stride}"] = height * channels * blocks

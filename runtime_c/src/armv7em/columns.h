@@ -92,7 +92,7 @@ static column_end expand(column_end at, const uint8_t *codes, uint32_t count, ui
     return bits == 4 ? expand4(at, codes, count) : expand2(at, codes, count);
 }
 
-static column_end fill(column_end at, int32_t code, uint32_t count)
+static __attribute__((noinline)) column_end fill(column_end at, int32_t code, uint32_t count)
 {
     const uint32_t pair = ((uint32_t)code & 0xFFFFu) * 0x00010001u;
     at.sum += code * (int32_t)count;

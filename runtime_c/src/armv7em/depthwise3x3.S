@@ -2,8 +2,8 @@
  *
  * Stride 1, two neighbouring outputs a and d: of each kernel row u = (x0, x1), v = (x2, x3), 4 instructions for
  * 6 products:  a += u . (w0, w1) + v.low * w2     d += u.high * w0 + v . (w1, w2)
- * Requantization as in gemm.inc.h. r0 u, r1 v, r2 a, r3 d, r4-r9 weights, r10 multiplier, r11 v, r12 plane,
- * lr output; the rest lies at sp. A row is a chain of 3 to 7 blocks, entered where as many remain as are wanted.
+ * Requantization as in gemm.inc.h. r0 u, r1 v, r2 a, r3 d, r4 output, r5 v, r6-r11 weights, r12 multiplier,
+ * lr plane; the rest lies at sp. A row is a chain of 3 to 7 blocks, entered where as many remain as are wanted.
  */
 #if defined(__ARM_FEATURE_DSP) /* elsewhere depthwise3x3_model.c stands in */
 
@@ -18,50 +18,50 @@
     .equ FRAME, 28
 
 .macro PAIR plane, pitch
-    ldr.w   r2, [sp, #BIAS]
-    ldrd    r0, r1, [r12, #\plane]
-    smlatb  r3, r0, r4, r2
-    smlad   r2, r0, r4, r2
-    smlad   r3, r1, r5, r3
-    smlabt  r2, r1, r5, r2
-    ldrd    r0, r1, [r12, #\plane + \pitch]
-    smlatb  r3, r0, r6, r3
+    ldr     r2, [sp, #BIAS]
+    ldrd    r0, r1, [lr, #\plane]
+    smlatb  r3, r0, r6, r2
     smlad   r2, r0, r6, r2
     smlad   r3, r1, r7, r3
     smlabt  r2, r1, r7, r2
-    ldrd    r0, r1, [r12, #\plane + 2 * \pitch]
+    ldrd    r0, r1, [lr, #\plane + \pitch]
     smlatb  r3, r0, r8, r3
     smlad   r2, r0, r8, r2
     smlad   r3, r1, r9, r3
     smlabt  r2, r1, r9, r2
+    ldrd    r0, r1, [lr, #\plane + 2 * \pitch]
+    smlatb  r3, r0, r10, r3
+    smlad   r2, r0, r10, r2
+    smlad   r3, r1, r11, r3
+    smlabt  r2, r1, r11, r2
     ldrd    r0, r1, [sp, #ROUNDING]
-    smmla   r2, r2, r10, r0
-    smmla   r3, r3, r10, r0
-    asr     r2, r2, r11
-    asr     r3, r3, r11
+    smmla   r2, r2, r12, r0
+    smmla   r3, r3, r12, r0
+    asrs    r2, r2, r5
+    asrs    r3, r3, r5
     ssat    r2, #8, r2, asr #1
     ssat    r3, #8, r3, asr #1
-    strb    r2, [lr]
-    strb    r3, [lr, r1]
-    add     lr, lr, r1, lsl #1
+    strb    r2, [r4]
+    strb    r3, [r4, r1]
+    add     r4, r4, r1, lsl #1
 .endm
 
 .macro ONE plane, pitch
-    ldr.w   r2, [sp, #BIAS]
-    ldrd    r0, r1, [r12, #\plane]
-    smlad   r2, r0, r4, r2
-    smlabt  r2, r1, r5, r2
-    ldrd    r0, r1, [r12, #\plane + \pitch]
+    ldr     r2, [sp, #BIAS]
+    ldrd    r0, r1, [lr, #\plane]
     smlad   r2, r0, r6, r2
     smlabt  r2, r1, r7, r2
-    ldrd    r0, r1, [r12, #\plane + 2 * \pitch]
+    ldrd    r0, r1, [lr, #\plane + \pitch]
     smlad   r2, r0, r8, r2
     smlabt  r2, r1, r9, r2
+    ldrd    r0, r1, [lr, #\plane + 2 * \pitch]
+    smlad   r2, r0, r10, r2
+    smlabt  r2, r1, r11, r2
     ldrd    r0, r1, [sp, #ROUNDING]
-    smmla   r2, r2, r10, r0
-    asr     r2, r2, r11
+    smmla   r2, r2, r12, r0
+    asrs    r2, r2, r5
     ssat    r2, #8, r2, asr #1
-    strb    r2, [lr]
+    strb    r2, [r4]
 .endm
 
 .macro ROWS name, stride, pitch, chain
@@ -74,23 +74,27 @@
     push    {r4-r11, lr}
     sub     sp, sp, #FRAME
     ldmia   r0!, {r1-r8}
-    /* Blocks left out are skipped in code and, by moving r12 and the end back, in the plane. */
+    /* Blocks left out are skipped in code and, by moving lr and the end back, in the plane. */
     rsb     r9, r6, #\chain
+    .if \stride == 1
     cmp     r6, #0
     it      eq
     moveq   r9, #0
-    sub     r12, r7, r9, lsl #2
+    .endif
+    sub     lr, r7, r9, lsl #2
     sub     r5, r5, r9, lsl #2
-    mov     lr, r8
     stm     sp, {r1-r5}
+    mov     r4, r8
     mov     r2, #(3f - 2f) / \chain
     adr.w   r3, 2f
     mla     r3, r9, r2, r3
+    .if \stride == 1
     it      eq
     adreq.w r3, 4f
+    .endif
     orr     r3, r3, #1
     str     r3, [sp, #ENTRY]
-    ldm     r0, {r4-r11}
+    ldm     r0, {r5-r12}
 1:  ldr.w   pc, [sp, #ENTRY]
     .balign 4
 2:
@@ -100,29 +104,31 @@
     PAIR    4 * block, \pitch
     .else
     ONE     4 * block, \pitch
-    add.w   lr, lr, r1
+    add     r4, r4, r1
     .endif
     .set block, block + 1
     .endr
 3:
-    add     r12, r12, #\stride * \pitch
+    add     lr, lr, #\stride * \pitch
     ldr     r0, [sp, #STEP]
-    add     lr, lr, r0
+    add     r4, r4, r0
     ldr     r0, [sp, #END]
-    cmp     r12, r0
+    cmp     lr, r0
     bne.w   1b
     add     sp, sp, #FRAME
     pop     {r4-r11, pc}
+    .if \stride == 1
     .balign 4
 4:
     ONE     0, \pitch
     b.w     3b
+    .endif
 .endm
 
 /* Two pixels of two channels: 8 instructions for 4 inputs. r0 codes, r1 channels, r2 and r3 planes. */
 .macro GATHER_TWO
-    ldrh.w  r5, [r0]
-    ldrh.w  r6, [r0, r1]
+    ldrh    r5, [r0]
+    ldrh    r6, [r0, r1]
     add     r0, r0, r1, lsl #1
     pkhbt   r5, r5, r6, lsl #16
     sxtb16  r6, r5
@@ -178,12 +184,13 @@ mcuq_depthwise_gather8:
     pop     {r4-r11, pc}
 
     /* MCUQ_DEPTHWISE_CHAIN_* of depthwise3x3.h: rows of 16 and 32 bytes hold no more blocks. */
-    .irp stride, 1, 2
-    ROWS    mcuq_depthwise_rows_s\stride\()_p16, \stride, 16, 3
-    ROWS    mcuq_depthwise_rows_s\stride\()_p32, \stride, 32, 7
-    ROWS    mcuq_depthwise_rows_s\stride\()_p64, \stride, 64, 4
-    ROWS    mcuq_depthwise_rows_s\stride\()_p128, \stride, 128, 4
-    ROWS    mcuq_depthwise_rows_s\stride\()_p256, \stride, 256, 4
+    ROWS    mcuq_depthwise_rows_s1_p16, 1, 16, 3
+    ROWS    mcuq_depthwise_rows_s1_p32, 1, 32, 7
+    .irp pitch, 64, 128, 256
+    ROWS    mcuq_depthwise_rows_s1_p\pitch, 1, \pitch, 4
+    .endr
+    .irp pitch, 16, 32, 64, 128, 256
+    ROWS    mcuq_depthwise_rows_s2_p\pitch, 2, \pitch, 3
     .endr
 
 #elif defined(__linux__)

@@ -14,9 +14,9 @@ typedef struct {
     uint32_t blocks;       /* outputs (stride 2) or pairs of outputs (stride 1) in a row, 1..chain; 0: one output */
     const int16_t *plane;  /* top left input of the first output, 4-byte aligned */
     int8_t *output;
+    uint32_t v;            /* shift - 33 */
     uint32_t weights[6];   /* of each kernel row: (w0, w1) and (w1, w2) as int16 pairs */
     int32_t multiplier;
-    uint32_t v;            /* shift - 33 */
 } mcuq_depthwise_rows;
 
 /* Two neighbouring channels of `rows` rows of int8 codes into two planes. Field order is known to depthwise3x3.S. */
@@ -33,13 +33,18 @@ void mcuq_depthwise_gather8(const mcuq_depthwise_gather *g);
 
 typedef void mcuq_depthwise_row_kernel(const mcuq_depthwise_rows *rows);
 
-/* Most blocks of a row, by its plane's row bytes. */
+/* Most blocks of a row, by stride and the plane's row bytes. */
 enum {
-    MCUQ_DEPTHWISE_CHAIN_16 = 3,
-    MCUQ_DEPTHWISE_CHAIN_32 = 7,
-    MCUQ_DEPTHWISE_CHAIN_64 = 4,
-    MCUQ_DEPTHWISE_CHAIN_128 = 4,
-    MCUQ_DEPTHWISE_CHAIN_256 = 4
+    MCUQ_DEPTHWISE_CHAIN_1_16 = 3,
+    MCUQ_DEPTHWISE_CHAIN_1_32 = 7,
+    MCUQ_DEPTHWISE_CHAIN_1_64 = 4,
+    MCUQ_DEPTHWISE_CHAIN_1_128 = 4,
+    MCUQ_DEPTHWISE_CHAIN_1_256 = 4,
+    MCUQ_DEPTHWISE_CHAIN_2_16 = 3,
+    MCUQ_DEPTHWISE_CHAIN_2_32 = 3,
+    MCUQ_DEPTHWISE_CHAIN_2_64 = 3,
+    MCUQ_DEPTHWISE_CHAIN_2_128 = 3,
+    MCUQ_DEPTHWISE_CHAIN_2_256 = 3
 };
 
 /* _s1: stride 1; _s2: stride 2; _pN: N bytes between two rows of the plane. */

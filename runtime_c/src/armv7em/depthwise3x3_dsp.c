@@ -277,7 +277,7 @@ static void depthwise(const mcuq_conv2d_params *p, const void *input, void *outp
                                                                 void *output, void *scratch) \
     { \
         static const variant kind = {mcuq_depthwise_rows_s##stride##_p##pitch, load##bits, pitch, (9 * bits + 7) / 8, \
-                                     MCUQ_DEPTHWISE_CHAIN_##pitch}; \
+                                     MCUQ_DEPTHWISE_CHAIN_##stride##_##pitch}; \
         depthwise(p, input, output, scratch, &kind); \
     }
 
