@@ -63,14 +63,18 @@ def network(module: Any, dataset: Dataset, settings: TrainSettings, plan: BitPla
     from mcuq.quant import train as loops
 
     given = {name: getattr(settings, name) for name in FREE_CHOICES}
-    delay = settings.fold_delay
+    fold_type, entries = settings.fold_type or "ICN", layer_entries(plan, settings)
+    changes = settings.clamp_epochs or any(e.get("fold_type", fold_type) == "folding_weights" for e in ({}, *entries))
+    delay = (
+        loops.default_fold_delay(epochs, changes=bool(changes)) if settings.fold_delay is None else settings.fold_delay
+    )
     return QuantOp(
         module,
         input_shape=dataset.input_shape,
-        fold_type=settings.fold_type or "ICN",
-        fold_delay=loops.default_fold_delay(epochs) if delay is None else delay,
+        fold_type=fold_type,
+        fold_delay=delay,
         bits=plan,
-        layer_config=layer_entries(plan, settings),
+        layer_config=entries,
         normalization=dataset.normalization,
         branch_quant=settings.branch_quant,
         **{name: value for name, value in given.items() if value is not None},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import assert_never
@@ -219,3 +220,19 @@ def fixed_at_eight(graph: Graph) -> frozenset[str]:
         elif op.name in fixed and moves_codes(op):
             fixed.update(op.inputs)
     return frozenset(fixed)
+
+
+def last_uses(graph: Graph) -> tuple[tuple[str, ...], ...]:
+    """By operator, in order: the tensors that nobody reads after it."""
+    last = {name: op.name for op in graph for name in (op.name, *op.inputs)}
+    return tuple(tuple(name for name, user in last.items() if user == op.name) for op in graph)
+
+
+def most_values(graph: Graph) -> int:
+    """Values of one image that are needed at the same time, when operators run in order."""
+    held = most = 0
+    for op, done in zip(graph, last_uses(graph), strict=True):
+        held += math.prod(op.shape)
+        most = max(most, held)
+        held -= sum(math.prod(graph.op(name).shape) for name in done)
+    return most

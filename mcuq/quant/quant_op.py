@@ -35,8 +35,11 @@ from mcuq.quant import activations, build
 from mcuq.quant.activations import ActivationQuantizer
 from mcuq.quant.fake_quant import Rule
 from mcuq.quant.layer import LayerConfig, QuantLayer
-from mcuq.quant.network import Inputs, clamp_of, evaluate, parts_of, run_float
+from mcuq.quant.network import Inputs, clamp_of, evaluate, last_uses, most_values, parts_of, run_float
 from mcuq.quant.ranges import sample_values
+
+REESTIMATION_VALUES = 1 << 27
+"""Values held at once while batch norm statistics are averaged anew: 512 MiB."""
 
 
 class QuantOp(nn.Module):
@@ -358,23 +361,45 @@ class QuantOp(nn.Module):
     def reestimate(self, batches: Iterable[Inputs]) -> None:
         """Average batch norm statistics anew over ``batches``, weights and activations quantized.
 
+        One layer after the other, on what the layers before give with their new statistics, as the device will.
+        Batches are taken as far as their tensors fit in a limited memory, at least one.
         Folded layers keep theirs: their quantized weights depend on the statistics.
         """
         self._require(stored=False, action="reestimate")
-        normed = (layer for layer in self.layers.values() if layer.norm is not None and not layer.norm.constant)
-        chosen = [layer for layer in normed if not layer.folded]
-        if not chosen:
+        given, room, peak = list[dict[str, Tensor]](), REESTIMATION_VALUES, most_values(self.graph)
+        for batch in batches:
+            real = self._real_inputs(batch)
+            room -= len(real[self.graph.inputs[0].name]) * peak
+            if given and room < 0:
+                break
+            given.append(real)
+        if not given:
             return
         training = self.training
-        with torch.no_grad(), self._following(chosen):
-            self.train()
+        with torch.no_grad():
+            self.eval()
             self.store_and_quantize()
             try:
-                for batch in batches:
-                    self.tensors(batch)
+                self._reestimate(given)
             finally:
                 self.restore_real_value()
                 self.train(training)
+
+    def _reestimate(self, given: list[dict[str, Tensor]]) -> None:
+        values: dict[str, list[Tensor]] = {}
+        for op, done in zip(self.graph, last_uses(self.graph), strict=True):
+            layer = self.layers.get(op.name)
+            if layer is not None and layer.norm is not None and not (layer.folded or layer.norm.constant):
+                with self._following([layer]):
+                    for x in values[op.inputs[0]]:
+                        layer.forward(x, None, training=True)
+            values[op.name] = []
+            for i, batch in enumerate(given):
+                inputs = tuple(values[name][i] for name in op.inputs)
+                y = batch[op.name] if op.name in batch else evaluate(op, inputs, self._conv, self.slopes)
+                values[op.name].append(self._quantize(op, y))
+            for name in done:
+                del values[name]
 
     def _float_conv(self, op: ir.Conv2d, x: Tensor) -> Tensor:
         return self.layers[op.name].forward(x, None, training=False)

@@ -85,7 +85,7 @@ def float_preset(epochs: int) -> TrainConfig:
 
 def qat_preset(epochs: int, bits: int) -> TrainConfig:
     """Defaults for retraining a trained network when ``bits`` is its narrowest tensor (8, 4 or 2)."""
-    lr = {8: 3e-4, 4: 1e-3, 2: 3e-3}[bits]
+    lr = {8: 3e-4, 4: 2e-3, 2: 6e-3}[bits]
     step_lr = {8: 1e-3, 4: 1e-2, 2: 1e-2}[bits]
     return TrainConfig(epochs, lr=lr, step_lr=step_lr, weight_decay=1e-3)
 
@@ -116,8 +116,13 @@ def _truth(text: str) -> bool:
     return text.lower() in ("true", "1")
 
 
-def default_fold_delay(epochs: int) -> int:
-    """Epoch from which batch norms freeze when nobody says: late, so that they follow the quantized weights."""
+def default_fold_delay(epochs: int, *, changes: bool) -> int:
+    """Epoch from which batch norms freeze when nobody says: at the end, so that they follow the quantized weights.
+
+    Late in training where what is quantized ``changes`` with that, and has to adapt: folded weights, SAT's scales.
+    """
+    if not changes:
+        return epochs
     return max(1, round(0.7 * epochs)) if epochs > 1 else 0
 
 

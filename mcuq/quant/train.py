@@ -181,7 +181,8 @@ def train_qat(
         criterion=_criterion(config, data, teacher),
         hooks=hooks,
     )
-    history = loop.run(resume=resume, validate=validate)
+    with lively_norms(op, config.epochs * len(data.x_train) // config.batch_size):
+        history = loop.run(resume=resume, validate=validate)
     if not op.frozen and config.epochs > 0:
         reestimate_batch_norm(op, data, config)
     op.eval()

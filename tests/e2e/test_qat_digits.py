@@ -65,7 +65,7 @@ def test_retraining(
         act_bits=a_bits,
         input_shape=digits.input_shape,
         fold_type=fold_type,
-        fold_delay=default_fold_delay(epochs),
+        fold_delay=default_fold_delay(epochs, changes=fold_type == "folding_weights"),
         normalization=digits.normalization,
     )
     train_qat(op, digits, qat_preset(epochs, min(w_bits, a_bits)), validate=False)
