@@ -212,6 +212,41 @@ def test_reestimation_averages_statistics_of_the_quantized_network() -> None:
     assert op.frozen and int(net[1].num_batches_tracked) == 0
 
 
+def test_reestimation_sees_what_the_layers_before_give_with_their_new_statistics() -> None:
+    torch.manual_seed(0)
+    stages = [(nn.Conv2d(1 if i == 0 else 6, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU()) for i in range(4)]
+    net = nn.Sequential(*(module for stage in stages for module in stage), nn.Flatten(), nn.Linear(384, 3))
+    op = op_of(net, bits=2, fold_type="ICN", fold_delay=1, act_bits=2)
+    images = torch.from_numpy(small_data().x_train).permute(0, 3, 1, 2)
+    op.calibrate([images])
+    batches = [images[:24], images[24:]]
+    op.reestimate(batches)
+    op.eval()
+    with torch.no_grad(), op.quantized():
+        tensors = [op.tensors(batch) for batch in batches]
+        for (conv, norm, _), layer in zip(stages, op.layers.values(), strict=False):
+            sums = [nn.functional.conv2d(t[layer.op.inputs[0]], conv.weight, conv.bias, padding=1) for t in tensors]
+            mean = torch.stack([y.mean((0, 2, 3)) for y in sums]).mean(0)
+            variance = torch.stack([y.var((0, 2, 3)) for y in sums]).mean(0)
+            torch.testing.assert_close(norm.running_mean, mean, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(norm.running_var, variance, rtol=1e-4, atol=1e-5)
+
+
+def test_few_large_batches_are_enough_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = small_net()
+    op = op_of(net, bits=8, fold_type="ICN")
+    images = torch.from_numpy(small_data().x_train).permute(0, 3, 1, 2)
+    op.calibrate([images])
+    monkeypatch.setattr("mcuq.quant.quant_op.REESTIMATION_VALUES", 1)
+    op.reestimate([images[:8], images[8:]])
+    first = net[1].running_mean.clone()
+    monkeypatch.setattr("mcuq.quant.quant_op.REESTIMATION_VALUES", 1 << 27)
+    op.reestimate([images[:8]])
+    assert torch.equal(net[1].running_mean, first)
+    op.reestimate([images[:8], images[8:]])
+    assert not torch.equal(net[1].running_mean, first)
+
+
 def test_short_trainings_do_not_leave_slow_batch_norms_behind() -> None:
     net, data = small_net(), small_data()
     net[1].momentum = 0.0003
