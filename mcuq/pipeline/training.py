@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+import statistics
 import tempfile
 import time
 from dataclasses import asdict, replace
@@ -222,8 +223,8 @@ def _train_qat(
     from mcuq.quant.progressive import stages
 
     dataset, settings = prepared.dataset, prepared.settings
-    narrowest = min((t.bits for t in plan.tensors), default=8)
-    config = _configured(loops.qat_preset(_qat_epochs(settings, dataset), narrowest), settings, qat=True)
+    preset = loops.qat_preset(_qat_epochs(settings, dataset), _typical_bits(plan))
+    config = _configured(preset, settings, qat=True)
     teacher = copy.deepcopy(prepared.module) if config.distill > 0 else None
 
     before: dict[str, Any] = {}
@@ -248,6 +249,12 @@ def _train_qat(
     op = [trained(stage) for stage in stages(plan, config)][-1]
     write_weights(run, weight_histograms(op, before))
     return op, quantized_ranks(op, dataset.x_test, dataset.y_test, device=settings.device)
+
+
+def _typical_bits(plan: BitPlan) -> int:
+    """Bits that the recipe is for: the median of weights or of outputs, the lower one; ends, often wider, left out."""
+    kinds = [[t.bits for t in plan.tensors if t.kind == kind] for kind in ("weight", "activation")]
+    return min((statistics.median_low(bits[1:-1] or bits) for bits in kinds if bits), default=8)
 
 
 def _lowered(op: QuantOp, settings: TrainSettings) -> IntegerGraph:

@@ -45,7 +45,8 @@ class Loop:
 
     Attributes:
         forward: pixels [N, C, H, W] to scores. diagnose: pixels to the name of the first layer gone wrong.
-        start: called at the start of each epoch. folder: of the checkpoint, None for none.
+        start: called at the start of each epoch. settle: before ``op`` is evaluated. folder: of the checkpoint,
+            None for none.
     """
 
     phase: Phase
@@ -58,6 +59,7 @@ class Loop:
     folder: Path | None
     diagnose: Callable[[Tensor], str]
     start: Callable[[int], None] = lambda epoch: None
+    settle: Callable[[], None] = lambda: None
     op: QuantOp | None = None
     criterion: Criterion = field(default_factory=Criterion)
     hooks: Hooks = field(default_factory=lambda: Hooks(()))
@@ -161,6 +163,7 @@ class Loop:
         x, y, device = self.data.x_test, self.data.y_test, self.config.device
         with self.hooks.evaluating():
             if self.op is not None:
+                self.settle()
                 return accuracy(self.op, x, y, device=device)
             self.module.eval()
             return evaluate(self.forward, x, y, device=device)

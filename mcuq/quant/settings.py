@@ -84,7 +84,7 @@ def float_preset(epochs: int) -> TrainConfig:
 
 
 def qat_preset(epochs: int, bits: int) -> TrainConfig:
-    """Defaults for retraining a trained network when ``bits`` is its narrowest tensor (8, 4 or 2)."""
+    """Defaults for retraining a trained network most of whose weights or outputs have ``bits`` (8, 4 or 2)."""
     lr = {8: 3e-4, 4: 2e-3, 2: 6e-3}[bits]
     step_lr = {8: 1e-3, 4: 1e-2, 2: 1e-2}[bits]
     return TrainConfig(epochs, lr=lr, step_lr=step_lr, weight_decay=1e-3)

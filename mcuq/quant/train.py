@@ -132,8 +132,8 @@ def train_qat(
 ) -> list[EpochResult]:
     """Train ``op`` (and so the user's model) with quantization in the loop; it ends in eval mode.
 
-    Activation ranges are calibrated first where they are not set. Before batch norms freeze, and at the end
-    where they never did, their statistics are averaged anew with quantized weights.
+    Activation ranges are calibrated first where they are not set. Before batch norms freeze, and before the
+    network is evaluated where they did not, their statistics are averaged anew with quantized weights.
 
     Args and errors as :func:`train_float`.
 
@@ -165,6 +165,10 @@ def train_qat(
             hooks.restart()
         op.start_epoch(epoch)
 
+    def settle() -> None:
+        if not op.frozen:
+            reestimate_batch_norm(op, data, config)
+
     network = distributed.parallel(op, op.weight_quantizers.parameters())
     loop = Loop(
         phase=phase,
@@ -177,14 +181,15 @@ def train_qat(
         folder=checkpoint,
         diagnose=lambda x: first_bad_layer(op, x),
         start=start,
+        settle=settle,
         op=op,
         criterion=_criterion(config, data, teacher),
         hooks=hooks,
     )
     with lively_norms(op, config.epochs * len(data.x_train) // config.batch_size):
         history = loop.run(resume=resume, validate=validate)
-    if not op.frozen and config.epochs > 0:
-        reestimate_batch_norm(op, data, config)
+    if config.epochs > 0:
+        settle()
     op.eval()
     return history
 
