@@ -145,20 +145,15 @@ def train_qat(
         raise UsageError("distill needs a teacher: train_qat(..., teacher=copy.deepcopy(float_network))")
     op.to(config.device)
 
-    def calibrate() -> None:
-        if not op.ready:
-            calibration = Batches(data.x_train[: config.calibration], None, config.batch_size, config.device)
-            op.calibrate(calibration.images())
-
     if op.clamp_epochs == 0:
-        calibrate()
+        _calibrate(op, data, config)
     optimizer = make_optimizer(op.param_groups(config.lr, config.weight_decay, config.step_lr), config)
     op.guard(optimizer)
     hooks = hooks_of(config, op, op.layers.values())
 
     def start(epoch: int) -> None:
         if epoch >= op.clamp_epochs:
-            calibrate()
+            _calibrate(op, data, config)
         if not op.frozen and epoch >= max(op.fold_delay, op.clamp_epochs) > 0:
             reestimate_batch_norm(op, data, config)
             op.start_epoch(epoch)
@@ -192,6 +187,12 @@ def train_qat(
         settle()
     op.eval()
     return history
+
+
+def _calibrate(op: QuantOp, data: Dataset, config: TrainConfig) -> None:
+    """Choose activation ranges on training images, where they are not set."""
+    if not op.ready:
+        op.calibrate(Batches(data.x_train[: config.calibration], None, config.batch_size, config.device).images())
 
 
 def reestimate_batch_norm(op: QuantOp, data: Dataset, config: TrainConfig) -> None:
