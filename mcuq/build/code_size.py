@@ -20,7 +20,8 @@ from mcuq.target.files import product_dir
 _KERNEL = re.compile(
     r"mcuq_(?:(?:conv2d|depthwise|fully_connected)\w*_w\w+"
     r"|(?:add|argmax|avg_pool|band_start|band_next|blend|choose|concat|copy|extremum|l2_normalize|max_pool|mul|pad"
-    r"|pixels_to_int8|prelu|rescale_copy|reshape|rows_next|rows_start|softmax|table)(?:_\w+)?)"
+    r"|pixels_to_int8|pool_band_call|pool_band_next|pool_band_start|prelu|rescale_copy|reshape|rows_next|rows_start|softmax"
+    r"|table)(?:_\w+)?)"
 )
 
 Emitted = Callable[[int], tuple[SourceFile, ...]]

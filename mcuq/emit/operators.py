@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import assert_never
 
-from mcuq.emit import literals
+from mcuq.emit import fused, literals
 from mcuq.emit.arrays import const_arrays
+from mcuq.emit.calls import Call, Context, Table
 from mcuq.emit.literals import Fields
 from mcuq.ir.integer import (
-    IntegerGraph,
     IntegerOp,
     QAdd,
     QArgmax,
@@ -32,47 +32,9 @@ from mcuq.ir.integer import (
 )
 from mcuq.ir.shapes import MAX_COPY
 from mcuq.numerics import common_shift
-from mcuq.target.fusion import Fusion, fusion_of_add
+from mcuq.target.fusion import AddFusion, Fusion, PoolFusion, fusion_into
 from mcuq.target.placement import Placement, is_placed, placement_of
 from mcuq.target.runtime import conv_scratch, function
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A constant array of structs that an operator's parameters point to."""
-
-    c_type: str
-    name: str
-    rows: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """C text of one operator: struct type ("" for none), its members, tables before it, and statements."""
-
-    params_type: str
-    fields: Fields
-    tables: tuple[Table, ...]
-    statements: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What a call needs to know around its operator.
-
-    ``idents``: C name of every tensor's pointer. ``overwritten``: the input whose bytes the output takes over, or "".
-    """
-
-    graph: IntegerGraph
-    core: str
-    prefix: str
-    idents: dict[str, str]
-    scratch: str
-    aliased: bool
-    overwritten: str
-
-    def symbol(self, op: IntegerOp, suffix: str) -> str:
-        return f"{self.prefix}_{self.idents[op.name]}_{suffix}"
 
 
 def call(op: IntegerOp, at: Context) -> Call:
@@ -90,7 +52,7 @@ def call(op: IntegerOp, at: Context) -> Call:
         case QConv2d():
             text = f"{name}({params}, {inputs[0]}, {out}, {at.scratch});"
             return Call("mcuq_conv2d_params", _conv(op, at), (), (text,))
-        case QAdd() if (fusion := fusion_of_add(at.graph, op.name)) is not None:
+        case (QAdd() | QMaxPool() | QAvgPool()) if (fusion := fusion_into(at.graph, op.name)) is not None:
             return _fused(op, fusion, at)
         case QAdd():
             text = f"{name}({params}, {inputs[0]}, {inputs[1]}, {out});"
@@ -123,40 +85,16 @@ def call(op: IntegerOp, at: Context) -> Call:
             assert_never(op)
 
 
-def _fused(op: QAdd, fusion: Fusion, at: Context) -> Call:
-    """An addition with the convolution that runs inside it."""
+def _fused(op: QAdd | QMaxPool | QAvgPool, fusion: Fusion, at: Context) -> Call:
+    """An addition or pool with the convolution that runs inside it."""
     conv = at.graph.op(fusion.conv)
     assert isinstance(conv, QConv2d)
-    scratch, _ = conv_scratch(conv, at.graph, at.core)
-    convolution, addition = at.symbol(conv, "params"), at.symbol(op, "addition")
-    second = op.inputs[1] == fusion.conv
-    fields: Fields = [
-        ("convolution", convolution),
-        ("addition", addition),
-        ("rows", literals.number(fusion.rows, "uint16_t", f"rows of layer {op.name}")),
-        ("convolution_is_b", str(int(second))),
-    ]
-    tables = (
-        Table("mcuq_conv2d_params", convolution, (literals.braces(_conv(conv, at)),)),
-        Table("mcuq_add_params", addition, (literals.braces(_add(op, at)),)),
-    )
-    out = at.idents[op.name]
-    band, rows = f"{out}_band", f"{out}_rows"
-    part = f"{band}.rows"
-    pointers = f"{at.idents[conv.inputs[0]]}, {at.idents[fusion.residual]}, {out}"
-    pair = f"{band}.residual, {rows}" if second else f"{rows}, {band}.residual"
-    statements = (
-        "{",
-        f"    uint8_t *const {rows} = {at.scratch} + {scratch};",
-        f"    mcuq_band {band};",
-        f"    mcuq_band_start(&{band}, &{at.symbol(op, 'params')}, {pointers});",
-        f"    for (; {band}.rows.bands != 0u; mcuq_band_next(&{band})) {{",
-        f"        {function(conv, at.graph, at.core)}(&{part}.convolution, {part}.input, {rows}, {at.scratch});",
-        f"        {function(op, at.graph, at.core)}(&{band}.addition, {pair}, {band}.output);",
-        "    }",
-        "}",
-    )
-    return Call("mcuq_band_params", fields, tables, statements)
+    if isinstance(op, QAdd):
+        assert isinstance(fusion, AddFusion)
+        return fused.in_addition(op, fusion, at, _conv(conv, at), _add(op, at))
+    assert isinstance(fusion, PoolFusion)
+    band = replace(op.output, shape=(fusion.bands.pool_rows, *op.output.shape[1:]))
+    return fused.in_pool(op, fusion, at, _conv(conv, at), _one_input(replace(op, output=band), at))
 
 
 def _literal(op: IntegerOp, at: Context) -> str:

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mcuq.emit.arrays import ConstArray, const_arrays
+from mcuq.emit.calls import Call, Context, Table
 from mcuq.emit.literals import Fields
 from mcuq.emit.names import comment_name
-from mcuq.emit.operators import Call, Context, Table, call
+from mcuq.emit.operators import call
 from mcuq.errors import CheckError
 from mcuq.ir.integer import IntegerGraph, IntegerOp, QConcat, QConv2d, QInput, QReshape, QTensor, reshape_is_alias
 from mcuq.ir.plans import Buffer, MemoryPlan
-from mcuq.target.fusion import fusion_of_add, fusions, steps
+from mcuq.target.fusion import fusion_into, fusions, steps
 from mcuq.target.placement import is_placed, placement_of, stored
 from mcuq.target.runtime import step_scratch, undeclared_kernels
 
@@ -113,7 +114,7 @@ def build_view(graph: IntegerGraph, plan: MemoryPlan, core: str, prefix: str) ->
     _check_plan(graph, plan, core)
     ordered = tuple(graph.op(name) for name in plan.order)
     idents = {op.name: f"l{index}" for index, op in enumerate(ordered)}
-    idents |= {fusion.conv: f"{idents[fusion.add]}c" for fusion in fusions(graph)}
+    idents |= {fusion.conv: f"{idents[fusion.into]}c" for fusion in fusions(graph)}
     steps = tuple(_step(op, i, graph, plan, core, prefix, idents) for i, op in enumerate(ordered))
     arrays = [array for step in steps for _, array in step.arrays]
     named = frozenset(word for step in steps for text in step.statements for word in re.findall(r"\w+", text))
@@ -181,18 +182,18 @@ def _step(
     overwritten = plan.buffer(target).alias_of if target == op.name else ""
     at = Context(graph, core, prefix, idents, scratch, _aliased(op, graph, plan), overwritten)
     text: Call = call(op, at)
-    fusion = fusion_of_add(graph, op.name)
-    owner = op if fusion is None else graph.op(fusion.conv)
-    arrays = const_arrays(owner, graph, core)
-    title = _title(op) if fusion is None else f"{_title(owner)} in {_title(op)}"
+    fusion = fusion_into(graph, op.name)
+    owners = (op,) if fusion is None else (graph.op(fusion.conv), op)
+    arrays = tuple((owner, array) for owner in owners for array in const_arrays(owner, graph, core))
+    title = " in ".join(map(_title, owners))
     return StepView(
         index=index,
         ident=idents[op.name],
-        comment=_comment(op, graph, arrays, title, at),
+        comment=_comment(op, graph, [array for _, array in arrays], title, at),
         params_type=text.params_type,
         fields=text.fields,
         tables=text.tables,
-        arrays=tuple((at.symbol(owner, array.field), array) for array in arrays),
+        arrays=tuple((at.symbol(owner, array.field), array) for owner, array in arrays),
         statements=text.statements,
         title=f"{comment_name(op.name)}: {title}",
         result=idents[target],
@@ -211,12 +212,12 @@ def _title(op: IntegerOp) -> str:
 
 
 def _comment(
-    op: IntegerOp, graph: IntegerGraph, arrays: tuple[ConstArray, ...], title: str, at: Context
+    op: IntegerOp, graph: IntegerGraph, arrays: Sequence[ConstArray], title: str, at: Context
 ) -> tuple[str, ...]:
     inputs = " + ".join(tensor_text(graph.tensor(name)) for name in op.inputs)
     flow = f"{inputs} -> {tensor_text(op.output)}" if inputs else tensor_text(op.output)
     lines = [f"{comment_name(op.name)}: {title}", f"{flow} ({op.output.bytes} bytes)"]
-    fusion, placement = fusion_of_add(graph, op.name), placement_of(graph, op.name)
+    fusion, placement = fusion_into(graph, op.name), placement_of(graph, op.name)
     conv = op if fusion is None else graph.op(fusion.conv)
     if fusion is not None:
         source = tensor_text(graph.tensor(conv.inputs[0]))

@@ -29,7 +29,7 @@ from mcuq.reference.ranking import label_ranks, top1, top5
 from mcuq.target.board import Board, load_board
 from mcuq.target.core import SIZE
 from mcuq.target.footprint import footprint
-from mcuq.target.fusion import fusion_of_add
+from mcuq.target.fusion import fusion_into
 from mcuq.target.runtime import conv_kernel
 
 DEFAULT_MACHINE = "mps2-an500"
@@ -137,15 +137,16 @@ def profile(path: Path | None, board_name: str) -> ProfileOutcome:
 
 def _kernel(graph: IntegerGraph, name: str, core: str) -> str:
     op = graph.op(name)
-    if fusion := fusion_of_add(graph, name):
-        return f"{_kernel(graph, fusion.conv, core)} + add"
+    kind = type(op).__name__.removeprefix("Q").lower()
+    if fusion := fusion_into(graph, name):
+        return f"{_kernel(graph, fusion.conv, core)} + {kind}"
     if isinstance(op, QConv2d):
         return conv_kernel(op, graph, core).function
-    return type(op).__name__.removeprefix("Q").lower()
+    return kind
 
 
 def _macs(graph: IntegerGraph, name: str) -> int:
-    fusion = fusion_of_add(graph, name)
+    fusion = fusion_into(graph, name)
     op = graph.op(fusion.conv if fusion else name)
     if not isinstance(op, QConv2d):
         return 0

@@ -37,7 +37,7 @@ from mcuq.ir.integer import (
 )
 from mcuq.numerics import row_bytes
 from mcuq.target.cost import conv_case
-from mcuq.target.fusion import fusion_of_add, reads, steps
+from mcuq.target.fusion import AddFusion, PoolFusion, fusion_into, overwrites_input, reads, steps
 from mcuq.target.kernels import select
 from mcuq.target.placement import is_placed, spreadable, stored
 from mcuq.target.runtime import step_scratch
@@ -120,12 +120,12 @@ def arena_problem(graph: IntegerGraph, core: str) -> ArenaProblem:
 
 def _overwritable(graph: IntegerGraph, op: IntegerOp, core: str) -> tuple[str, ...]:
     """Inputs that ``op`` may overwrite: row by row where its rows are no longer, as its kernel says, or spread."""
+    fusion = fusion_into(graph, op.name)
     match op:
         case QAdd() | QMul() | QExtremum() | QTable() | QPrelu() | QRescale():
             shape = op.output.shape
             longest = row_bytes(shape[2], op.output.bits)
-            fusion = fusion_of_add(graph, op.name)
-            inputs = (fusion.residual,) if fusion else op.inputs
+            inputs = (fusion.residual,) if isinstance(fusion, AddFusion) else op.inputs
             whole = (n for n in inputs if graph.tensor(n).shape == shape)  # a product repeats smaller ones
             return tuple(n for n in whole if longest <= row_bytes(shape[2], graph.tensor(n).bits))
         case QConv2d() if stored(graph, op.name) != op.name:
@@ -136,6 +136,12 @@ def _overwritable(graph: IntegerGraph, op: IntegerOp, core: str) -> tuple[str, .
             return ()
         case QConcat():
             return tuple(n for n in spreadable(graph, op) if graph.tensor(n).bits <= op.output.bits)
+        case QMaxPool() | QAvgPool() if isinstance(fusion, PoolFusion):
+            conv = graph.op(fusion.conv)
+            assert isinstance(conv, QConv2d)
+            source = graph.tensor(conv.inputs[0])
+            bits = (source.bits, op.output.bits)
+            return conv.inputs if overwrites_input(fusion, conv, source.shape, op.output.shape, bits) else ()
         case QInput() | QMaxPool() | QAvgPool() | QPad() | QReshape():
             return ()
         case QCopy() | QResample() | QL2Normalize() | QSoftmax() | QArgmax():

@@ -50,15 +50,24 @@ from mcuq.plan.problem import (
 from mcuq.plan.rules import Scheme
 from mcuq.target import code_table
 from mcuq.target.cost import (
-    BAND_STRUCT,
     FUNCTIONS,
     RAM_RESERVE,
     RESAMPLE,
+    band_struct,
     conv_flash_bytes,
     float_case,
     float_struct_bytes,
 )
-from mcuq.target.fusion import BAND_FUNCTIONS, band_bytes, fusion_of_add, fusion_of_conv, fusions
+from mcuq.target.fusion import (
+    BAND_FUNCTIONS,
+    AddFusion,
+    PoolFusion,
+    band_bytes,
+    fusion_into,
+    fusion_of_conv,
+    fusions,
+    overwrites_input,
+)
 from mcuq.target.kernels import Kernel, select
 from mcuq.target.placement import (
     ROW_FUNCTIONS,
@@ -66,7 +75,7 @@ from mcuq.target.placement import (
     is_placed,
     placement_of,
     placements,
-    rows_at_a_time,
+    rows_held,
     spreadable,
     stored,
 )
@@ -113,7 +122,7 @@ def problem_from_graph(
     steps = [op for op in graph if fusion_of_conv(graph, op.name) is None]
     calls = [(call_kind(graph, op), len(op.inputs)) for op in steps]
     constant = code_table.startup_bytes(core) + code_table.model_bytes(core, calls)
-    constant += sum(float_struct_bytes(op) for op in others) + BAND_STRUCT * len(fusions(graph))
+    constant += sum(float_struct_bytes(op) for op in others) + sum(map(band_struct, fusions(graph)))
     return Problem(
         decisions=decisions,
         flash=flash,
@@ -204,7 +213,8 @@ class _Builder:
         """Symbols of the runtime with the bits that need them; helpers that functions share count once."""
         uses: dict[str, set[tuple[tuple[str, int], ...]]] = {}
         always: dict[str, None] = dict.fromkeys(code_table.always(self.core))
-        bands = (BAND_FUNCTIONS if fusions(self.graph) else ()) + (ROW_FUNCTIONS if placements(self.graph) else ())
+        bands = [name for fusion in fusions(self.graph) for name in BAND_FUNCTIONS[type(fusion)]]
+        bands += ROW_FUNCTIONS if placements(self.graph) else ()
         always |= dict.fromkeys(s for name in bands for s in code_table.symbols(name, self.core))
         for op in self.graph:
             names, rows = self._functions(op)
@@ -284,17 +294,17 @@ class _Builder:
         scratch, inputs = CONSTANT_ZERO, op.inputs
         if isinstance(op, Conv2d):
             scratch = self._scratch(op)
-        elif fusion := fusion_of_add(self.graph, op.name):
+        elif fusion := fusion_into(self.graph, op.name):
             conv = self.graph.op(fusion.conv)
             assert isinstance(conv, Conv2d)
             scratch = self._scratch(conv)
-            inputs = (*conv.inputs, fusion.residual)
+            inputs = (*conv.inputs, fusion.residual) if isinstance(fusion, AddFusion) else conv.inputs
         reads = tuple(dict.fromkeys(storage[name] for name in inputs))
         return PlanOp(op.name, reads, storage[op.name], scratch, self._takes(op, storage), isinstance(op, Concat))
 
     def _scratch(self, conv: Conv2d) -> Term:
-        """The kernel's scratch and a band of the convolution's output, if it runs in bands."""
-        band, (_, width, channels) = rows_at_a_time(self.graph, conv.name), conv.shape
+        """The kernel's scratch and rows of the convolution's output, if it runs in bands."""
+        band, (_, width, channels) = rows_held(self.graph, conv.name), conv.shape
         names, rows = self._kernels(conv)
         _, bits = self._rows((conv.inputs[0], f"{conv.name}.weight", conv.name))
         table: list[tuple[tuple[int, ...], int]] = []
@@ -305,7 +315,8 @@ class _Builder:
 
     def _takes(self, op: FloatOp, storage: Mapping[str, str]) -> tuple[Take, ...]:
         """Inputs that may be overwritten: by elementwise operators whose rows are no longer, by reshapes that
-        alias, by convolutions whose kernel allows it, by concatenations that spread them."""
+        alias, by convolutions whose kernel allows it, by pools with a convolution inside, by concatenations that
+        spread them."""
         if placement_of(self.graph, op.name) or is_placed(self.graph, op.name):
             return ()
         if isinstance(op, Concat):
@@ -314,11 +325,13 @@ class _Builder:
             names, kernels = self._kernels(op)
             allowed = reduced(Term(names, tuple((key, int(kernel.in_place)) for key, kernel, _ in kernels)))
             return (Take(storage[op.inputs[0]], allowed),) if allowed.most else ()
+        fusion = fusion_into(self.graph, op.name)
+        if isinstance(fusion, PoolFusion):
+            return self._pool_takes(op, fusion, storage)
         elementwise_ops = Add | Mul | Extremum | Activation | Prelu | Clip
         if not isinstance(op, elementwise_ops | Reshape) or storage[op.name] != op.name:
             return ()
         takes: dict[str, Take] = {}
-        fusion = fusion_of_add(self.graph, op.name)
         for source in (fusion.residual,) if fusion else op.inputs:
             if isinstance(op, elementwise_ops) and self.graph.op(source).shape != op.shape:
                 continue  # repeated by a product
@@ -326,6 +339,15 @@ class _Builder:
             table = tuple((key, int(self._may_take(op, *bits))) for key, bits in rows)
             takes[storage[source]] = Take(storage[source], reduced(Term(names, table)))
         return tuple(take for take in takes.values() if take.allowed.most)
+
+    def _pool_takes(self, op: FloatOp, fusion: PoolFusion, storage: Mapping[str, str]) -> tuple[Take, ...]:
+        conv = self.graph.op(fusion.conv)
+        assert isinstance(conv, Conv2d)
+        source = self.graph.op(conv.inputs[0])
+        names, rows = self._rows((source.name, op.name))
+        table = tuple((k, int(overwrites_input(fusion, conv, source.shape, op.shape, (x, y)))) for k, (x, y) in rows)
+        allowed = reduced(Term(names, table))
+        return (Take(storage[source.name], allowed),) if allowed.most else ()
 
     def _spread(self, op: Concat, source: str, storage: Mapping[str, str]) -> Take:
         names, rows = self._rows((source, op.name))

@@ -27,7 +27,7 @@ from mcuq.ir.integer import (
 )
 from mcuq.ir.plans import Buffer, MemoryPlan
 from mcuq.target.cost import conv_case
-from mcuq.target.fusion import fusion_of_add, readers, reads, steps
+from mcuq.target.fusion import AddFusion, PoolFusion, fusion_into, readers, reads, steps
 from mcuq.target.kernels import select
 from mcuq.target.runtime import step_scratch
 
@@ -139,8 +139,10 @@ def _may_share(graph: IntegerGraph, core: str, later: Buffer, earlier: Buffer) -
     origin = _origin(graph, earlier.name)
     if isinstance(op, QConcat):
         return op.name not in _placed(graph) and _spreads(graph, op, origin)
-    fusion = fusion_of_add(graph, op.name)
-    inputs = (fusion.residual,) if fusion else op.inputs
+    fusion = fusion_into(graph, op.name)
+    if isinstance(fusion, PoolFusion):
+        return _origin(graph, graph.op(fusion.conv).inputs[0]) == origin and _pool_reads_ahead(graph, fusion)
+    inputs = (fusion.residual,) if isinstance(fusion, AddFusion) else op.inputs
     sources = [i for i in inputs if _origin(graph, i) == origin and graph.tensor(i).bytes >= op.output.bytes]
     if isinstance(op, QConv2d):
         return bool(sources) and select(conv_case(graph, op), core).in_place
@@ -152,6 +154,31 @@ def _spreads(graph: IntegerGraph, op: QConcat, origin: str) -> bool:
     """``op`` reads the bytes of ``origin`` once, in no more bits than it writes."""
     found = [i for i in op.inputs if _origin(graph, i) == origin]
     return len(found) == 1 and graph.tensor(found[0]).bits <= op.output.bits
+
+
+def _pool_reads_ahead(graph: IntegerGraph, fusion: PoolFusion) -> bool:
+    """No row of the convolution reads, from the input's first byte on, what bands before it have written there."""
+    conv, pool, bands = graph.op(fusion.conv), graph.op(fusion.into), fusion.bands
+    assert isinstance(conv, QConv2d)
+    source, window = graph.tensor(conv.inputs[0]), conv.window
+    height, width, _ = source.shape
+    pixel, row = _row(graph, conv.inputs[0]), pool.output.shape[1] * _row(graph, pool.name)
+    taps = [range(size) for size in window.kernel]
+    columns = [
+        x * window.stride[1] - window.padding[1] + k * window.dilation[1]
+        for x in range(conv.output.shape[1])
+        for k in taps[1]
+    ]
+    left = min((x for x in columns if 0 <= x < width), default=0)
+    done = 0
+    for band in range(bands.count):
+        written, needed = band * bands.pool_rows * row, bands.end(band)
+        for y in range(max(done, bands.first(band)), needed):
+            lines = [y * window.stride[0] - window.padding[0] + k * window.dilation[0] for k in taps[0]]
+            if any(0 <= line < height and (line * width + left) * pixel < written for line in lines):
+                return False
+        done = max(done, needed)
+    return pool.output.bytes <= source.bytes
 
 
 def _writer_step(later: Buffer, graph: IntegerGraph, op: IntegerOp) -> int:

@@ -57,8 +57,10 @@ def _more_arguments(kind: str, inputs: int) -> int:
     match kind:
         case "Add" | "Mul" | "Extremum":
             return 4
-        case "FusedAdd":
+        case "AddFusion":
             return 76
+        case "PoolFusion":
+            return 132
         case "PlacedConv":
             return 64
         case "Concat":

@@ -30,12 +30,14 @@ from mcuq.ir.integer import (
     QTable,
 )
 from mcuq.numerics import common_shift
+from mcuq.target.fusion import AddFusion, Fusion
 from mcuq.target.kernels import ConvCase, Kernel, layer_facts
 from mcuq.target.placement import rows_at_a_time
 
 CONV_STRUCT = 60
 ADD_STRUCT = 32
-BAND_STRUCT = 12
+ADD_BAND_STRUCT = 12
+POOL_BAND_STRUCT = 20
 RESCALE_STRUCT = 36
 PAD_STRUCT = 40
 CONCAT_STRUCT = 40
@@ -52,7 +54,7 @@ BLEND_STRUCT = 52
 
 
 def conv_case(graph: IntegerGraph, op: QConv2d) -> ConvCase:
-    """What kernel choice for ``op`` depends on; in an addition or concatenation its output is one band."""
+    """What kernel choice for ``op`` depends on; in another operator its output is some rows."""
     source = graph.tensor(op.inputs[0])
     return ConvCase(
         source.shape,
@@ -105,6 +107,11 @@ def _has_blocks(graph: IntegerGraph | Graph) -> bool:
 def _computed(graph: IntegerGraph | Graph, conv: str, shape: Shape) -> Shape:
     """The part of a convolution's output that one call of its kernel computes."""
     return (rows_at_a_time(graph, conv) or shape[0], *shape[1:])
+
+
+def band_struct(fusion: Fusion) -> int:
+    """Bytes of the struct that a fusion has besides both operators' own."""
+    return ADD_BAND_STRUCT if isinstance(fusion, AddFusion) else POOL_BAND_STRUCT
 
 
 def _weight_shape(shape: tuple[int, ...]) -> tuple[int, int, int, int]:

@@ -13,7 +13,7 @@ from mcuq.ir.integer import IntegerGraph, IntegerOp, QConv2d, QReshape, reshape_
 from mcuq.ir.plans import MemoryPlan
 from mcuq.numerics import common_shift
 from mcuq.target import code_table
-from mcuq.target.cost import BAND_STRUCT, RAM_RESERVE, conv_case, conv_parameter_bytes, struct_bytes
+from mcuq.target.cost import RAM_RESERVE, band_struct, conv_case, conv_parameter_bytes, struct_bytes
 from mcuq.target.fusion import BAND_FUNCTIONS, fusions, steps
 from mcuq.target.placement import ROW_FUNCTIONS, call_kind, placements
 from mcuq.target.runtime import conv_kernel, function
@@ -61,7 +61,7 @@ def footprint(graph: IntegerGraph, plan: MemoryPlan, core: str, stack_bytes: int
 def data_bytes(graph: IntegerGraph, core: str) -> tuple[int, int]:
     """Exact bytes of (weights, parameters) in flash: every array starts on a word, structs are whole words."""
     weights = sum(_round4(conv_kernel(op, graph, core).weight_bytes) for op in graph if isinstance(op, QConv2d))
-    return weights, sum(_parameter_bytes(op, graph, core) for op in graph) + BAND_STRUCT * len(fusions(graph))
+    return weights, sum(_parameter_bytes(op, graph, core) for op in graph) + sum(map(band_struct, fusions(graph)))
 
 
 def _parameter_bytes(op: IntegerOp, graph: IntegerGraph, core: str) -> int:
@@ -82,7 +82,7 @@ def code_bytes(graph: IntegerGraph, core: str) -> tuple[int, int, int]:
         UsageError: a function was never measured on this core.
     """
     names = {name for op in graph if not _is_view(op, graph) and (name := function(op, graph, core))}
-    names |= set(BAND_FUNCTIONS) if fusions(graph) else set()
+    names |= {name for fusion in fusions(graph) for name in BAND_FUNCTIONS[type(fusion)]}
     names |= set(ROW_FUNCTIONS) if placements(graph) else set()
     needed = {symbol for name in names for symbol in code_table.symbols(name, core)} | {*code_table.always(core)}
     runtime = sum(code_table.symbol_bytes(symbol, core) for symbol in needed)

@@ -7,9 +7,10 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from mcuq.ir.graph import Window
+from mcuq.ir.graph import Shape, Window
 from mcuq.numerics import row_bytes
 from mcuq.target.kernel_types import ConvCase
+from mcuq.target.pool_bands import Bands
 
 
 def may_overwrite(case: ConvCase, pixels: int) -> bool:
@@ -30,6 +31,23 @@ def _may_overwrite(
     first = first_reads(size, outputs, window)
     groups = np.arange(pixels, count, pixels)
     return bool((groups * written_row <= first[groups] * read_row).all())
+
+
+@cache
+def pool_may_overwrite(
+    source: Shape, source_bits: int, window: Window, shape: Shape, pooled: Shape, bits: int, bands: Bands
+) -> bool:
+    """The same for a pool with a convolution of ``source`` to ``shape`` inside it, by ``bands``: what a band wrote
+    never touches an input byte that the convolution's rows of later bands read."""
+    pixel, written = row_bytes(source[2], source_bits), pooled[1] * row_bytes(pooled[2], bits)
+    if pooled[0] * written > source[0] * source[1] * pixel:
+        return False
+    first = first_reads(source[:2], shape[:2], window)
+    for band in range(bands.count - 1):
+        later = bands.computed(band + 1).start * shape[1]
+        if later < len(first) and (band + 1) * bands.pool_rows * written > first[later] * pixel:
+            return False
+    return True
 
 
 def first_reads(size: tuple[int, int], outputs: tuple[int, int], window: Window) -> NDArray[np.int64]:

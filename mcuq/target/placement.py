@@ -13,7 +13,15 @@ from functools import lru_cache
 
 from mcuq.ir.graph import Concat, FloatOp, Graph, Shape
 from mcuq.ir.integer import IntegerGraph, IntegerOp, QConcat
-from mcuq.target.fusion import band_rows, fusion_of_add, fusion_of_conv, readers_by_name, root_of, shape_of
+from mcuq.target.fusion import (
+    PoolFusion,
+    band_rows,
+    fusion_into,
+    fusion_of_conv,
+    readers_by_name,
+    root_of,
+    shape_of,
+)
 
 ROW_FUNCTIONS = ("mcuq_rows_start", "mcuq_rows_next", "mcuq_concat")
 """Runtime functions that a placed convolution calls besides its kernel."""
@@ -68,9 +76,15 @@ def stored(graph: IntegerGraph | Graph, name: str) -> str:
 
 
 def rows_at_a_time(graph: IntegerGraph | Graph, conv: str) -> int:
-    """Output rows of one call of a convolution's kernel inside an addition or into a concatenation; 0: all of them."""
+    """Output rows of one call of a convolution's kernel inside another operator or into a concatenation; 0: all."""
     part = fusion_of_conv(graph, conv) or placement_of(graph, conv)
     return part.rows if part else 0
+
+
+def rows_held(graph: IntegerGraph | Graph, conv: str) -> int:
+    """Rows of a convolution's output in scratch at once; 0: none, it is stored whole."""
+    part = fusion_of_conv(graph, conv)
+    return part.bands.held if isinstance(part, PoolFusion) else rows_at_a_time(graph, conv)
 
 
 def bands(graph: IntegerGraph | Graph, conv: str, shape: Shape) -> int:
@@ -80,8 +94,8 @@ def bands(graph: IntegerGraph | Graph, conv: str, shape: Shape) -> int:
 
 def call_kind(graph: IntegerGraph | Graph, op: IntegerOp | FloatOp) -> str:
     """What the emitted call of the step ``op`` is called in the table of code sizes (``code_table``)."""
-    if fusion_of_add(graph, op.name):
-        return "FusedAdd"
+    if fusion := fusion_into(graph, op.name):
+        return type(fusion).__name__
     if placement_of(graph, op.name):
         return "PlacedConv"
     return "Placed" if is_placed(graph, op.name) else type(op).__name__.removeprefix("Q")

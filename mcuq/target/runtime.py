@@ -31,11 +31,11 @@ from mcuq.ir.integer import (
 from mcuq.numerics import row_bytes
 from mcuq.target.cost import RESAMPLE, conv_case
 from mcuq.target.files import product_dir, product_file
-from mcuq.target.fusion import band_bytes, fusion_of_add, fusions
+from mcuq.target.fusion import band_bytes, fusion_into, fusions
 from mcuq.target.kernels import Kernel, select
 from mcuq.target.kernels_dsp import CORES, ELEMENTWISE, ELEMENTWISE_SOURCES
 from mcuq.target.kernels_mve import MVE_CORES, MVE_ELEMENTWISE, MVE_ELEMENTWISE_SOURCES
-from mcuq.target.placement import placements, rows_at_a_time
+from mcuq.target.placement import placements, rows_held
 
 
 def conv_kernel(op: QConv2d, graph: IntegerGraph, core: str) -> Kernel:
@@ -45,14 +45,14 @@ def conv_kernel(op: QConv2d, graph: IntegerGraph, core: str) -> Kernel:
 
 def step_scratch(op: IntegerOp, graph: IntegerGraph, core: str) -> int:
     """Scratch bytes of the step of ``op``."""
-    fusion = fusion_of_add(graph, op.name) if isinstance(op, QAdd) else None
+    fusion = fusion_into(graph, op.name)
     conv = op if fusion is None else graph.op(fusion.conv)
     return sum(conv_scratch(conv, graph, core)) if isinstance(conv, QConv2d) else 0
 
 
 def conv_scratch(conv: QConv2d, graph: IntegerGraph, core: str) -> tuple[int, int]:
-    """Scratch of a convolution: the kernel's, and the band behind it (then the kernel's is whole words)."""
-    own, rows = conv_kernel(conv, graph, core).scratch_bytes, rows_at_a_time(graph, conv.name)
+    """Scratch of a convolution: the kernel's, and its rows behind it (then the kernel's is whole words)."""
+    own, rows = conv_kernel(conv, graph, core).scratch_bytes, rows_held(graph, conv.name)
     if not rows:
         return own, 0
     _, width, channels = conv.output.shape

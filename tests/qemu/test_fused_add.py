@@ -20,7 +20,7 @@ from mcuq.parity import compare
 from mcuq.plan.memory import plan_memory
 from mcuq.reference.integer import run
 from mcuq.target.board import load_board
-from mcuq.target.fusion import Fusion, fusions
+from mcuq.target.fusion import AddFusion, fusions
 
 Size = tuple[int, int, int]
 
@@ -49,10 +49,10 @@ def integers(graph: Graph, weight_bits: int = 8, activation_bits: int = 8) -> In
 
 
 def test_the_convolution_with_more_taps_runs_inside_the_addition() -> None:
-    assert fusions(block()) == (Fusion("second", "sum", "stem", 1),)
-    assert fusions(block(stride=2)) == (Fusion("second", "sum", "shortcut", 1),)
+    assert fusions(block()) == (AddFusion("second", "sum", "stem", 1),)
+    assert fusions(block(stride=2)) == (AddFusion("second", "sum", "shortcut", 1),)
     assert fusions(block(swapped=True)) == fusions(block())
-    assert fusions(block((6, 3, 8))) == (Fusion("second", "sum", "stem", 2),)  # rows of 3 pixels
+    assert fusions(block((6, 3, 8))) == (AddFusion("second", "sum", "stem", 2),)  # rows of 3 pixels
     assert fusions(integers(block(stride=2))) == fusions(block(stride=2))
 
 

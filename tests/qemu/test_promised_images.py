@@ -27,7 +27,7 @@ from mcuq.target.footprint import CODE_TOLERANCE
 
 PIXELS = Normalization(1 / 64, 128)
 BOARDS = ("stm32h7", "rp2040", "mps3-an547")
-MODELS = ("resnet8", "mobilenet_v1", "ds_cnn", "autoencoder", "dense", "unet")
+MODELS = ("resnet8", "mobilenet_v1", "ds_cnn", "autoencoder", "lenet", "dense", "unet")
 CODE = ("runtime code", "model code", "startup")
 
 

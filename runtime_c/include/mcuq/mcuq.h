@@ -124,6 +124,38 @@ typedef struct {
 void mcuq_band_start(mcuq_band *b, const mcuq_band_params *p, const void *input, const void *residual, void *output);
 void mcuq_band_next(mcuq_band *b);
 
+/* A convolution inside the pool that reads it. pool: the pool's parameters with the output height of one band.
+ *     for (mcuq_pool_band_start(&b, &params, input, rows, output); b.bands != 0u; mcuq_pool_band_next(&b)) {
+ *         for (; b.done < b.last; mcuq_pool_band_call(&b))
+ *             the convolution's kernel (&b.part.convolution, b.part.input, b.row, scratch);
+ *         pool.input.height = b.height;
+ *         pool.window.pad_top = b.pad_top;
+ *         the pool (&pool, rows, b.output);
+ *     }
+ * mcuq/target/pool_bands.py computes the numbers, and when the output may be written from the input's first byte on. */
+typedef struct {
+    const mcuq_conv2d_params *convolution;
+    uint32_t output_band; /* bytes */
+    uint16_t rows;        /* of the convolution in a call */
+    uint16_t bands;
+    uint16_t step, span; /* rows from the first of a band to that of the next, rows of a band */
+    uint16_t top;        /* rows of padding above */
+} mcuq_pool_band_params;
+typedef struct {
+    mcuq_rows part;
+    const mcuq_pool_band_params *params;
+    uint32_t bands;  /* left */
+    uint16_t height; /* of the rows that the band pools */
+    uint8_t pad_top;
+    int32_t top;                /* row of the band's first tap */
+    uint32_t first, done, last; /* row at the front of `rows`, row that the next call computes, row behind the band */
+    uint8_t *rows, *row, *output;
+    uint32_t row_bytes; /* bytes */
+} mcuq_pool_band;
+void mcuq_pool_band_start(mcuq_pool_band *b, const mcuq_pool_band_params *p, const void *input, void *rows, void *output);
+void mcuq_pool_band_call(mcuq_pool_band *b);
+void mcuq_pool_band_next(mcuq_pool_band *b);
+
 /* Elementwise rescaling, also a change of bits. In place when the output's rows are no longer. */
 typedef struct {
     mcuq_shape input, output; /* same height, width, channels */
