@@ -40,10 +40,8 @@ def test_histograms_count_every_weight_and_survive_the_disk(tmp_path: Path) -> N
 
 
 def test_histograms_of_rescaled_weights_are_in_their_own_scale() -> None:
-    op = op_of(small_net(), bits=2, fold_type="ICN")
-    rescaled = QuantOp(
-        small_net(), "PerLayerDoReFa", 2, input_shape=(8, 8, 1), normalization=op.normalization, fold_type="ICN"
-    )
+    pixels = small_data().normalization
+    rescaled = QuantOp(small_net(), "PerLayerDoReFa", 2, input_shape=(8, 8, 1), normalization=pixels, fold_type="ICN")
     for histogram in weight_histograms(rescaled, real_weights(rescaled)).values():
         assert np.array_equal(histogram.before, histogram.after) and len(histogram.codes) <= histogram.levels
         middle = (histogram.edges[:-1] + histogram.edges[1:]) / 2
