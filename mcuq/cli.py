@@ -134,7 +134,7 @@ def train(
         Path | None, typer.Option(help="JSON list of choices per layer: layer, w_bits, a_range, act_type ...")
     ] = None,
     fold_delay: Annotated[
-        int | None, typer.Option(help="Epoch from which batch norm is frozen (and folded, if asked).", min=0)
+        int | None, typer.Option(help="Epoch from which batch norm is frozen (and folded); else at the end.", min=0)
     ] = None,
     bits: Annotated[Path | None, typer.Option(help="A bits.json to use instead of searching.")] = None,
     optimize: Optimize = "speed",

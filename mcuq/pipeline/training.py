@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import shutil
-import statistics
 import tempfile
 import time
 from dataclasses import asdict, replace
@@ -221,9 +220,10 @@ def _train_qat(
     from mcuq.quant.evaluate import quantized_ranks
     from mcuq.quant.histograms import real_weights, weight_histograms
     from mcuq.quant.progressive import stages
+    from mcuq.quant.settings import typical_bits
 
     dataset, settings = prepared.dataset, prepared.settings
-    preset = loops.qat_preset(_qat_epochs(settings, dataset), _typical_bits(plan))
+    preset = loops.qat_preset(_qat_epochs(settings, dataset), typical_bits(plan))
     config = _configured(preset, settings, qat=True)
     teacher = copy.deepcopy(prepared.module) if config.distill > 0 else None
 
@@ -249,12 +249,6 @@ def _train_qat(
     op = [trained(stage) for stage in stages(plan, config)][-1]
     write_weights(run, weight_histograms(op, before))
     return op, quantized_ranks(op, dataset.x_test, dataset.y_test, device=settings.device)
-
-
-def _typical_bits(plan: BitPlan) -> int:
-    """Bits that the recipe is for: the median of weights or of outputs, the lower one; ends, often wider, left out."""
-    kinds = [[t.bits for t in plan.tensors if t.kind == kind] for kind in ("weight", "activation")]
-    return min((statistics.median_low(bits[1:-1] or bits) for bits in kinds if bits), default=8)
 
 
 def _lowered(op: QuantOp, settings: TrainSettings) -> IntegerGraph:

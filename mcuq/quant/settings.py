@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal, Protocol
 
 from mcuq.data.dataset import Augmentation
 from mcuq.errors import UsageError
+from mcuq.ir.plans import BitPlan
 
 Phase = Literal["float", "qat", "qat-8", "qat-4"]
 """Float training, training with the bits to deploy, and before that with no tensor below 8 or 4 bits."""
@@ -84,10 +86,16 @@ def float_preset(epochs: int) -> TrainConfig:
 
 
 def qat_preset(epochs: int, bits: int) -> TrainConfig:
-    """Defaults for retraining a trained network most of whose weights or outputs have ``bits`` (8, 4 or 2)."""
+    """Defaults for retraining a trained network whose :func:`typical_bits` are ``bits`` (8, 4 or 2)."""
     lr = {8: 3e-4, 4: 2e-3, 2: 6e-3}[bits]
     step_lr = {8: 1e-3, 4: 1e-2, 2: 1e-2}[bits]
     return TrainConfig(epochs, lr=lr, step_lr=step_lr, weight_decay=1e-3)
+
+
+def typical_bits(plan: BitPlan) -> int:
+    """Bits that a recipe is for: the median of weights or of outputs, the lower one; ends, often wider, left out."""
+    kinds = [[t.bits for t in plan.tensors if t.kind == kind] for kind in ("weight", "activation")]
+    return min((statistics.median_low(bits[1:-1] or bits) for bits in kinds if bits), default=8)
 
 
 def recipe_values(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:

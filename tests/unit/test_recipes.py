@@ -18,7 +18,7 @@ from mcuq.pipeline.settings import default_model
 
 pytest.importorskip("torch")
 from mcuq.quant.progressive import stages
-from mcuq.quant.settings import EpochResult, Step, TrainConfig, recipe_values
+from mcuq.quant.settings import EpochResult, Step, TrainConfig, recipe_values, typical_bits
 
 
 @pytest.mark.parametrize(
@@ -129,3 +129,21 @@ def test_event_files_hold_the_curves(tmp_path: Path) -> None:
     read = accumulator.EventAccumulator(str(tmp_path)).Reload()
     assert [(p.step, round(p.value, 4)) for p in read.Scalars("qat/loss")] == [(0, 1.0), (20, 0.0476), (40, 0.0244)]
     assert read.Scalars("scales/a")[0].value == 0.5 and read.Scalars("qat/accuracy")[0].value == 0.5
+
+
+@pytest.mark.parametrize(
+    ("weights", "outputs", "typical"),
+    [
+        ("84448", "844448", 4),
+        ("84448", "888888", 4),
+        ("82228", "844448", 2),
+        ("8444444224", "844444442448", 4),
+        ("848", "828", 2),
+        ("8", "88", 8),
+    ],
+)
+def test_recipes_are_for_the_typical_bits_of_a_plan(weights: str, outputs: str, typical: int) -> None:
+    kinds = (("weight", weights), ("activation", outputs))
+    tensors = [TensorBits(f"{kind}{i}", f"{i}", kind, int(n), 1) for kind, bits in kinds for i, n in enumerate(bits)]  # type: ignore[arg-type]
+    plan = BitPlan(tuple(tensors), "OPTIMAL", 0.0, 0.0, 0, 0, Limits(0, 0), "exact")
+    assert typical_bits(plan) == typical
