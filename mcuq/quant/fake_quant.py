@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from mcuq.quant import distributed, kernels
+from mcuq.quant import distributed, kernels, norm_kernels
 from mcuq.quant.kernels import Grid
 
 
@@ -122,7 +122,7 @@ class NormQuantize(torch.autograd.Function):
         ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, norm: Norm, rule: Rule, *parameters: Tensor
     ) -> Tensor:
         ctx.grid, ctx.rule = rule.grid, rule
-        y, saved = kernels.norm_quantize(x, gamma, beta, norm.running, norm.momentum, norm.epsilon, ctx.grid)
+        y, saved = norm_kernels.norm_quantize(x, gamma, beta, norm.running, norm.momentum, norm.epsilon, ctx.grid)
         ctx.save_for_backward(x, saved)
         return y
 
@@ -130,5 +130,86 @@ class NormQuantize(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Any:
         x, saved = ctx.saved_tensors
         rule: Rule = ctx.rule
-        dx, dnorm, sums = kernels.norm_quantize_gradient(x, grads[0], saved, ctx.grid)
+        dx, dnorm, sums = norm_kernels.norm_quantize_gradient(x, grads[0], saved, ctx.grid)
         return dx, dnorm[0], dnorm[1], None, None, *(learned.gradient(sums) for learned in rule.learned)
+
+
+# -- sums ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Branch:
+    """A tensor on its way into a sum: ``x``, batch norm (by its own statistics), quantization.
+
+    ``norm`` needs ``rule`` and :func:`fuses_norm`.
+    """
+
+    x: Tensor
+    rule: Rule | None = None
+    norm: Norm | None = None
+
+    def value(self) -> Tensor:
+        if self.rule is None:
+            return self.x
+        return fake_quantize(self.x, self.rule) if self.norm is None else norm_quantize(self.x, self.norm, self.rule)
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What gradients are for, see :func:`_branch_gradients`."""
+        affine = () if self.norm is None else (self.norm.gamma, self.norm.beta)
+        return self.x, *affine, *(() if self.rule is None else self.rule.parameters)
+
+    def statistics(self) -> Tensor | None:
+        """Of the batch norm, whose running ones move."""
+        n = self.norm
+        return (
+            None
+            if n is None
+            else norm_kernels.norm_statistics(self.x, n.gamma, n.beta, n.running, n.momentum, n.epsilon)
+        )
+
+
+def add_quantize(a: Branch, b: Branch, rule: Rule) -> Tensor:
+    """``rule`` of the sum of both values: the same bits as one after the other, in one pass where it can be."""
+    layout = kernels.layout_of(a.x)
+    one = torch.is_grad_enabled() and not (a.rule is None and b.rule is None) and a.x.shape == b.x.shape
+    one = one and layout is not None and layout == kernels.layout_of(b.x)
+    if not (one and kernels.means_for(a.x) == kernels.means_for(b.x) == "native"):
+        return fake_quantize(a.value() + b.value(), rule)
+    if a.rule is None:
+        a, b = b, a
+    return cast(Tensor, AddQuantize.apply(a, b, rule, *a.tensors, *b.tensors, *rule.parameters))
+
+
+class AddQuantize(torch.autograd.Function):
+    """Keeps the branches that are quantized, and of the sum what :func:`kernels.quantize_keeping` keeps."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Branch, b: Branch, rule: Rule, *tensors: Tensor) -> Tensor:
+        assert a.rule is not None
+        statistics = a.statistics(), b.statistics()
+        grids = a.rule.grid, None if b.rule is None else b.rule.grid
+        y, kept = norm_kernels.add_quantize(a.x, b.x, statistics, grids, rule.grid)
+        ctx.rules = a.rule, b.rule, rule
+        ctx.save_for_backward(kept, a.x, statistics[0], None if b.rule is None else b.x, statistics[1])
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        kept, x, statistics, other, other_statistics = ctx.saved_tensors
+        first, second, rule = ctx.rules
+        d, sums = kernels.quantize_gradient(kept, grads[0], rule.grid)
+        a = _branch_gradients(x, statistics, d, first)
+        b = _branch_gradients(other, other_statistics, d, second)
+        return None, None, None, *a, *b, *(learned.gradient(sums) for learned in rule.learned)
+
+
+def _branch_gradients(x: Tensor | None, statistics: Tensor | None, d: Tensor, rule: Rule | None) -> tuple[Tensor, ...]:
+    """Gradients of ``Branch.tensors`` from that of its value, ``d``."""
+    if x is None or rule is None:
+        return (d,)
+    if statistics is None:
+        dx, sums = kernels.quantize_gradient(x, d, rule.grid)
+        return dx, *(learned.gradient(sums) for learned in rule.learned)
+    dx, dnorm, sums = norm_kernels.norm_quantize_gradient(x, d, statistics, rule.grid)
+    return dx, dnorm[0], dnorm[1], *(learned.gradient(sums) for learned in rule.learned)

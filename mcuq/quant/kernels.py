@@ -27,7 +27,9 @@ from mcuq.data.fetch import cache_folder
 from mcuq.errors import ToolchainError, UsageError
 
 Means = Literal["native", "compile", "torch"]
-SOURCES = tuple(Path(__file__).with_name("native") / name for name in ("quantize.c", "norm_planes.c", "norm_rows.c"))
+SOURCES = tuple(
+    Path(__file__).with_name("native") / name for name in ("quantize.c", "norm_planes.c", "norm_rows.c", "add.c")
+)
 
 
 class Grid(ctypes.Structure):
@@ -52,6 +54,12 @@ class Shape(ctypes.Structure):
     )
 
 
+class Branch(ctypes.Structure):
+    """What is added: a tensor as it is, or (``grid``) quantized, after an affine map per channel if there is one."""
+
+    _fields_ = (*((name, ctypes.c_void_p) for name in ("x", "gain", "offset")), ("grid", ctypes.POINTER(Grid)))
+
+
 @dataclass(frozen=True, slots=True)
 class Native:
     """Functions of the compiled kernels."""
@@ -59,11 +67,13 @@ class Native:
     quantize: Callable[..., None]
     quantize_places: Callable[..., None]
     places_gradient: Callable[..., None]
+    quantize_gradient: Callable[..., None]
     quantize_rows: Callable[..., None]
     quantize_rows_gradient: Callable[..., None]
     keep_memory: Callable[[], int]
     norm: dict[str, Callable[..., int]]
     norm_gradient: dict[str, Callable[..., int]]
+    add_quantize: Callable[..., int]
 
 
 _forced: list[Means] = []
@@ -79,7 +89,7 @@ def use(means: Means) -> Generator[None]:
     _forced.append(_known(means))
     try:
         if means == "native":
-            _library()
+            library()
         yield
     finally:
         _forced.pop()
@@ -108,7 +118,7 @@ def _asked() -> Means:
 def why_not_native() -> str | None:
     """None when this machine has native kernels, else the reason."""
     try:
-        _library()
+        library()
     except (ToolchainError, OSError) as error:
         return str(error)
     return None
@@ -121,14 +131,15 @@ def keep_memory() -> bool:
     By default the C library gives large tensors back to the system at once, and each step pays for fresh pages again:
     measured, up to a quarter of its time. Freed memory then stays with the process (up to 2 GiB) until it ends.
     """
-    return why_not_native() is None and bool(_library().keep_memory())
+    return why_not_native() is None and bool(library().keep_memory())
 
 
 @cache
-def _library() -> Native:
+def library() -> Native:
+    """Compiled on first use. Raises ToolchainError."""
     library = ctypes.CDLL(str(host_library(SOURCES, cache_folder() / "kernels")))
     pointer, index, integer = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int
-    grid, shape = ctypes.POINTER(Grid), ctypes.POINTER(Shape)
+    grid, shape, branch = (ctypes.POINTER(kind) for kind in (Grid, Shape, Branch))
 
     def function(name: str, *arguments: Any, result: Any = None) -> Any:
         found = getattr(library, f"mcuq_{name}")
@@ -140,11 +151,13 @@ def _library() -> Native:
         function("quantize", pointer, pointer, index, grid, integer),
         function("quantize_places", pointer, pointer, pointer, index, grid, integer),
         function("places_gradient", pointer, pointer, pointer, index, ctypes.c_float, pointer, integer),
+        function("quantize_gradient", *[pointer] * 3, index, grid, pointer, integer),
         function("quantize_rows", *[pointer] * 2, index, index, *[pointer] * 3),
         function("quantize_rows_gradient", *[pointer] * 4, index, index, *[pointer] * 3),
         function("keep_memory", result=integer),
         {kind: function(f"norm_{kind}", *forward, result=integer) for kind in ("planes", "rows")},
         {kind: function(f"norm_{kind}_gradient", *backward, result=integer) for kind in ("planes", "rows")},
+        function("add_quantize", branch, branch, pointer, pointer, shape, grid, integer, result=integer),
     )
 
 
@@ -157,7 +170,7 @@ def quantize(x: Tensor, grid: Grid) -> Tensor:
     if means != "native":
         return _torch_function("quantize", means)(x, grid.step, grid.low, grid.high)
     y = torch.empty_like(x)
-    _library().quantize(x.data_ptr(), y.data_ptr(), x.numel(), grid, torch.get_num_threads())
+    library().quantize(x.data_ptr(), y.data_ptr(), x.numel(), grid, torch.get_num_threads())
     return y
 
 
@@ -170,7 +183,7 @@ def quantize_keeping(x: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
         return quantize(x, grid), x
     y, places = torch.empty_like(x), torch.empty_like(x, dtype=torch.int16)
     pointers = x.data_ptr(), y.data_ptr(), places.data_ptr()
-    _library().quantize_places(*pointers, x.numel(), grid, torch.get_num_threads())
+    library().quantize_places(*pointers, x.numel(), grid, torch.get_num_threads())
     return y, places
 
 
@@ -178,14 +191,20 @@ def quantize_gradient(kept: Tensor, g: Tensor, grid: Grid) -> tuple[Tensor, Tens
     """Gradient of x from that of the result, ``g``, and three sums, float64 [3].
 
     The sums are of g * (y - x) where bottom < x < top, of g where x <= bottom, and of g where x >= top.
+
+    Args:
+        kept: x, or what :func:`quantize_keeping` gave for it.
     """
-    if kept.dtype != torch.int16:
+    if kept.dtype != torch.int16 and means_for(kept) != "native":
         function = _torch_function("gradient", means_for(kept))
         return function(kept, g, grid.step, grid.low, grid.high, grid.bottom, grid.top)
     dx, sums = torch.empty_like(kept, dtype=torch.float32), torch.empty(3, dtype=torch.float64)
     g = like(g, dx)
-    pointers = kept.data_ptr(), g.data_ptr(), dx.data_ptr()
-    _library().places_gradient(*pointers, kept.numel(), grid.step, sums.data_ptr(), torch.get_num_threads())
+    pointers, threads = (kept.data_ptr(), g.data_ptr(), dx.data_ptr()), torch.get_num_threads()
+    if kept.dtype == torch.int16:
+        library().places_gradient(*pointers, kept.numel(), grid.step, sums.data_ptr(), threads)
+    else:
+        library().quantize_gradient(*pointers, kept.numel(), grid, sums.data_ptr(), threads)
     return dx, sums
 
 
@@ -194,6 +213,15 @@ def dense(x: Tensor) -> Tensor:
     if x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)):
         return x
     return x.contiguous()
+
+
+def layout_of(x: Tensor) -> str | None:
+    """``rows`` (channels_last), ``planes`` (NCHW) or None (neither) of x [N, C, H, W]."""
+    if x.dim() != 4:
+        return None
+    if x.is_contiguous(memory_format=torch.channels_last):
+        return "rows"
+    return "planes" if x.is_contiguous() else None
 
 
 def like(g: Tensor, x: Tensor) -> Tensor:
@@ -232,7 +260,7 @@ def quantize_rows(rows: Tensor, steps: Tensor, lows: Tensor, highs: Tensor) -> T
         return torch.minimum(torch.maximum(codes, lows), highs) * steps
     y = torch.empty_like(rows)
     grids = steps.data_ptr(), lows.data_ptr(), highs.data_ptr()
-    _library().quantize_rows(rows.data_ptr(), y.data_ptr(), *rows.shape, *grids)
+    library().quantize_rows(rows.data_ptr(), y.data_ptr(), *rows.shape, *grids)
     return y
 
 
@@ -252,59 +280,5 @@ def quantize_rows_gradient(
     dx, sums = torch.empty_like(rows), rows.new_empty((3, len(rows)))
     pointers = rows.data_ptr(), g.data_ptr(), dx.data_ptr(), sums.data_ptr()
     grids = steps.data_ptr(), lows.data_ptr(), highs.data_ptr()
-    _library().quantize_rows_gradient(*pointers, *rows.shape, *grids)
+    library().quantize_rows_gradient(*pointers, *rows.shape, *grids)
     return dx, sums
-
-
-# -- batch norm and grid ------------------------------------------------------------------------------------
-
-
-def layout_of(x: Tensor) -> str | None:
-    """``rows`` (channels_last), ``planes`` (NCHW) or None (neither) of x [N, C, H, W]."""
-    if x.dim() != 4:
-        return None
-    if x.is_contiguous(memory_format=torch.channels_last):
-        return "rows"
-    return "planes" if x.is_contiguous() else None
-
-
-def norm_quantize(
-    x: Tensor, gamma: Tensor, beta: Tensor, running: tuple[Tensor, Tensor], momentum: float, epsilon: float, grid: Grid
-) -> tuple[Tensor, Tensor]:
-    """Batch norm by the statistics of ``x`` [N, C, H, W] (``layout_of`` knows it), then ``grid``; native only.
-
-    Args:
-        running: running mean and variance [C], which move by ``momentum`` towards those of ``x``.
-
-    Returns:
-        (result like ``x``, what the backward pass needs [4, C]).
-    """
-    layout = layout_of(x)
-    assert layout is not None
-    y, saved = torch.empty_like(x), torch.empty(4, x.shape[1])
-    mean, variance = running
-    pointers = x.data_ptr(), y.data_ptr(), gamma.data_ptr(), beta.data_ptr(), saved.data_ptr()
-    pointers = *pointers, mean.data_ptr(), variance.data_ptr()
-    _check(_library().norm[layout](*pointers, _shape(x, epsilon, momentum), grid))
-    return y, saved
-
-
-def norm_quantize_gradient(x: Tensor, g: Tensor, saved: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of ``x`` and of gamma and beta [2, C], and the sums of :func:`quantize_gradient`; native only."""
-    layout = layout_of(x)
-    assert layout is not None
-    g = like(g, x)
-    dx, dnorm, sums = torch.empty_like(x), torch.empty(2, x.shape[1]), torch.empty(3, dtype=torch.float64)
-    pointers = x.data_ptr(), g.data_ptr(), dx.data_ptr(), saved.data_ptr(), dnorm.data_ptr(), sums.data_ptr()
-    _check(_library().norm_gradient[layout](*pointers, _shape(x, 0.0, 0.0), grid))
-    return dx, dnorm, sums
-
-
-def _shape(x: Tensor, epsilon: float, momentum: float) -> Shape:
-    images, channels, height, width = x.shape
-    return Shape(images, channels, height * width, epsilon, momentum, torch.get_num_threads())
-
-
-def _check(status: int) -> None:
-    if status != 0:
-        raise MemoryError("can't allocate memory for the sums of a batch norm")

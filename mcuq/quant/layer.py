@@ -15,7 +15,7 @@ from mcuq.ir import graph as ir
 from mcuq.ir.quantized import WeightQuant
 from mcuq.ir.scaling import check_scaling
 from mcuq.quant import distributed
-from mcuq.quant.fake_quant import Norm, Rule, fake_quantize, fuses_norm, norm_quantize
+from mcuq.quant.fake_quant import Branch, Norm, Rule, fuses_norm
 from mcuq.quant.network import conv2d
 from mcuq.quant.rounding import round_half_up
 from mcuq.quant.weights import PactWeights, WeightQuantizer
@@ -113,10 +113,10 @@ class BatchNormTensors:
             return distributed.batch_norm(x, *values, momentum, self.epsilon)
         return F.batch_norm(x, self.mean, self.variance, self.gamma, self.beta, True, momentum, self.epsilon)
 
-    def quantized_train_step(self, x: Tensor, rule: Rule) -> Tensor:
-        """``train_step`` and ``rule`` after it, in one operator where this machine has it."""
+    def branch(self, x: Tensor, rule: Rule) -> Branch:
+        """``train_step`` and ``rule`` after it, as one operator where this machine has it."""
         if not fuses_norm(x):
-            return fake_quantize(self.train_step(x), rule)
+            return Branch(self.train_step(x), rule)
         gamma, beta, mean, variance = self.gamma, self.beta, self.mean, self.variance
         norm = Norm(
             torch.ones_like(mean) if gamma is None else gamma,
@@ -125,7 +125,7 @@ class BatchNormTensors:
             self._momentum(),
             self.epsilon,
         )
-        return norm_quantize(x, norm, rule)
+        return Branch(x, rule, norm)
 
     def _momentum(self) -> float:
         if self._averaged is not None:
@@ -294,27 +294,23 @@ class QuantLayer:
 
     # -- forward ------------------------------------------------------------------------------------------
 
-    def forward(
-        self,
-        x: Tensor,
-        input_scale: Tensor | None,
-        *,
-        training: bool,
-        rule: Rule | None = None,
-    ) -> Tensor:
+    def branch(self, x: Tensor, input_scale: Tensor | None, *, training: bool, rule: Rule) -> Branch:
+        """:meth:`forward` and the quantization of its result by ``rule``, still to be done."""
+        if self.norm is not None and self.trains_norm(training):
+            return self.norm.branch(self._product(x), rule)
+        return Branch(self.forward(x, input_scale, training=training), rule)
+
+    def forward(self, x: Tensor, input_scale: Tensor | None, *, training: bool) -> Tensor:
         """Convolution and batch norm of x [N, C, H, W].
 
         Args:
             input_scale: scale of ``x``; the bias is then rounded to the accumulator's grid as on the device.
             training: a batch norm that is not frozen uses and updates batch statistics.
-            rule: quantization of the result, done together with a batch norm that uses batch statistics
-                (:meth:`trains_norm`); without such a batch norm it is the caller's.
         """
+        if self.norm is not None and self.trains_norm(training):
+            return self.norm.train_step(self._product(x))
         self._follow()
         weight = self.ordered(self.weight).view(self.shape)
-        if self.norm is not None and self.trains_norm(training):
-            y = conv2d(x, weight, self.bias, self.op.window, self.op.groups)
-            return self.norm.train_step(y) if rule is None else self.norm.quantized_train_step(y, rule)
         bias = self.bias
         if self.norm is not None:
             gain = self.norm.gain()
@@ -326,6 +322,11 @@ class QuantLayer:
         if bias is not None and input_scale is not None and self.saved is not None and self.rounded:
             bias = self._on_grid(bias, input_scale)
         return conv2d(x, weight, bias, self.op.window, self.op.groups)
+
+    def _product(self, x: Tensor) -> Tensor:
+        """Convolution and bias alone."""
+        self._follow()
+        return conv2d(x, self.ordered(self.weight).view(self.shape), self.bias, self.op.window, self.op.groups)
 
     def trains_norm(self, training: bool) -> bool:
         """The batch norm uses the batch's statistics."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import assert_never
+from typing import Any, assert_never
 
 import torch
 import torch.nn.functional as F
@@ -25,10 +25,29 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window, group
     """Convolution of x [N, C, H, W] with weight [O, I/groups, kh, kw]; padding may differ per side."""
     top, left, bottom, right = window.padding
     x = dilated(x, window.input_dilation)
+    if window.kernel == (1, 1) and window.stride != (1, 1) and not any(window.padding):
+        return F.conv2d(Subsample.apply(x, window.stride), weight, bias, groups=groups)
     if (top, left) == (bottom, right):
         return F.conv2d(x, weight, bias, window.stride, (top, left), window.dilation, groups)
     x = F.pad(x, (left, right, top, bottom))
     return F.conv2d(x, weight, bias, window.stride, 0, window.dilation, groups)
+
+
+class Subsample(torch.autograd.Function):
+    """Every stride-th pixel of x [N, C, H, W]: all that a convolution 1x1 reads, whose backward pass is then short."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, stride: tuple[int, int]) -> Tensor:
+        layout = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+        ctx.stride, ctx.shape, ctx.layout = stride, x.shape, layout
+        return x[:, :, :: stride[0], :: stride[1]].contiguous(memory_format=layout)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        (g,) = grads
+        dx = torch.empty(ctx.shape, dtype=g.dtype, device=g.device, memory_format=ctx.layout).zero_()
+        dx[:, :, :: ctx.stride[0], :: ctx.stride[1]] = g
+        return dx, None
 
 
 def dilated(x: Tensor, dilation: tuple[int, int]) -> Tensor:
@@ -170,6 +189,22 @@ def run_float(
             inputs = tuple(values[name] for name in op.inputs)
             values[op.name] = clip(evaluate(op, inputs, conv, slopes), clamp_of(op))
     return values
+
+
+def summands(graph: Graph) -> frozenset[str]:
+    """Convolutions whose output is read by an addition alone."""
+    found: set[str] = set()
+    for op in graph.convs:
+        readers = graph.consumers(op.name)
+        alone = len(readers) == 1 and op.name not in graph.outputs
+        if (
+            alone
+            and isinstance(readers[0], ir.Add)
+            and not readers[0].subtract
+            and readers[0].inputs.count(op.name) == 1
+        ):
+            found.add(op.name)
+    return frozenset(found)
 
 
 def non_negative(graph: Graph) -> frozenset[str]:

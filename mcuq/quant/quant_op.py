@@ -32,10 +32,10 @@ from mcuq.ir.plans import BitPlan
 from mcuq.ir.quantized import ActivationQuant, QuantizedGraph, QuantParams
 from mcuq.ir.samples import InputShape
 from mcuq.quant import activations, build
-from mcuq.quant.activations import ActivationQuantizer
-from mcuq.quant.fake_quant import Rule
+from mcuq.quant.activations import ActivationQuantizer, FloatActivation
+from mcuq.quant.fake_quant import Branch, Rule, add_quantize
 from mcuq.quant.layer import LayerConfig, QuantLayer
-from mcuq.quant.network import Inputs, clamp_of, evaluate, last_uses, most_values, parts_of, run_float
+from mcuq.quant.network import Inputs, clamp_of, evaluate, last_uses, most_values, parts_of, run_float, summands
 from mcuq.quant.ranges import sample_values
 
 REESTIMATION_VALUES = 1 << 27
@@ -110,6 +110,7 @@ class QuantOp(nn.Module):
         self.owner, quantizers = build.activation_quantizers(self.graph, self.configs, tensors, bits)
         self.activation_quantizers = nn.ModuleList(quantizers.values())
         self._quantizer: dict[str, ActivationQuantizer] = quantizers
+        self._summands = summands(self.graph)
         self.stored = False
         if fold_delay == 0 and clamp_epochs == 0:
             self.start_epoch(0)
@@ -217,38 +218,57 @@ class QuantOp(nn.Module):
         Returns:
             Each output as the module gives it; vectors are [N, F].
         """
-        values = self.tensors(x)
+        values = self._values(x, self._summands)
         outputs = tuple(self._shaped(values[name]) for name in self.graph.outputs)
         return outputs[0] if len(outputs) == 1 else outputs
 
     def tensors(self, x: Inputs) -> dict[str, Tensor]:
         """Every tensor [N, C, H, W] of the fake-quantized network."""
+        return self._values(x, frozenset())
+
+    def _values(self, x: Inputs, summands: frozenset[str]) -> dict[str, Tensor]:
+        """Tensors by operator, without ``summands``, which are computed as part of their sums."""
         given = self._real_inputs(x)
         if self.quantize_activations and not self.ready:
             self.calibrate([tuple(given.values())])
         values: dict[str, Tensor] = {}
+        branches: dict[str, Branch] = {}
         for op in self.graph:
-            inputs = tuple(values[name] for name in op.inputs)
-            rule = self._rule_of_norm(op)
-            if rule is not None:
-                values[op.name] = self.layers[op.name].forward(inputs[0], None, training=self.training, rule=rule)
-                continue
-            y = given[op.name] if op.name in given else evaluate(op, inputs, self._conv, self.slopes)
-            values[op.name] = self._quantize(op, y)
+            inputs = tuple(branches.pop(name, None) or Branch(values[name]) for name in op.inputs)
+            rule = self._rule(op)
+            if isinstance(op, ir.Conv2d) and rule is not None:
+                branch = self._branch(op, inputs[0].value(), rule)
+                if op.name in summands:
+                    branches[op.name] = branch
+                else:
+                    values[op.name] = branch.value()
+            elif isinstance(op, ir.Add) and not op.subtract and rule is not None:
+                values[op.name] = add_quantize(inputs[0], inputs[1], rule)
+            else:
+                real = (branch.value() for branch in inputs)
+                y = given[op.name] if op.name in given else evaluate(op, tuple(real), self._conv, self.slopes)
+                values[op.name] = self._quantize(op, y)
         return values
 
-    def _rule_of_norm(self, op: ir.FloatOp) -> Rule | None:
-        """The rule of a convolution whose batch norm trains and is one operator with the quantization after it."""
-        layer, quantizer = self.layers.get(op.name), self._quantizer.get(op.name)
-        if layer is None or quantizer is None or not self.quantize_activations or not layer.trains_norm(self.training):
+    def _rule(self, op: ir.FloatOp) -> Rule | None:
+        """What quantizes the operator's output, None if nothing does or no rule describes it."""
+        quantizer = self._quantizer.get(op.name)
+        if quantizer is None or not self.quantize_activations:
             return None
         return quantizer.rule(clamp_of(op), math.prod(op.shape))
 
+    def _branch(self, op: ir.Conv2d, x: Tensor, rule: Rule) -> Branch:
+        layer = self.layers[op.name]
+        scale = None if layer.trains_norm(self.training) else self._scale_of(op.inputs[0])
+        return layer.branch(x, scale, training=self.training, rule=rule)
+
+    def _scale_of(self, tensor: str) -> Tensor | None:
+        """Scale of a quantized tensor, None if it is real."""
+        source = self.activation_quantizer(tensor)
+        return source.scale() if self.quantize_activations and not isinstance(source, FloatActivation) else None
+
     def _conv(self, op: ir.Conv2d, x: Tensor) -> Tensor:
-        source = self.activation_quantizer(op.inputs[0])
-        rounds = self.quantize_activations and not isinstance(source, activations.FloatActivation)
-        scale = source.scale() if rounds else None
-        return self.layers[op.name].forward(x, scale, training=self.training)
+        return self.layers[op.name].forward(x, self._scale_of(op.inputs[0]), training=self.training)
 
     def _quantize(self, op: ir.FloatOp, y: Tensor) -> Tensor:
         if not self.quantize_activations:

@@ -12,10 +12,12 @@ import torch.nn.functional as F  # noqa: E402
 from torch import nn  # noqa: E402
 
 from mcuq.errors import UnsupportedError, UsageError  # noqa: E402
+from mcuq.ir import graph as ir  # noqa: E402
 from mcuq.ir.graph import Normalization  # noqa: E402
 from mcuq.ir.plans import BitPlan, Limits, TensorBits  # noqa: E402
 from mcuq.lower.lower import lower  # noqa: E402
 from mcuq.quant import QuantOp  # noqa: E402
+from mcuq.quant.network import conv2d  # noqa: E402
 from mcuq.quant.weights import QUANT_TYPES, RULES  # noqa: E402
 from mcuq.reference import integer  # noqa: E402
 
@@ -388,3 +390,37 @@ def test_uncalibrated_networks_are_not_deployed() -> None:
         make(network(), "Ternary")
     with pytest.raises(UsageError, match="weight bits must be 8, 4 or 2"):
         make(network(), bits=3)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_sums_are_computed_with_their_branches_to_the_same_bits(frozen: bool) -> None:
+    """Training takes a branch, its batch norm and the sum in one pass; ``tensors`` takes one after the other."""
+    op = make(network(), bits=4, fold_type="ICN", fold_delay=0 if frozen else 9).train()
+    op.calibrate([pixels()])
+    twin = copy.deepcopy(op)
+    assert op._summands
+    with op.quantized(), twin.quantized():
+        together, apart = op(pixels()), twin.tensors(pixels())[twin.graph.outputs[0]].flatten(1)
+        assert torch.equal(together, apart)
+        assert isinstance(together, torch.Tensor)
+        for scores in (together, apart):
+            F.cross_entropy(scores, torch.arange(16) % 5).backward()
+    for (name, one), (_, other) in zip(op.model.named_parameters(), twin.model.named_parameters(), strict=True):
+        if one.grad is None or other.grad is None:
+            assert one.grad is other.grad and frozen, name
+            continue
+        assert torch.equal(one.grad, other.grad), name
+    for (name, one), (_, other) in zip(op.model.named_buffers(), twin.model.named_buffers(), strict=True):
+        assert torch.equal(one, other), name
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_strided_convolution_1x1_reads_its_pixels_alone(layout: torch.memory_format) -> None:
+    window = ir.Window((1, 1), (2, 3))
+    x = torch.randn(2, 4, 5, 8).to(memory_format=layout).requires_grad_()
+    weight = torch.randn(6, 4, 1, 1, requires_grad=True)
+    results: list[list[torch.Tensor]] = []
+    for y in (conv2d(x, weight, None, window, 1), F.conv2d(x, weight, stride=(2, 3))):
+        results.append([y, *torch.autograd.grad(y.square().sum(), (x, weight))])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other)

@@ -64,7 +64,7 @@ static void normalize_channel(const float *restrict x, float *restrict y, Planes
     }
     moments(sum, squares, (double)(planes.count * planes.length), shift, &mean, &variance);
     const Channel ch = keep(c, shape, mean, variance, gamma[c], beta[c], saved, running[0], running[1]);
-    for (Index n = 0; n < planes.count; n++) {
+    for (Index n = 0; y != NULL && n < planes.count; n++) {
         const float *restrict a = x + n * planes.stride;
         float *restrict b = y + n * planes.stride;
 #pragma omp simd
@@ -74,7 +74,7 @@ static void normalize_channel(const float *restrict x, float *restrict y, Planes
     }
 }
 
-/* saved: [4][C] for the backward pass. The running statistics [C] move. */
+/* saved: [4][C] for the backward pass. y NULL: statistics alone. The running statistics [C] move. */
 int mcuq_norm_planes(const float *restrict x, float *restrict y, const float *gamma, const float *beta,
                      float *restrict saved, float *running_mean, float *running_variance, const Shape *shape,
                      const Grid *shared)
@@ -89,7 +89,7 @@ int mcuq_norm_planes(const float *restrict x, float *restrict y, const float *ga
     for (Index c = 0; c < C; c++) {
         const Index at = c * planes.length;
         if (planes.length >= SMALL) {
-            normalize_channel(x + at, y + at, planes, c, gamma, beta, saved, running, shape, grid);
+            normalize_channel(x + at, y == NULL ? y : y + at, planes, c, gamma, beta, saved, running, shape, grid);
             continue;
         }
         float *const scratch = malloc((size_t)(2 * one.length) * sizeof *scratch);
@@ -98,8 +98,11 @@ int mcuq_norm_planes(const float *restrict x, float *restrict y, const float *ga
             continue;
         }
         gather(scratch, x + at, planes);
-        normalize_channel(scratch, scratch + one.length, one, c, gamma, beta, saved, running, shape, grid);
-        scatter(y + at, scratch + one.length, planes);
+        float *const result = y == NULL ? NULL : scratch + one.length;
+        normalize_channel(scratch, result, one, c, gamma, beta, saved, running, shape, grid);
+        if (y != NULL) {
+            scatter(y + at, result, planes);
+        }
         free(scratch);
     }
     return failed;

@@ -1,35 +1,6 @@
-/* Batch norm and fake quantization of rows of C channels (channels_last).
- *
- * A few pixels make one wide row, so that loops over few channels still fill vectors. Arrays
- * per column repeat the channels. A last part of a wide row is a prefix of one. */
-#include "norm.h"
+/* Batch norm and fake quantization of rows of C channels (channels_last). */
+#include "rows.h"
 #include <stdlib.h>
-#include <string.h>
-
-typedef struct {
-    Index columns, count, slices; /* columns of a wide row, values in all, slices that are summed on their own */
-    int threads;
-} Rows;
-
-static Rows rows_of(const Shape *shape)
-{
-    const Index C = shape->channels, count = shape->images * shape->plane * C, wanted = count / (4 * BLOCK);
-    Index columns = C;
-    while (columns < 64 || columns % 16 != 0) {
-        columns += C;
-    }
-    const Rows rows = {columns, count, wanted < 1 ? 1 : smaller(wanted, SLICES),
-                       count > PARALLEL ? shape->threads : 1};
-    return rows;
-}
-
-/* First value of slice k: slices start on wide rows. */
-static Index row_start(const Rows rows, Index k)
-{
-    const Index whole = (rows.count + rows.columns - 1) / rows.columns;
-    const Index first = whole / rows.slices * k + smaller(k, whole % rows.slices);
-    return smaller(first * rows.columns, rows.count);
-}
 
 /* Rows taken together, so that sums per column are loaded and stored once for all of them. */
 #define TOGETHER 4
@@ -93,13 +64,23 @@ static size_t scratch_bytes(const Rows rows, Index sums, Index wide)
     return (size_t)doubles * (sizeof(double) + sizeof(float)) + (size_t)(wide * rows.columns) * sizeof(float);
 }
 
-static void widen(float *wide, Index columns, const float *narrow, Index channels)
+static void quantize_rows(const float *restrict x, float *restrict y, const Rows rows, const float *restrict gain,
+                          const float *restrict offset, const Grid grid)
 {
-    for (Index c = 0; c < columns; c += channels) {
-        memcpy(wide + c, narrow, (size_t)channels * sizeof *wide);
+#pragma omp parallel for num_threads(rows.threads) schedule(static) if (rows.threads > 1)
+    for (Index k = 0; k < rows.slices; k++) {
+        const Index end = row_start(rows, k + 1);
+        for (Index i = row_start(rows, k); i < end; i += rows.columns) {
+            const Index width = smaller(rows.columns, end - i);
+#pragma omp simd
+            for (Index c = 0; c < width; c++) {
+                y[i + c] = quantized(x[i + c] * gain[c] + offset[c], &grid);
+            }
+        }
     }
 }
 
+/* y NULL: statistics alone. */
 int mcuq_norm_rows(const float *restrict x, float *restrict y, const float *gamma, const float *beta,
                    float *restrict saved, float *restrict running_mean, float *restrict running_variance,
                    const Shape *shape, const Grid *shared)
@@ -135,18 +116,10 @@ int mcuq_norm_rows(const float *restrict x, float *restrict y, const float *gamm
         moments(scratch[c], scratch[W + c], (double)(rows.count / C), x[c], &mean, &variance);
         keep(c, shape, mean, variance, gamma[c], beta[c], saved, running_mean, running_variance);
     }
-    widen(gain, W, saved + 2 * C, C);
-    widen(offset, W, saved + 3 * C, C);
-#pragma omp parallel for num_threads(rows.threads) schedule(static) if (rows.threads > 1)
-    for (Index k = 0; k < rows.slices; k++) {
-        const Index end = row_start(rows, k + 1);
-        for (Index i = row_start(rows, k); i < end; i += W) {
-            const Index width = smaller(W, end - i);
-#pragma omp simd
-            for (Index c = 0; c < width; c++) {
-                y[i + c] = quantized(x[i + c] * gain[c] + offset[c], &grid);
-            }
-        }
+    if (y != NULL) {
+        widen(gain, W, saved + 2 * C, C);
+        widen(offset, W, saved + 3 * C, C);
+        quantize_rows(x, y, rows, gain, offset, grid);
     }
     free(scratch);
     return 0;

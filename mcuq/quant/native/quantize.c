@@ -1,7 +1,6 @@
 /* Fake quantization of a dense tensor, and of weights row by row: one pass forward, one pass backward. */
-#include "grid.h"
+#include "places.h"
 #include <limits.h>
-#include <stdint.h>
 #ifdef __linux__
 #include <malloc.h>
 #endif
@@ -29,20 +28,6 @@ void mcuq_quantize(const float *restrict x, float *restrict y, Index count, cons
             y[i] = quantized(x[i], &grid);
         }
     }
-}
-
-/* What the backward pass needs of a value: the rounding error y - x in 1/UNITS of a step, or where x lies. */
-#define UNITS 32760.0F
-#define BELOW (-32768)
-#define ABOVE 32767
-
-static inline int16_t place(float x, float y, float units, const Grid *grid)
-{
-    float error = (y - x) * units;
-    error = error > 32766.0F ? 32766.0F : error;
-    error = error > -32766.0F ? error : -32766.0F; /* NaN too */
-    const int32_t whole = (int32_t)(error < 0.0F ? error - 0.5F : error + 0.5F);
-    return (int16_t)(x <= grid->bottom ? BELOW : x >= grid->top ? ABOVE : whole);
 }
 
 /* As mcuq_quantize; places: [count]. */
@@ -117,6 +102,20 @@ static Sums gradient(const float *restrict x, const float *restrict g, float *re
         total.above += (double)above;
     }
     return total;
+}
+
+/* dx: g where bottom < x < top, else 0. */
+void mcuq_quantize_gradient(const float *restrict x, const float *restrict g, float *restrict dx, Index count,
+                            const Grid *grid, Sums *total, int threads)
+{
+    Sums parts[SLICES];
+    (void)threads;
+#pragma omp parallel for num_threads(threads) schedule(static) if (count > PARALLEL && threads > 1)
+    for (Index k = 0; k < SLICES; k++) {
+        const Index start = slice_start(count, k);
+        parts[k] = gradient(x + start, g + start, dx + start, slice_start(count, k + 1) - start, *grid);
+    }
+    add_slices(parts, SLICES, total);
 }
 
 /* Rows of `length` values, each with a step and codes low .. high of its own. */
