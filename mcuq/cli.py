@@ -40,7 +40,7 @@ people = Console(stderr=True)
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; everything for people on stderr.")]
 Run = Annotated[Path | None, typer.Argument(help="Folder of an 'mcuq train'; the latest run when left out.")]
 Model = Annotated[
-    str, typer.Option(help="A name from 'mcuq models', or your own: package.module:build (any torch nn.Module).")
+    str, typer.Option(help="A name from 'mcuq models', your own package.module:build, an ONNX or a TFLite file.")
 ]
 Width = Annotated[float, typer.Option(help="Width multiplier of models that have one.", min=0.05, max=4.0)]
 Resolution = Annotated[int | None, typer.Option(help="Input height and width; the model's own when left out.", min=1)]

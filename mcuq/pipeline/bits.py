@@ -13,15 +13,14 @@ from mcuq.ir.bits_file import load_bits, save_bits
 from mcuq.ir.container import write_atomic
 from mcuq.ir.graph import Graph
 from mcuq.ir.integer import IntegerGraph
-from mcuq.ir.plans import BitPlan, Limits, Sensitivity
+from mcuq.ir.plans import BitPlan, Limits, Sensitivity, TensorKind, TensorLoss
+from mcuq.pipeline.graphs import planned_graph
 from mcuq.pipeline.measures import checked, held_back, sensitivity
-from mcuq.pipeline.models import build_module, captured
 from mcuq.pipeline.outcomes import ParetoOutcome, SolveOutcome
 from mcuq.pipeline.settings import UNLIMITED, BitChoice, ModelSpec
 from mcuq.pipeline.wishes import exceeds, latency_ms
 from mcuq.plan import rules
 from mcuq.plan.memory import plan_memory
-from mcuq.report.frontier import pareto_picture
 from mcuq.target.footprint import footprint
 from mcuq.target.instructions import graph_instructions
 
@@ -42,9 +41,9 @@ def solve(spec: ModelSpec, choice: BitChoice, out: Path, *, seed: int = 0) -> So
     limits = choice.limits()
     if limits is None:
         raise UsageError("solve needs limits: --mem-constraint FLASH,RAM or --board NAME")
-    module, shape = build_module(spec, None, seed)
-    graph = captured(module, shape, None)
+    graph = planned_graph(spec, seed)
     try:
+        refuse_early(graph, choice, limits)
         plan = choose(graph, choice, limits, sensitivity(graph, "data-free", None))
     except InfeasibleError as error:
         return infeasible(error, choice, limits)
@@ -72,8 +71,7 @@ def pareto(
         raise UsageError("pareto needs limits: --mem-constraint FLASH,RAM or --board NAME")
     if resource not in get_args(Resource):
         raise UsageError(f"--over {resource!r} is unknown; use {', '.join(get_args(Resource))}")
-    module, shape = build_module(spec, None, seed)
-    graph = captured(module, shape, None)
+    graph = planned_graph(spec, seed)
     table = sensitivity(graph, "data-free", None)
     found = frontier(
         graph,
@@ -86,6 +84,8 @@ def pareto(
         **_wishes(choice),
     )
     if out is not None:
+        from mcuq.report.frontier import pareto_picture
+
         write_atomic(out, pareto_picture(resource, found.points, found.references))
     return ParetoOutcome(resource, found.points, found.references, str(out or ""))
 
@@ -125,6 +125,25 @@ def choose(
 def _wishes(choice: BitChoice) -> dict[str, Any]:
     """Options of the exact search."""
     return {"pins": dict(choice.pins), "groups": choice.groups, "first_last_bits": choice.first_last_bits}
+
+
+def refuse_early(graph: Graph, choice: BitChoice, limits: Limits) -> None:
+    """Raise InfeasibleError if no bits can meet one of the limits, before anything is measured.
+
+    Raises:
+        UsageError: unknown tensor names, contradicting wishes.
+    """
+    if choice.mixed in ("MixPL", "MixPC"):
+        return
+    from mcuq.plan.decisions import Wishes
+    from mcuq.plan.infeasible import refuse
+    from mcuq.plan.model import problem_from_graph
+
+    kinds = get_args(TensorKind)
+    losses = (TensorLoss(op.name, kind, bits, 0.0) for op in graph for kind in kinds for bits in (8, 4, 2))
+    nothing = Sensitivity("none", tuple(losses))
+    wishes = Wishes(dict(choice.pins), choice.groups, first_last_bits=2)
+    refuse(problem_from_graph(graph, nothing, limits, choice.core, wishes=wishes, ram_reserve=choice.ram_reserve))
 
 
 def refuse_infeasible(graph: Graph, choice: BitChoice, limits: Limits) -> None:

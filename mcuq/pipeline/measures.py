@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from mcuq import __version__
 from mcuq.data import Dataset
 from mcuq.data.fetch import cache_folder
-from mcuq.errors import McuqError
+from mcuq.errors import McuqError, UsageError
 from mcuq.ir.container import write_atomic
 from mcuq.ir.graph import Graph
 from mcuq.ir.plans import Sensitivity, TensorLoss
+from mcuq.pipeline.models import TORCH_NEEDED
 
 CALIBRATION = 512
 """Training images on which sensitivity is measured."""
@@ -25,16 +26,16 @@ HELD_BACK = 256
 
 
 def sensitivity(graph: Graph, measure: str, dataset: Dataset | None) -> Sensitivity:
-    """The table of ``measure`` on the first training images; from the cache if it was measured before.
+    """The table of ``measure`` on the first training images (of data-free: of the weights alone); from the cache if it
+    was measured before.
 
     Raises:
         DataError: "loss" on images without labels.
     """
-    from mcuq.quant.data_free import data_free
-
     if measure == "data-free" or dataset is None:
-        return data_free(graph)
-    x, y = dataset.x_train[:CALIBRATION], dataset.y_train[:CALIBRATION]
+        measure, x, y = "data-free", np.empty(0), np.empty(0)
+    else:
+        x, y = dataset.x_train[:CALIBRATION], dataset.y_train[:CALIBRATION]
     path = cache_folder() / "sensitivity" / f"{_key(graph, measure, x, y)}.json"
     if (known := _read(path)) is not None:
         return known
@@ -69,10 +70,14 @@ def held_back(dataset: Dataset) -> NDArray[np.uint8]:
 
 
 def _measured(graph: Graph, measure: str, x: Any, y: Any) -> Sensitivity:
-    from mcuq.quant import curvature
-    from mcuq.quant import sensitivity as measures
-
+    try:
+        from mcuq.quant import curvature, data_free
+        from mcuq.quant import sensitivity as measures
+    except ModuleNotFoundError as error:
+        raise UsageError(TORCH_NEEDED) from error
     match measure:
+        case "data-free":
+            return data_free(graph)
         case "loss":
             return curvature.loss_increase(graph, x, y)
         case "hessian":
@@ -82,12 +87,22 @@ def _measured(graph: Graph, measure: str, x: Any, y: Any) -> Sensitivity:
 
 
 def _key(graph: Graph, measure: str, x: Any, y: Any) -> str:
-    """A digest of weights and structure, images, labels, measure and version."""
-    digest = hashlib.sha256(f"{__version__} {measure} {x.shape}".encode())
+    """A digest of weights and structure, images, labels, measure and the code that measures."""
+    digest = sources_digest("ir", "quant")
+    digest.update(f"{measure} {x.shape}".encode())
     digest.update(np.ascontiguousarray(x).tobytes() + np.ascontiguousarray(y).tobytes())
     for op in graph:
         _feed(digest, op)
     return digest.hexdigest()[:32]
+
+
+def sources_digest(*rooms: str) -> Any:
+    """A digest that has read the version and the sources of ``rooms``: what is cached depends on them."""
+    digest, package = hashlib.sha256(__version__.encode()), Path(__file__).resolve().parents[1]
+    for room in rooms:
+        for source in sorted((package / room).rglob("*.py")):
+            digest.update(source.read_bytes())
+    return digest
 
 
 def _feed(digest: Any, value: Any) -> None:

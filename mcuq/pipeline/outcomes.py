@@ -6,14 +6,16 @@ The documents are the public interface of ``--json``; their keys are described i
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
-from mcuq.build.hotspots import Loop
 from mcuq.ir.plans import BitPlan
 from mcuq.pipeline.wishes import exceeds
+
+if TYPE_CHECKING:
+    from mcuq.build.hotspots import Loop
 
 
 def _used(used: int, limit: int) -> dict[str, int]:

@@ -39,6 +39,13 @@ class NoPlanError(InfeasibleError):
         self.missing_ram = missing_ram
 
 
+def refuse(problem: Problem) -> None:
+    """Raise NoPlanError if flash, RAM or instructions fail alone, whatever the losses are."""
+    error = explain(problem)
+    if error.missing_flash or error.missing_ram or error.missing_instructions:
+        raise error
+
+
 def explain(problem: Problem) -> NoPlanError:
     """The error to raise for a problem that no plan solves (or none was found for).
 
