@@ -212,10 +212,9 @@ class _Builder:
     def code(self) -> tuple[Code, ...]:
         """Symbols of the runtime with the bits that need them; helpers that functions share count once."""
         uses: dict[str, set[tuple[tuple[str, int], ...]]] = {}
-        always: dict[str, None] = dict.fromkeys(code_table.always(self.core))
         bands = [name for fusion in fusions(self.graph) for name in BAND_FUNCTIONS[type(fusion)]]
         bands += ROW_FUNCTIONS if placements(self.graph) else ()
-        always |= dict.fromkeys(s for name in bands for s in code_table.symbols(name, self.core))
+        always = dict.fromkeys(s for name in bands for s in code_table.symbols(name, self.core))
         for op in self.graph:
             names, rows = self._functions(op)
             for function in dict.fromkeys(name for _, name in rows if name):

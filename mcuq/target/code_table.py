@@ -26,11 +26,6 @@ def symbols(function: str, core: str) -> tuple[str, ...]:
     return tuple(needs[function])
 
 
-def always(core: str) -> tuple[str, ...]:
-    """Symbols that the startup code pulls in itself: it clears memory."""
-    return tuple(name for name in ("memset",) if name in _core(core)["bytes"])
-
-
 def symbol_bytes(symbol: str, core: str) -> int:
     """Bytes of one symbol, rounded up to a word."""
     return (int(_core(core)["bytes"][symbol]) + 3) & ~3

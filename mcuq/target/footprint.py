@@ -84,7 +84,7 @@ def code_bytes(graph: IntegerGraph, core: str) -> tuple[int, int, int]:
     names = {name for op in graph if not _is_view(op, graph) and (name := function(op, graph, core))}
     names |= {name for fusion in fusions(graph) for name in BAND_FUNCTIONS[type(fusion)]}
     names |= set(ROW_FUNCTIONS) if placements(graph) else set()
-    needed = {symbol for name in names for symbol in code_table.symbols(name, core)} | {*code_table.always(core)}
+    needed = {symbol for name in names for symbol in code_table.symbols(name, core)}
     runtime = sum(code_table.symbol_bytes(symbol, core) for symbol in needed)
     calls = [(call_kind(graph, op), len(op.inputs)) for op in steps(graph)]
     return runtime, code_table.model_bytes(core, calls), code_table.startup_bytes(core)

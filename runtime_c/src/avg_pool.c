@@ -1,7 +1,5 @@
 /* Average pool: y = requantize(sum (x - Zx), multipliers[n - 1], shifts[n - 1]) over the n taps inside the input.
  * Every window holds at least one of them. The sum of n <= 255 * 255 taps stays below 2^24. */
-#include <string.h>
-
 #include "mcuq/mcuq.h"
 #include "pack.h"
 #include "window.h"
@@ -12,7 +10,7 @@ static void sum_taps(const mcuq_avg_pool_params *p, const uint8_t *input, mcuq_s
 {
     const uint32_t row_bytes = mcuq_row_bytes(p->input.channels, p->input.bits);
     int8_t codes[MCUQ_CHUNK];
-    memset(sums, 0, count * sizeof *sums);
+    mcuq_fill((int8_t *)sums, 0, count * (uint32_t)sizeof *sums);
     for (uint32_t i = 0; i < rows.count; i++) {
         const uint32_t y = rows.start + i * rows.step;
         const uint8_t *pixel = input + (y * p->input.width + cols.start) * row_bytes;

@@ -13,8 +13,6 @@
  * Scratch (mcuq/target/kernels.py): int32 pairs[kernel_height * kernel_width * C/groups] for 4- and 2-bit weights,
  * then int8 columns[min(2, output pixels)][kernel_height * kernel_width * C/groups] unless they are read in place.
  */
-#include <string.h>
-
 #include "dot.h"
 #include "epilogue.h"
 
@@ -57,7 +55,7 @@ static void fill_kernel_row(const geometry *g, int8_t *column, const uint8_t *im
     while (left != 0u) {
         uint32_t taps = 1u;
         if (image_row == NULL || x < 0 || x >= (int32_t)p->input.width) {
-            memset(column, p->input_zero_point, g->channels);
+            mcuq_fill(column, p->input_zero_point, g->channels);
         } else {
             taps = mcuq_min(mcuq_min(g->run, left), p->input.width - (uint32_t)x);
             mcuq_unpack(column, image_row + (uint32_t)x * g->row_bytes, first, taps * g->channels, p->input.bits);

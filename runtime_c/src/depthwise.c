@@ -9,8 +9,6 @@
  * Every partial sum stays within int32: |bias| + max|x| * sum (|w| + |zw|) < 2^31 is proved by the compiler.
  * Scratch (mcuq/target/kernels.py): int32 offsets[kernel_height * kernel_width].
  */
-#include <string.h>
-
 #include "epilogue.h"
 
 #define OUTSIDE (-1)
@@ -100,7 +98,7 @@ MCUQ_TEMPLATE void channels(const mcuq_conv2d_params *p, int32_t *acc, const int
     const uint32_t weight_bytes = mcuq_row_bytes(p->output.channels, bits);
     const uint8_t *w = (const uint8_t *)p->weights + (c * bits >> 3);
     uint32_t i = 0;
-    for (; i + LANES <= count; i += LANES, w += LANES * bits >> 3) {
+    for (; !MCUQ_SMALL && i + LANES <= count; i += LANES, w += LANES * bits >> 3) {
         if (p->input.bits == 8u) {
             four_channels(acc + i, offsets, taps, input + (c + i), border, w, weight_bytes, 8u, bits);
         } else if (p->input.bits == 4u) {
@@ -136,7 +134,7 @@ MCUQ_TEMPLATE void depthwise(const mcuq_conv2d_params *p, const void *input, voi
             for (uint32_t c = 0; c < p->output.channels; c += MCUQ_RUN) {
                 const uint32_t count = mcuq_min(MCUQ_RUN, p->output.channels - c);
                 int32_t acc[MCUQ_RUN];
-                memcpy(acc, p->bias + c, count * sizeof *acc);
+                mcuq_copy_words(acc, p->bias + c, count);
                 channels(p, acc, offsets, taps, input, border, c, count, bits);
                 mcuq_store_run(p, out, c, count, acc);
             }

@@ -88,7 +88,10 @@ MCUQ_TEMPLATE void dot_2x2(int32_t acc0[2], int32_t acc1[2], const int8_t *w0, c
 void mcuq_dot_2x2_w8(int32_t acc0[2], int32_t acc1[2], const uint8_t *w0, const uint8_t *w1, const int8_t *x0,
                      const int8_t *x1, uint32_t count)
 {
-    if (THUMB1) {
+    if (MCUQ_SMALL) {
+        mcuq_dot_2x1_w8(acc0, w0, w1, x0, count);
+        mcuq_dot_2x1_w8(acc1, w0, w1, x1, count);
+    } else if (THUMB1) {
         dot_2x2_indexed(acc0, acc1, (const int8_t *)w0, (const int8_t *)w1, x0, x1, count);
     } else {
         dot_2x2(acc0, acc1, (const int8_t *)w0, (const int8_t *)w1, x0, x1, count);
@@ -150,10 +153,15 @@ MCUQ_TEMPLATE void dot_2x1(int32_t acc[2], const uint8_t *w0, const uint8_t *w1,
                            uint32_t bits)
 {
     int32_t s0 = acc[0], s1 = acc[1];
-    if (THUMB1 && bits == 8u) {
+    if ((MCUQ_SMALL || THUMB1) && bits == 8u) {
         for (uint32_t i = 0; i != count; i++) {
             s0 += (int8_t)w0[i] * x[i];
             s1 += (int8_t)w1[i] * x[i];
+        }
+    } else if (MCUQ_SMALL) {
+        for (uint32_t i = 0; i != count; i++) {
+            s0 += mcuq_get_weight(w0, i, bits) * x[i];
+            s1 += mcuq_get_weight(w1, i, bits) * x[i];
         }
     } else {
         for (uint32_t fours = count >> 2; fours != 0u; fours--) {

@@ -4,11 +4,9 @@
  */
 #include "epilogue.h"
 
-#include <string.h>
-
 void mcuq_start_run(const mcuq_conv2d_params *p, uint32_t c, uint32_t count, int32_t sum_x, int32_t *acc)
 {
-    memcpy(acc, p->bias + c, count * sizeof *acc);
+    mcuq_copy_words(acc, p->bias + c, count);
     if (p->weight_zero_points != NULL) {
         const uint32_t step = p->per_channel_zero_point ? 1u : 0u;
         const int8_t *zero = p->weight_zero_points + step * c;
@@ -29,7 +27,7 @@ static __attribute__((noinline)) int32_t requantize_wide(const mcuq_conv2d_param
 
 /* mcuq_requantize for shift >= 33 with rounding and zero point in one constant:
  * (high + (Zy << (s-32)) + (1 << (s-33))) >> (s-32). |high| < 2^30, |2 Zy + 1| < 2^8 and s <= 55 keep the sum in
- * int32. bits: 8, 32, or 0 for 4 and 2 alike. */
+ * int32. bits: 8, 32, or another value for 4 and 2 alike. */
 MCUQ_TEMPLATE void store_run(const mcuq_conv2d_params *p, void *row, uint32_t c, uint32_t count, const int32_t *acc,
                              uint32_t bits)
 {
@@ -41,7 +39,7 @@ MCUQ_TEMPLATE void store_run(const mcuq_conv2d_params *p, void *row, uint32_t c,
     for (const int32_t *end = acc + count; acc != end; acc++, c++) {
         const uint32_t s = *shift;
         int32_t code;
-        if (s >= 33u) {
+        if (s >= 33u && !MCUQ_SMALL) {
             const int32_t high = (int32_t)(((int64_t)*acc * *multiplier) >> 32);
             code = mcuq_clamp((high + twice_zero_plus_1 * (int32_t)(1u << (s - 33u))) >> (s - 32u), lo, hi);
         } else {
@@ -61,7 +59,9 @@ MCUQ_TEMPLATE void store_run(const mcuq_conv2d_params *p, void *row, uint32_t c,
 
 void mcuq_store_run(const mcuq_conv2d_params *p, void *row, uint32_t c, uint32_t count, const int32_t *acc)
 {
-    if (p->output.bits == 8u) {
+    if (MCUQ_SMALL) {
+        store_run(p, row, c, count, acc, p->output.bits);
+    } else if (p->output.bits == 8u) {
         store_run(p, row, c, count, acc, 8u);
     } else if (p->output.bits == 32u) {
         store_run(p, row, c, count, acc, 32u);

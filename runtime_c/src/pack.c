@@ -28,6 +28,12 @@ MCUQ_TEMPLATE void pack_bytes(uint8_t *bytes, const int8_t *codes, uint32_t coun
 
 void mcuq_unpack(int8_t *codes, const uint8_t *row, uint32_t first, uint32_t count, uint32_t bits)
 {
+    if (MCUQ_SMALL) {
+        for (const uint32_t end = first + count; first != end; first++) {
+            *codes++ = (int8_t)mcuq_get(row, first, bits);
+        }
+        return;
+    }
     if (bits == 8u) {
         memcpy(codes, row + first, count);
         return;
@@ -52,6 +58,12 @@ void mcuq_unpack(int8_t *codes, const uint8_t *row, uint32_t first, uint32_t cou
 
 void mcuq_pack(uint8_t *row, uint32_t first, const int8_t *codes, uint32_t count, uint32_t bits)
 {
+    if (MCUQ_SMALL) {
+        for (const uint32_t end = first + count; first != end; first++) {
+            mcuq_put(row, first, bits, *codes++);
+        }
+        return;
+    }
     if (bits == 8u) {
         memcpy(row + first, codes, count);
         return;

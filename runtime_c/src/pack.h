@@ -8,6 +8,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "mcuq/numerics.h"
 
@@ -67,6 +68,32 @@ static inline const int8_t *mcuq_view(const uint8_t *row, uint32_t first, uint32
     }
     mcuq_unpack(buffer, row, first, count, bits);
     return buffer;
+}
+
+/* memset; a loop where the library's would be larger than all that calls it. */
+static inline void mcuq_fill(int8_t *bytes, int32_t value, uint32_t count)
+{
+#if MCUQ_SMALL
+    for (const int8_t *end = bytes + count; bytes != end; bytes++) {
+        *bytes = (int8_t)value;
+        __asm__("" : "+r"(bytes)); /* else gcc calls memset */
+    }
+#else
+    memset(bytes, value, count);
+#endif
+}
+
+/* memcpy of words, likewise. */
+static inline void mcuq_copy_words(int32_t *to, const int32_t *from, uint32_t count)
+{
+#if MCUQ_SMALL
+    for (const int32_t *end = from + count; from != end; from++, to++) {
+        *to = *from;
+        __asm__("" : "+r"(to));
+    }
+#else
+    memcpy(to, from, count * sizeof *to);
+#endif
 }
 
 static inline uint32_t mcuq_min(uint32_t a, uint32_t b)

@@ -9,7 +9,7 @@ typedef struct {
     uint32_t start, count, step;
 } mcuq_span;
 
-static inline mcuq_span mcuq_clip_span(uint32_t output, uint32_t stride, uint32_t pad, uint32_t kernel,
+MCUQ_ONCE mcuq_span mcuq_clip_span(uint32_t output, uint32_t stride, uint32_t pad, uint32_t kernel,
                                        uint32_t dilation, uint32_t size)
 {
     mcuq_span span = {0, 0, dilation};

@@ -53,6 +53,7 @@ HOSTS = (
     Host("clang", "clang", ("-O2",)),
     Host("gcc -m32", "gcc", ("-O2", "-m32")),
     Host("sanitizers", "gcc", SANITIZERS, heap=True),
+    Host("gcc -Os", "gcc", ("-Os",)),
 )
 TARGETS = (
     Target("cortex-m4", "mps2-an386"),

@@ -7,9 +7,9 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from cases import Case
+from cases import Case, mismatches
 from convolutions import convolution_cases
-from drivers import HOSTS, TARGETS, Host, Target, check_on_host, check_on_target, that_fit
+from drivers import HOSTS, TARGETS, Host, Target, check_on_host, check_on_target, run_on_target, that_fit
 from elementwise import elementwise_cases
 
 SAMPLE = 5
@@ -25,8 +25,9 @@ def grid(seed: int, every: int = 1) -> list[Case]:
     ]
 
 
-def test_host_computes_a_sample(tmp_path: Path) -> None:
-    assert check_on_host(HOSTS[0], grid(1, SAMPLE), tmp_path) == []
+@pytest.mark.parametrize("host", (HOSTS[0], HOSTS[4]), ids=lambda host: host.name)
+def test_host_computes_a_sample(host: Host, tmp_path: Path) -> None:
+    assert check_on_host(host, grid(1, SAMPLE), tmp_path) == []
 
 
 def test_target_computes_a_sample(tmp_path: Path) -> None:
@@ -45,6 +46,14 @@ def test_target_computes_every_byte(target: Target, tmp_path: Path) -> None:
     cases = that_fit(grid(1), target)
     assert len(cases) > 3000
     assert check_on_target(target, cases, tmp_path) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS[:2], ids=lambda target: target.name)
+def test_smallest_code_computes_every_byte(target: Target, tmp_path: Path) -> None:
+    """What --optimize size compiles: other loops, the same bytes."""
+    cases = that_fit(grid(1, 2), target)
+    assert mismatches(cases, run_on_target(target, cases, tmp_path, flags=("-Os",))) == []
 
 
 @pytest.mark.slow

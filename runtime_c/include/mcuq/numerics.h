@@ -9,6 +9,15 @@
 _Static_assert((-1 >> 1) == -1, "mcuq needs arithmetic right shifts of signed integers");
 #endif
 
+/* -Os (--optimize size): the shortest loop that computes the same. */
+#ifdef __OPTIMIZE_SIZE__
+#define MCUQ_SMALL 1
+#define MCUQ_ONCE static __attribute__((noinline, unused)) /* a function of some size, called several times */
+#else
+#define MCUQ_SMALL 0
+#define MCUQ_ONCE static inline
+#endif
+
 static inline int32_t mcuq_clamp(int32_t value, int32_t lo, int32_t hi)
 {
     return value < lo ? lo : value > hi ? hi : value;
@@ -21,13 +30,13 @@ static inline int32_t mcuq_requantize(int32_t acc, int32_t multiplier, uint32_t 
                                       int32_t lo, int32_t hi)
 {
     const int64_t product = (int64_t)acc * multiplier;
-    if (shift >= 33u) {
+    if (shift >= 33u && !MCUQ_SMALL) {
         const int32_t high = (int32_t)(product >> 32);
         const int32_t rounded = (high + (int32_t)(1 << (shift - 33u))) >> (shift - 32u);
         return mcuq_clamp(rounded + zero_point, lo, hi);
     }
-    /* shift <= 32: the quotient may exceed int32, clamp in 64 bits. */
-    const int64_t value = ((product + ((int64_t)1 << (shift - 1u))) >> shift) + zero_point;
+    /* Any shift; from 32 downwards the quotient may exceed int32: clamp in 64 bits. */
+    const int64_t value = (((product >> (shift - 1u)) + 1) >> 1) + zero_point;
     return value < lo ? lo : value > hi ? hi : (int32_t)value;
 }
 

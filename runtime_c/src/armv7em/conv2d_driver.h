@@ -88,8 +88,10 @@ static const uint8_t *tap_row(const column_source *s, int32_t y, const tap_span 
     int32_t x = span->left;
     for (uint32_t kx = w->kernel_width; kx > 0; kx--, x += w->dilation_width) {
         if (!inside || x < 0 || x >= width) {
-            memset(out, (uint8_t)p->input_zero_point, channels);
-            out += channels;
+            for (uint32_t c = channels; c > 0; c--) {
+                *out++ = (uint8_t)p->input_zero_point;
+                __asm__("" : "+r"(out)); /* else gcc calls memset, for a few bytes */
+            }
         } else {
             out = unpack_pixel(out, s->input + (uint32_t)(y * width + x) * pixel, &p->input);
         }

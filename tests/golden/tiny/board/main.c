@@ -10,7 +10,7 @@ int main(void)
     if (tiny_init(&net, arena, sizeof arena) != TINY_OK) {
         return 1;
     }
-    uint8_t *input = tiny_input(&net);
+    volatile uint8_t *input = tiny_input(&net);
     for (uint32_t i = 0; i < TINY_INPUT_SIZE / sizeof *input; i++) {
         input[i] = 0; /* your sensor's data */
     }
