@@ -1,6 +1,5 @@
 /* Max pool: y = clamp((max x * multiplier + constant) >> shift) over the taps inside the input. Every window
  * holds at least one of them. */
-#include <string.h>
 
 #include "mcuq/mcuq.h"
 #include "pack.h"
@@ -12,7 +11,7 @@ static void maximum(const mcuq_max_pool_params *p, const uint8_t *input, mcuq_sp
 {
     const uint32_t row_bytes = mcuq_row_bytes(p->input.channels, p->input.bits);
     int8_t codes[MCUQ_CHUNK];
-    memset(largest, p->input.bits == 8u ? INT8_MIN : 0, count);
+    mcuq_fill(largest, p->input.bits == 8u ? INT8_MIN : 0, count);
     for (uint32_t i = 0; i < rows.count; i++) {
         const uint32_t y = rows.start + i * rows.step;
         const uint8_t *pixel = input + (y * p->input.width + cols.start) * row_bytes;
