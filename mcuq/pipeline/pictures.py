@@ -24,6 +24,7 @@ from mcuq.report import (
     html_report,
     layer_rows,
     memory_picture,
+    ranks_picture,
     scales_picture,
     weights_picture,
 )
@@ -72,6 +73,9 @@ def draw(run: RunFolder, plan: BitPlan, graph: IntegerGraph, core: str) -> dict[
         "bits": Picture("Bits of every tensor", bits_picture(plan)),
         "memory": Picture("The arena over time", memory_picture(memory, bits, plan.limits.ram or None)),
     }
+    if found := run.read_sensitivity():
+        picture = ranks_picture(found["method"], found["predicted"], found["measured"], found["spearman"])
+        drawn["sensitivity"] = Picture("What the sensitivity predicts of whole plans", picture)
     if points := logs.epochs(run.path):
         drawn["curves"] = Picture("Loss and accuracy by epoch", curves_picture(points))
     if confusion := statistics.confusion(run):

@@ -9,6 +9,7 @@ model.mcuq        the integer network
 test.npz          held-out samples: x uint8 [N, H, W, C], y int64 [N]
 log.csv, scales.csv one line an epoch (and tensor)
 weights.npz       histograms of the weights before and after training, and of their codes
+sensitivity.json  predicted and true losses of random plans, when asked for
 confusion.csv     labels by answers of the integer network
 events/           event files for TensorBoard, when asked for
 *.png, report.html
@@ -25,13 +26,13 @@ import zipfile
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mcuq.errors import DataError, UsageError
-from mcuq.ir.container import write_atomic
+from mcuq.ir.container import parse_json, write_atomic
 
 RUNS = Path("runs")
 LATEST = "latest"
@@ -83,6 +84,11 @@ class RunFolder:
     def write_record(self, record: dict[str, Any]) -> None:
         text = json.dumps(record, indent=2, sort_keys=True) + "\n"
         write_atomic(self.record_file, text.encode())
+
+    def read_sensitivity(self) -> dict[str, Any]:
+        """What :meth:`write_sensitivity` wrote; empty if it was not asked for. Raises ModelError: it is damaged."""
+        path = self.path / "sensitivity.json"
+        return cast("dict[str, Any]", parse_json(path.read_text(encoding="utf-8"), path.name)) if path.exists() else {}
 
     def write_sensitivity(self, document: dict[str, Any]) -> None:
         """How well the sensitivity predicts whole plans."""

@@ -20,6 +20,7 @@ from mcuq.report.figures import (
 )
 from mcuq.report.html import Fact, Picture, html_report
 from mcuq.report.layers import LayerRow, layer_rows
+from mcuq.report.ranks import ranks_picture
 
 __all__ = [
     "ActivationRow",
@@ -36,6 +37,7 @@ __all__ = [
     "html_report",
     "layer_rows",
     "memory_picture",
+    "ranks_picture",
     "scales_picture",
     "sizes_picture",
     "weights_picture",

@@ -12,6 +12,8 @@ import pytest
 from nets import integer_net
 
 from mcuq.ir.plans import BitPlan, Buffer, Limits, MemoryPlan, TensorBits
+from mcuq.pipeline.pictures import draw
+from mcuq.pipeline.runs import RunFolder
 from mcuq.report import (
     EpochPoint,
     Fact,
@@ -22,6 +24,7 @@ from mcuq.report import (
     html_report,
     layer_rows,
     memory_picture,
+    ranks_picture,
     sizes_picture,
 )
 from mcuq.report.style import BITS, bytes_text
@@ -56,6 +59,7 @@ DRAWINGS = {
     "bits": lambda: bits_picture(plan()),
     "memory": lambda: memory_picture(memory(), {"x": 8, "conv": 4, ODD: 2}, limit=4000),
     "curves": lambda: curves_picture(EPOCHS),
+    "ranks": lambda: ranks_picture("kl", [0.5, 0.1, 2.0], [0.4, 0.2, 1.5], 0.5),
     "sizes": lambda: sizes_picture([SizeRow("flash", 61_000, 60_900, 65_536), SizeRow("RAM", 20_000)]),
 }
 
@@ -169,3 +173,13 @@ def test_report_needs_matplotlib_only_for_pictures():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "UsageError pictures need matplotlib" in result.stdout
+
+
+def test_a_checked_sensitivity_is_in_the_report(tmp_path):
+    run = RunFolder(tmp_path)
+    graph = integer_net(0)
+    assert "sensitivity" not in draw(run, plan(), graph, "cortex-m4")
+    found = {"method": "kl", "plans": 2, "spearman": 1.0, "predicted": [0.1, 0.2], "measured": [0.2, 0.3]}
+    run.write_sensitivity(found)
+    drawn = draw(run, plan(), graph, "cortex-m4")["sensitivity"]
+    assert drawn.png.startswith(b"\x89PNG") and "predicts" in drawn.caption
