@@ -23,6 +23,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.utils.hooks import RemovableHandle
 
 from mcuq.errors import ModelError, UsageError
 from mcuq.frontend.torch import Capture, InputNormalization, capture
@@ -112,6 +114,7 @@ class QuantOp(nn.Module):
         self._quantizer: dict[str, ActivationQuantizer] = quantizers
         self._summands = summands(self.graph)
         self.stored = False
+        self._watch: RemovableHandle | None = None
         if fold_delay == 0 and clamp_epochs == 0:
             self.start_epoch(0)
 
@@ -144,7 +147,8 @@ class QuantOp(nn.Module):
         return result
 
     def store_and_quantize(self) -> None:
-        """Save the real weights and put fake-quantized ones in their place.
+        """Save the real weights and put fake-quantized ones in their place; until they are restored, an optimizer that
+        holds them refuses to step.
 
         Raises:
             UsageError: they are stored already.
@@ -153,6 +157,7 @@ class QuantOp(nn.Module):
         for layer in self.layers.values():
             layer.store(rounded=self.quantize_weights)
         self.stored = True
+        self._watch = register_optimizer_step_pre_hook(self._refuse_step)
 
     def backprop_quant_gradients(self) -> None:
         """After ``backward``: gradients of real weights, thresholds and steps from those of quantized weights.
@@ -171,16 +176,18 @@ class QuantOp(nn.Module):
         """Put the real weights back, bit for bit.
 
         Raises:
-            UsageError: not stored; or quantized weights were changed meanwhile, as by an optimizer step in the
-                wrong place (the real weights are restored all the same).
+            UsageError: not stored; or quantized weights were changed in place meanwhile (the real weights are restored
+                all the same).
         """
         self._require(stored=True, action="restore_real_value")
         changed = [name for name, layer in self.layers.items() if not layer.restore()]
         self.stored = False
+        if self._watch is not None:
+            self._watch.remove()
+            self._watch = None
         if changed:
             raise UsageError(
-                f"weights of {', '.join(changed)} changed while quantized; "
-                "call optimizer.step() after restore_real_value()"
+                f"weights of {', '.join(changed)} changed while quantized; change them after restore_real_value()"
             )
 
     @contextmanager
@@ -193,13 +200,11 @@ class QuantOp(nn.Module):
         finally:
             self.restore_real_value()
 
-    def guard(self, optimizer: torch.optim.Optimizer) -> None:
-        """Make ``optimizer.step()`` raise UsageError while weights are quantized."""
-
-        def check(*_: Any) -> None:
+    def _refuse_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        """Before an optimizer steps while weights are quantized: fused ones leave no trace that could be seen later."""
+        mine = {id(layer.weight) for layer in self.layers.values()}
+        if any(id(p) in mine for group in optimizer.param_groups for p in group["params"]):
             self._require(stored=False, action="optimizer.step()")
-
-        optimizer.register_step_pre_hook(check)
 
     def _require(self, *, stored: bool, action: str) -> None:
         if self.stored != stored:

@@ -148,7 +148,6 @@ def train_qat(
     if op.clamp_epochs == 0:
         _calibrate(op, data, config)
     optimizer = make_optimizer(op.param_groups(config.lr, config.weight_decay, config.step_lr), config)
-    op.guard(optimizer)
     hooks = hooks_of(config, op, op.layers.values())
 
     def start(epoch: int) -> None:
