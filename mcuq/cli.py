@@ -347,6 +347,10 @@ def quantize(
         int, typer.Option("--images", "--calibration-size", help="Calibration images used, the first ones.", min=1)
     ] = 512,
     logits: Annotated[int, typer.Option(help="Bits of the network's output: 8 or 32.")] = 8,
+    two_roundings: Annotated[
+        bool,
+        typer.Option("--two-roundings", help="Quantized TFLite models: exactly as their reference kernels; slower."),
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Run folder; runs/<model>-<data>-<n> when left out.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -392,6 +396,7 @@ def quantize(
         equalize=equalize,
         images=images,
         logits=logits,
+        two_roundings=two_roundings,
     )
     outcome = pipeline.quantize(settings, out, console=people)
     _emit(outcome.document(), as_json, lambda: outcome.show(people))

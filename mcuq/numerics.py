@@ -13,7 +13,8 @@ Packing
     code takes the lowest bits (little-endian). Unused high bits of the last byte of a row are zero.
 
 Rounding
-    There is one rounding: half up, floor(x + 1/2), done once per output value.
+    There is one rounding: half up, floor(x + 1/2), done once per output value. Convolutions of imported TFLite models
+    can follow that format's two roundings instead (``requantize``).
 """
 
 from __future__ import annotations
@@ -149,7 +150,13 @@ def common_shift(shift: Sequence[int] | NDArray[np.integer[Any]]) -> int | None:
 
 
 def requantize(
-    acc: NDArray[Any], multiplier: NDArray[Any] | int, shift: NDArray[Any] | int, zero_point: int, lo: int, hi: int
+    acc: NDArray[Any],
+    multiplier: NDArray[Any] | int,
+    shift: NDArray[Any] | int,
+    zero_point: int,
+    lo: int,
+    hi: int,
+    roundings: int = 1,
 ) -> IntArray:
     """``clamp(zero_point + floor(acc * multiplier / 2^shift + 1/2), lo, hi)``, exactly.
 
@@ -159,11 +166,16 @@ def requantize(
     Args:
         acc: int32 accumulators [..., C].
         multiplier, shift: per channel [C] or scalar, from :func:`quantize_multipliers` or :func:`quantize_multiplier`.
+        roundings: 2 for TFLite's: ``h = floor(acc * multiplier / 2^31 + 1/2)``, then ``h / 2^(shift - 31)`` to the
+            nearest, half away from zero; shifts up to 31 leave nothing to round again.
     """
     a = np.asarray(acc, dtype=np.int64)
     m = np.asarray(multiplier, dtype=np.int64)
     s = np.asarray(shift, dtype=np.int64)
     rounded = (a * m + (np.int64(1) << (s - 1))) >> s
+    if roundings == 2:
+        high, rest = (a * m + (np.int64(1) << 30)) >> 31, np.maximum(s - 31, 1)
+        rounded = np.where(s > 31, (high + (np.int64(1) << (rest - 1)) - (high < 0)) >> rest, rounded)
     return np.clip(rounded + zero_point, lo, hi)
 
 

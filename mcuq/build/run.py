@@ -81,8 +81,7 @@ def count(image: Image, sample: NDArray[Any], *, seconds: float = 600.0) -> Coun
     overhead = int(hooked[0])
     instructions = image.machine.instructions
     operators = tuple(
-        (name, instructions(max(0, int(ticks) - overhead)))
-        for name, ticks in zip(image.order, hooked[2:], strict=True)
+        (name, instructions(max(0, int(ticks) - overhead))) for name, ticks in zip(image.order, hooked[2:], strict=True)
     )
     return Counts(instructions(int(plain[1])), operators)
 
@@ -131,9 +130,7 @@ def _rows(content: bytes, samples: int, size: int) -> NDArray[np.uint8]:
     return np.frombuffer(content, dtype=np.uint8).reshape(samples, size)
 
 
-def run_with_options(
-    image: Image, mode: str, inputs: NDArray[Any], seconds: float, options: Sequence[str]
-) -> bytes:
+def run_with_options(image: Image, mode: str, inputs: NDArray[Any], seconds: float, options: Sequence[str]) -> bytes:
     """What the plain harness writes in ``mode``, the emulator run with further ``options``.
 
     Raises:

@@ -96,9 +96,7 @@ def code_by_origin(elf: Path, prefix: str) -> dict[str, int]:
     return {**taken, "runtime": whole - sum(taken.values())}
 
 
-def _sizes(
-    image: Elf, elf: Path, board: Board, promise: Footprint, prefix: str, bounds: tuple[int, int]
-) -> Sizes:
+def _sizes(image: Elf, elf: Path, board: Board, promise: Footprint, prefix: str, bounds: tuple[int, int]) -> Sizes:
     code = code_by_origin(elf, prefix)
     weight_name = re.compile(rf"{re.escape(prefix)}_l\d+c?_weights")
     arrays = image.section_bytes(".mcuq_weights")

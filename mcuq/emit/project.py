@@ -27,7 +27,6 @@ ABI = 1
 """Version of ``runtime_c/include/mcuq/mcuq.h`` (MCUQ_ABI) that emitted models are written against."""
 
 
-
 @cache
 def _environment() -> jinja2.Environment:
     return jinja2.Environment(

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from mcuq.errors import ModelError
+from mcuq.errors import ModelError, UsageError
 from mcuq.frontend.source import read_file
 from mcuq.frontend.tflite.model import IDENTIFIER, parse
 from mcuq.ir.graph import Graph, Normalization
@@ -18,15 +18,18 @@ def import_model(
     path: str | os.PathLike[str],
     input_shape: InputShape | None = None,
     normalization: Normalization | tuple[Normalization | None, ...] | None = None,
+    roundings: int = 1,
 ) -> Graph | QuantizedGraph:
     """The graph in an ONNX or TFLite file: float and not fused, or quantized with the file's scales.
 
     Args:
         input_shape: (H, W, C), for ONNX models whose input has unknown dimensions; one for each of several inputs.
         normalization: how raw uint8 pixels become the model's input; of several inputs one for all, or one for each.
+        roundings: 2 to round the convolutions of a quantized TFLite model as its reference kernels do.
 
     Raises:
-        ModelError: not a model, damaged, hostile or over a limit; UnsupportedError: operators without counterpart.
+        ModelError: not a model, damaged, hostile or over a limit; UnsupportedError: operators without counterpart;
+            UsageError: two roundings of an ONNX model.
     """
     file = Path(path)
     data = read_file(file)
@@ -36,7 +39,9 @@ def import_model(
     if data[4:8] == IDENTIFIER:
         from mcuq.frontend.tflite import import_tflite
 
-        return import_tflite(file, normalization)
+        return import_tflite(file, normalization, roundings)
+    if roundings != 1:
+        raise UsageError(f"{file.name}: two roundings are those of TFLite models, this is ONNX; round once")
     return _onnx(file).import_onnx(file, input_shape, normalization)
 
 

@@ -58,7 +58,8 @@ class QConv2d(IntegerBase):
         bias: int32 [O], with the input zero point folded in: ``bias - zx * sum(w - zw)``;
         multiplier: int32 [O] or [1]; shift: uint8 [O] or [1];
         clamp: (lo, hi) output codes, inside the code range. With output.bits == 32 the same equation,
-        clamp the int32 range, output zero point 0.
+        clamp the int32 range, output zero point 0;
+        roundings: 2 to round as TFLite's reference kernels do (``numerics.requantize``), at 8 bits.
     """
 
     weight: NDArray[np.int8]
@@ -70,6 +71,7 @@ class QConv2d(IntegerBase):
     window: Window
     groups: int
     clamp: tuple[int, int]
+    roundings: int = 1
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

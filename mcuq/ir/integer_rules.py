@@ -158,6 +158,10 @@ def _check_conv(op: QConv2d, source: QTensor) -> None:
     _check_length(op.name, "bias", op.bias, (channels,))
     _check_length(op.name, "weight_zero_point", op.weight_zero_point, (1, channels))
     _check_multiplier(op.name, op.multiplier, op.shift, (1, channels))
+    if op.roundings != 1 and (op.roundings != 2 or op.output.bits != 8 or op.window.transposed):
+        fail(
+            "roundings", f"{op.name}: {op.roundings} roundings; 1, or 2 of convolutions with 8-bit outputs are allowed"
+        )
     bounds = accumulator_bound(op.weight, op.weight_zero_point, op.bias, source.bits)
     worst = int(bounds.argmax())
     if bounds[worst] > INT32_MAX:

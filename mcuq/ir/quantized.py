@@ -37,7 +37,8 @@ class WeightQuant:
 
     Attributes:
         codes: int8 [O, kh, kw, I/groups]; scale: [O] or [1]; zero_point: int [O] or [1];
-        gain, bias: [O]; scaling: form of the requantization factors, see ``mcuq.ir.scaling``.
+        gain, bias: [O]; scaling: form of the requantization factors, see ``mcuq.ir.scaling``;
+        roundings: of the layer's accumulators, see ``mcuq.ir.integer.QConv2d``.
     """
 
     layer: str
@@ -48,6 +49,7 @@ class WeightQuant:
     gain: FloatArray
     bias: FloatArray
     scaling: str = "exact"
+    roundings: int = 1
 
 
 @dataclass(frozen=True, slots=True)

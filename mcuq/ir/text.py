@@ -125,6 +125,7 @@ def integer_line(op: IntegerOp) -> str:
         case QConv2d():
             words = ["conv2d", *_window(op.window), *_groups(op.groups), f"w{_dims(op.weight.shape)}"]
             words += [f"{op.weight_bits}-bit"] + ["asymmetric"] * bool(np.any(op.weight_zero_point))
+            words += ["two-roundings"] * (op.roundings == 2)
             words += ["per-channel" if op.multiplier.size > 1 else "per-layer", *_codes(op.clamp, op.output)]
         case QAdd():
             words = ["add", _affine(op.affine), *_codes(op.clamp, op.output)]

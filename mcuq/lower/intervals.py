@@ -116,7 +116,8 @@ def _conv(op: QConv2d, x: Interval, source: QTensor) -> Interval:
     bias = op.bias.astype(np.int64)
     least = bias + (positive * low + negative * high).sum(axis=2).reshape(-1)
     most = bias + (positive * high + negative * low).sum(axis=2).reshape(-1)
-    codes = (requantize(acc, op.multiplier, op.shift, op.output.zero_point, *op.clamp) for acc in (least, most))
+    zero = op.output.zero_point
+    codes = (requantize(a, op.multiplier, op.shift, zero, *op.clamp, op.roundings) for a in (least, most))
     return _between(*codes)
 
 

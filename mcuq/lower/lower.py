@@ -232,7 +232,10 @@ class _Lowering:
         target = QuantParams(output.bits, output.scale, output.zero_point)
         origin = QuantParams(source.bits, source.scale, source.zero_point)
         scaling = "exact" if op.name in self.wide else weights.scaling
-        result = requantization(Channels(op.name, codes, zero_point, unit, bias, origin, target, clamp, scaling))
+        rounded = 1 if op.name in self.wide else weights.roundings
+        result = requantization(
+            Channels(op.name, codes, zero_point, unit, bias, origin, target, clamp, scaling, rounded)
+        )
         shared = np.all(zero_point == zero_point[0])
         return QConv2d(
             name=op.name,
@@ -247,6 +250,7 @@ class _Lowering:
             window=op.window,
             groups=op.groups,
             clamp=clamp,
+            roundings=rounded,
         )
 
 

@@ -45,7 +45,7 @@ class Channels:
         layer: name for error texts; weight: int64 codes [O, kh, kw, I/groups]; zero_point: int64 [O];
         unit: real value of one accumulator step, ``gain * Sx * Sw`` (signed); bias: real [O];
         source: parameters of the input; target: of the output; clamp: output codes;
-        scaling: form of the factors, see ``mcuq.ir.scaling``.
+        scaling: form of the factors, see ``mcuq.ir.scaling``; roundings: with 2, every factor keeps 31 bits.
     """
 
     layer: str
@@ -57,6 +57,7 @@ class Channels:
     target: QuantParams
     clamp: tuple[int, int]
     scaling: str = "exact"
+    roundings: int = 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,7 +132,7 @@ def _with_shared_shift(
     keep their value.
     """
     live = factors[~constant]
-    if live.size < 2 or np.abs(live).max() >= 2.0 ** (30 - SHIFT_MIN):
+    if channels.roundings == 2 or live.size < 2 or np.abs(live).max() >= 2.0 ** (30 - SHIFT_MIN):
         return None
     multiplier, shift = quantize_multipliers(live)
     rounded = np.ldexp(multiplier.astype(np.float64), -shift)
@@ -199,7 +200,7 @@ def _set_constants(channels: Channels, result: Requantization, constant: NDArray
     common = common_shift(shift)
     if common is not None:
         factor = int(multiplier[0]) if multiplier.size == 1 else 1 << min(common, 30)
-        shared = _preimages(codes[constant] - zero, factor, common)
+        shared = _preimages(codes[constant] - zero, factor, common, channels.roundings)
         if shared is not None:
             bias[constant] = shared
             return replace(result, bias=bias, multiplier=_with(multiplier, constant, factor))
@@ -220,7 +221,7 @@ def _with(multiplier: IntArray, constant: NDArray[np.bool_], factor: int) -> Int
     return multiplier if multiplier.size == 1 else np.where(constant, factor, multiplier)
 
 
-def _preimages(codes: IntArray, multiplier: int, shift: int) -> IntArray | None:
+def _preimages(codes: IntArray, multiplier: int, shift: int, roundings: int) -> IntArray | None:
     """int32 accumulators that requantize to exactly ``codes`` (zero point taken off), None if some have none."""
     if multiplier == 0:
         return None
@@ -228,7 +229,7 @@ def _preimages(codes: IntArray, multiplier: int, shift: int) -> IntArray | None:
     if np.any(np.abs(accumulators) > INT32_MAX):
         return None
     result = accumulators.astype(np.int64)
-    reached = requantize(result, multiplier, shift, 0, -INT32_MAX, INT32_MAX)
+    reached = requantize(result, multiplier, shift, 0, -INT32_MAX, INT32_MAX, roundings)
     return result if np.array_equal(reached, codes) else None
 
 

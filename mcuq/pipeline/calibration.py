@@ -68,9 +68,7 @@ class Preprocessing:
         return tuple(m / raw for m in self.mean_value or (0.0,)), (1.0 / (raw * scale),)
 
 
-def calibration_set(
-    name: str, data_dir: Path | None, rule: Preprocessing, inputs: tuple[str, ...] = ()
-) -> Dataset:
+def calibration_set(name: str, data_dir: Path | None, rule: Preprocessing, inputs: tuple[str, ...] = ()) -> Dataset:
     """The data set, or unlabelled images, called ``name``; images as the model takes them, [N, H, W, C].
 
     Args:

@@ -208,7 +208,8 @@ def accumulate(op: QConv2d, x: IntArray, tensor: QTensor) -> IntArray:
 
 
 def _conv(op: QConv2d, x: IntArray, tensor: QTensor) -> IntArray:
-    return requantize(accumulate(op, x, tensor), op.multiplier, op.shift, op.output.zero_point, *op.clamp)
+    acc = accumulate(op, x, tensor)
+    return requantize(acc, op.multiplier, op.shift, op.output.zero_point, *op.clamp, op.roundings)
 
 
 def _prelu(op: QPrelu, distance: IntArray) -> IntArray:

@@ -67,6 +67,7 @@ def conv_case(graph: IntegerGraph, op: QConv2d) -> ConvCase:
         op.output.bits,
         asymmetric=bool(op.weight_zero_point.any()),
         per_channel=op.multiplier.size > 1,
+        roundings=op.roundings,
         beside_blocks=_has_blocks(graph),
         facts=layer_facts(op, source.bits),
     )

@@ -40,6 +40,7 @@ class ConvCase:
     output_bits: int
     asymmetric: bool = False
     per_channel: bool = True
+    roundings: int = 1
     beside_blocks: bool = False
     """Other layers of the network compute several output pixels of all channels: their kernels are there anyway."""
     facts: Facts | None = None

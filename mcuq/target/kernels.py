@@ -7,6 +7,7 @@ the emitted call agree.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import gcd
 
 import numpy as np
@@ -52,9 +53,18 @@ def select(case: ConvCase, core: str) -> Kernel:
     """The kernel for ``case`` on ``core`` ("portable", "cortex-m4", ...)."""
     if case.window.transposed:
         return _transposed(case)
+    if case.roundings == 2:
+        return _rounding_twice(case)
     fastest = select_mve(case) if core in MVE_CORES else None
     fast = fastest or (select_dsp(case) if core in CORES else None)
     return fast or _portable(case)
+
+
+def _rounding_twice(case: ConvCase) -> Kernel:
+    """The portable kernel compiled once more with another epilogue."""
+    kernel = _portable(case)
+    file = kernel.sources[0].replace(".c", "_twice.c")
+    return replace(kernel, function=f"{kernel.function}_twice", sources=(file, "epilogue_twice.c", *kernel.sources[1:]))
 
 
 def _transposed(case: ConvCase) -> Kernel:
@@ -90,7 +100,7 @@ def _portable(case: ConvCase) -> Kernel:
         return Kernel(f"mcuq_depthwise_w{bits}", sources, "taps", 4 * taps, weights, in_place=over)
     column = taps * case.weight_shape[3]
     weights = channels * row_bytes(column, bits)
-    if is_fully_connected(case):
+    if is_fully_connected(case) and case.roundings == 1:
         scratch = 0 if case.input_bits == 8 else _round4(column)
         return Kernel(
             f"mcuq_fully_connected_w{bits}",

@@ -74,7 +74,7 @@ def conv_work(case: ConvCase, kernel: Kernel) -> Work:
 
 def family(function: str) -> str:
     """The function without plane sizes and the mark of zero points: kernels of one family share a model."""
-    return re.sub(r"_p\d+_|(?<=_w[842])z_", "_", function)
+    return re.sub(r"_p\d+_|(?<=_w[842])z_", "_", function.removesuffix("_twice"))
 
 
 def _blocking(kernel: Kernel, case: ConvCase) -> tuple[int, int]:

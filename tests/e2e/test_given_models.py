@@ -5,6 +5,7 @@ Expected values are onnxruntime's for the input sin(0.37 i), every fifth of each
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 from pathlib import Path
@@ -16,14 +17,13 @@ import pytest
 pytest.importorskip("onnx")
 from mcuq.data.fetch import find_data_dir
 from mcuq.frontend.files import import_model
-from mcuq.frontend.tflite import double_rounding
 from mcuq.ir.fuse import fuse
 from mcuq.ir.graph import Graph
 from mcuq.ir.integer import IntegerGraph
 from mcuq.ir.quantized import QuantizedGraph
 from mcuq.ir.text import to_text
 from mcuq.lower.lower import lower
-from mcuq.numerics import quantize, requantize
+from mcuq.numerics import quantize
 from mcuq.reference import floating, integer
 
 DATA = find_data_dir()
@@ -61,8 +61,8 @@ def load_float(name: str) -> Graph:
     return graph
 
 
-def load_integer(name: str) -> IntegerGraph:
-    quantized = import_model(model(name))
+def load_integer(name: str, roundings: int = 1) -> IntegerGraph:
+    quantized = import_model(model(name), roundings=roundings)
     assert isinstance(quantized, QuantizedGraph)
     return lower(quantized)
 
@@ -135,39 +135,25 @@ def test_image_tflite_on_some() -> None:
     assert accuracy(load_integer("mlperf_tiny_ic_int8.tflite"), codes, y[:300]) == pytest.approx(86.9, abs=4)
 
 
-def twice_rounded(op: Any, x: Any, tensor: Any) -> Any:
-    """A convolution as TFLite's reference kernels round it; fully connected layers they round once."""
-    acc = integer.accumulate(op, x, tensor)
-    once = requantize(acc, op.multiplier, op.shift, op.output.zero_point, *op.clamp)
-    if op.output.shape[:2] == (1, 1):
-        return once
-    multiplier = op.multiplier.astype(np.int64)
-    up = np.where(multiplier == 0, 0, 31 - np.frexp(np.abs(multiplier))[1])  # theirs have 31 bits in every channel
-    exponent = op.shift.astype(np.int64) + up - 31
-    assert np.all(exponent > 0)
-    high = (acc * (multiplier << up) + (1 << 30)) >> 31
-    code = (high + (np.int64(1) << (exponent - 1)) - (high < 0)) >> exponent
-    return np.clip(code + op.output.zero_point, *op.clamp)
+TFLITE = [
+    ("mlperf_tiny_kws_int8.tflite", "caad2b8033e53c73", 0.99),
+    ("mlperf_tiny_ic_int8.tflite", "5eae8cb32712a3ae", 0.98),
+]
+"""Model, hash of the classes (uint8) that LiteRT's reference kernels choose, share of them with one rounding."""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "right", "least"), [("mlperf_tiny_kws_int8.tflite", 901, 0.99), ("mlperf_tiny_ic_int8.tflite", 1622, 0.98)]
-)
-def test_top_class_is_that_of_the_reference_kernels(
-    name: str, right: int, least: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Against LiteRT's reference kernels, whose two roundings are computed here; they classify ``right`` samples."""
-    codes, labels = keywords() if "kws" in name else cifar()
-    codes = codes.astype(np.int64) - (0 if "kws" in name else 128)
-    ours = load_integer(name)
-    chosen = integer.run_outputs(ours, codes)[ours.outputs[0]].reshape(len(codes), -1).argmax(axis=1)
-    monkeypatch.setattr(double_rounding, "boundary_shift", lambda f, _: (np.zeros(len(f), int), np.zeros(len(f))))
-    theirs = load_integer(name)
-    monkeypatch.setattr(integer, "_conv", twice_rounded)
-    wanted = integer.run_outputs(theirs, codes)[theirs.outputs[0]].reshape(len(codes), -1).argmax(axis=1)
-    assert int((wanted == labels).sum()) == right
-    assert (chosen == wanted).mean() >= least
+@pytest.mark.parametrize(("name", "theirs", "least"), TFLITE)
+def test_top_class_is_that_of_the_reference_kernels(name: str, theirs: str, least: float) -> None:
+    """With two roundings on every sample; with one, where deviations of a step add up through the layers, on most."""
+    codes = keywords()[0] if "kws" in name else cifar()[0].astype(np.int64) - 128
+    chosen: list[Any] = []
+    for roundings in (2, 1):
+        graph = load_integer(name, roundings)
+        scores = integer.run_outputs(graph, codes.astype(np.int64))[graph.outputs[0]]
+        chosen.append(scores.reshape(len(codes), -1).argmax(axis=1).astype(np.uint8))
+    assert hashlib.sha256(chosen[0].tobytes()).hexdigest().startswith(theirs)
+    assert (chosen[1] == chosen[0]).mean() >= least
 
 
 @pytest.mark.slow

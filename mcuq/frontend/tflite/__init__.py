@@ -10,7 +10,7 @@ from mcuq.frontend.quantized import quantized_graph
 from mcuq.frontend.simplify import checked, simplify
 from mcuq.frontend.source import read_file
 from mcuq.frontend.tflite import arithmetic, layers
-from mcuq.frontend.tflite.double_rounding import with_one_rounding
+from mcuq.frontend.tflite.double_rounding import with_one_rounding, with_two_roundings
 from mcuq.frontend.tflite.model import parse
 from mcuq.frontend.tflite.translate import Translator
 from mcuq.frontend.views import Refusal
@@ -22,13 +22,17 @@ HANDLERS = layers.HANDLERS | arithmetic.HANDLERS
 
 
 def import_tflite(
-    path: str | os.PathLike[str], normalization: Normalization | tuple[Normalization | None, ...] | None = None
+    path: str | os.PathLike[str],
+    normalization: Normalization | tuple[Normalization | None, ...] | None = None,
+    roundings: int = 1,
 ) -> Graph | QuantizedGraph:
     """The graph of a TFLite model: quantized with the file's scales and codes, or float and not fused.
 
     Args:
         normalization: for float models: how raw uint8 pixels become the model's input; of several inputs one for all,
             or one for each. A uint8 input of a quantized model brings its own.
+        roundings: of a quantized model's convolutions: 2 as TFLite's reference kernels, or 1 with scales and biases
+            that come close to them.
 
     Raises:
         ModelError: the file is damaged, hostile or over a limit.
@@ -40,7 +44,8 @@ def import_tflite(
         outputs = translator.run(normalization)
         builder = translator.builder
         if builder.params:
-            return with_one_rounding(quantized_graph(builder, outputs))
+            rounded = with_two_roundings if roundings == 2 else with_one_rounding
+            return rounded(quantized_graph(builder, outputs), translator.convolutions)
         return checked(simplify(builder.graph(outputs))[0], Level.FLOAT)
     except Refusal as refusal:
         raise ModelError(f"{Path(path).name}: {refusal}") from refusal

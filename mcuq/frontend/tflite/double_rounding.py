@@ -14,6 +14,7 @@ two units smaller sends ties down and changes nothing else.
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import replace
 from itertools import product
 
@@ -35,22 +36,32 @@ CHUNK = 64
 """Channels fitted together."""
 
 
-def with_one_rounding(graph: QuantizedGraph) -> QuantizedGraph:
-    """``graph`` as the file has it, with scales and biases that follow TFLite's reference kernels more closely."""
+def with_one_rounding(graph: QuantizedGraph, layers: Set[str]) -> QuantizedGraph:
+    """``graph`` as the file has it; scales and biases of the convolutions ``layers`` follow the reference kernels."""
     params = {a.tensor: a.params for a in graph.activations}
     ops = {op.name: op for op in graph.graph}
     weights: list[WeightQuant] = []
     for weight in graph.weights:
         op = ops[weight.layer]
         assert isinstance(op, Conv2d)
-        whole = op.shape[:2] == (1, 1)
         plain = params[op.name].bits == 8 and np.all(weight.gain == 1.0) and not np.any(weight.zero_point)
-        weights.append(_fitted(weight, op, params) if plain and not whole else weight)
+        weights.append(_fitted(weight, op, params) if plain and op.name in layers else weight)
+    return QuantizedGraph(graph.graph, tuple(weights), _with_ties_down(graph))
+
+
+def with_two_roundings(graph: QuantizedGraph, layers: Set[str]) -> QuantizedGraph:
+    """``graph`` as the file has it; the convolutions ``layers`` round twice where their outputs have 8 bits."""
+    twice = {name for name in layers if graph.params(name).bits == 8}
+    weights = tuple(replace(w, roundings=2) if w.layer in twice else w for w in graph.weights)
+    return QuantizedGraph(graph.graph, weights, _with_ties_down(graph))
+
+
+def _with_ties_down(graph: QuantizedGraph) -> tuple[ActivationQuant, ...]:
+    params = {a.tensor: a.params for a in graph.activations}
     for op in graph.graph:
         if isinstance(op, AvgPool) and params[op.name] == params[op.inputs[0]]:
             params[op.name] = replace(params[op.name], scale=params[op.name].scale * TIES)
-    activations = tuple(ActivationQuant(a.tensor, params[a.tensor]) for a in graph.activations)
-    return QuantizedGraph(graph.graph, tuple(weights), activations)
+    return tuple(ActivationQuant(a.tensor, params[a.tensor]) for a in graph.activations)
 
 
 def _fitted(weight: WeightQuant, op: Conv2d, params: dict[str, QuantParams]) -> WeightQuant:

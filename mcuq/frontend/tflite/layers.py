@@ -60,6 +60,7 @@ def _conv(t: Translator, node: Node, weight: Constant, groups: int, activation: 
     shape = (1, *window.output_hw(*view.shape[1:3]), outputs)
     bias = _bias(t, node, weight)
     result = t.builder.conv(view, node.label, weight, bias, window, groups, shape, node.where)
+    t.convolutions.add(result.op)
     return t.activated(node, result, option(activation, "b"))
 
 

@@ -78,6 +78,7 @@ class Translator:
         self.model = model
         self.handlers = handlers
         self.values: dict[int, Value | None] = {}
+        self.convolutions: set[str] = set()
         self._constants: dict[int, Constant] = {}
         self._computed = 0
 

@@ -57,9 +57,7 @@ def handles(handlers: Handlers, *targets: str) -> Callable[[Handler], Handler]:
 class Translator:
     """Visits the nodes of an exported program in order and collects operators, names and problems."""
 
-    def __init__(
-        self, tensors: dict[str, tuple[str, Any]], normalizations: Normalizations, handlers: Handlers
-    ) -> None:
+    def __init__(self, tensors: dict[str, tuple[str, Any]], normalizations: Normalizations, handlers: Handlers) -> None:
         self.tensors = tensors
         self.handlers = handlers
         self.normalizations = list(normalizations)

@@ -66,6 +66,14 @@ void mcuq_depthwise_w8(const mcuq_conv2d_params *p, const void *input, void *out
 void mcuq_depthwise_w4(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
 void mcuq_depthwise_w2(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
 
+/* Both with the two roundings of TFLite's reference kernels (mcuq_requantize_twice); 8-bit outputs. */
+void mcuq_conv2d_w8_twice(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
+void mcuq_conv2d_w4_twice(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
+void mcuq_conv2d_w2_twice(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
+void mcuq_depthwise_w8_twice(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
+void mcuq_depthwise_w4_twice(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
+void mcuq_depthwise_w2_twice(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
+
 /* Transposed: a convolution of stride 1 over the input with stride_height - 1 rows and stride_width - 1 columns of zeros
  * between its pixels. Weight layout "segments": per output channel and kernel tap one packed row of C / groups codes. */
 void mcuq_conv2d_transpose_w8(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
