@@ -79,11 +79,8 @@ def map_of(shape: tuple[int, ...], *, channels_first: bool) -> Shape:
 
 
 def rows_of(order: IndexArray, axis: int) -> IndexArray:
-    """Indices [H, W, C] of a view whose ``axis`` counts channels; a leading batch of 1 goes.
-
-    Raises:
-        Refusal: more than two axes besides batch and channels.
-    """
+    """Indices [H, W, C] of a view whose ``axis`` counts channels. A leading batch of 1 goes; of more than two others,
+    all axes but the last count rows."""
     if order.ndim == 0:
         return order.reshape(1, 1, 1)
     moved = np.moveaxis(order, axis, -1)
@@ -91,7 +88,7 @@ def rows_of(order: IndexArray, axis: int) -> IndexArray:
     if spatial and spatial[0] == 1:
         spatial = spatial[1:]
     if len(spatial) > 2:
-        raise Refusal(f"maps have height, width and channels, found a tensor of shape {list(order.shape)}")
+        spatial = (int(np.prod(spatial[:-1])), spatial[-1])
     return moved.reshape(*(1,) * (2 - len(spatial)), *spatial, moved.shape[-1])
 
 

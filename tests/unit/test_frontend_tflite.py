@@ -14,6 +14,7 @@ from mcuq.frontend.files import import_model
 from mcuq.frontend.tflite import import_tflite
 from mcuq.ir.fuse import fuse
 from mcuq.ir.graph import Graph, Normalization
+from mcuq.ir.integer import QConv2d
 from mcuq.ir.quantized import QuantizedGraph, QuantParams
 from mcuq.ir.text import to_text
 from mcuq.lower.lower import lower
@@ -397,3 +398,19 @@ def test_content_decides_what_a_file_is(tmp_path: Path) -> None:
         import_model(tmp_path)
     with pytest.raises(ModelError, match="no such file"):
         import_model("a\0b")
+
+
+def test_convolutions_round_twice_on_request(tmp_path: Path) -> None:
+    """Also one whose kernel is the whole map; fully connected layers round once, as the reference kernels do."""
+    net = Net()
+    x = net.tensor([1, 2, 2, 1], scale=0.5)
+    w = net.constant(np.array([[[[2], [3]], [[1], [4]]]], dtype=np.int8), 0.25)
+    stride = {"f0": ("i8", 1), "f1": ("i32", 1), "f2": ("i32", 1)}
+    y = net.op("CONV_2D", [x, w], net.tensor([1, 1, 1, 1], scale=3.0), **stride)
+    flat = net.constant(np.array([[5]], dtype=np.int8), 0.25)
+    net.op("FULLY_CONNECTED", [y, flat], net.tensor([1, 1], scale=4.0))
+    for roundings in (1, 2):
+        graph = import_model(save(tmp_path, net), roundings=roundings)
+        assert isinstance(graph, QuantizedGraph)
+        assert [weight.roundings for weight in graph.weights] == [roundings, 1]
+        assert [op.roundings for op in lower(graph) if isinstance(op, QConv2d)] == [roundings, 1]
