@@ -201,6 +201,32 @@ def test_onnxruntimes_operators_equal_qdq(tmp_path: Path) -> None:
     assert np.abs((ours.reshape(8, 8) + 128) / 256 - wanted).max() <= 5 / 256  # steps of five operators add up
 
 
+@pytest.mark.parametrize("kind", ["QLinearSigmoid", "QLinearLeakyRelu"])
+def test_onnxruntimes_functions_on_every_code(tmp_path: Path, kind: str) -> None:
+    """Of uint8 codes; onnxruntime's own results are the function of the real value, rounded to the output's codes."""
+    leaky = kind == "QLinearLeakyRelu"
+    scale, zero, out, out_zero = 0.05, 100, 0.045 if leaky else 1 / 256, 40 if leaky else 0
+    values = {"sx": np.float32(scale), "zx": np.uint8(zero), "so": np.float32(out), "zo": np.uint8(out_zero)}
+    nodes = [
+        node("QuantizeLinear", "x sx zx", "q"),
+        node(kind, "q sx zx so zo", "f", domain="com.microsoft", **({"alpha": 0.1} if leaky else {})),
+        node("DequantizeLinear", "f so zo", "y"),
+    ]
+    path, proto = save(tmp_path, nodes, values, [1, 3, 6, 6])
+    proto.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    path.write_bytes(proto.SerializeToString())
+    quantized = import_onnx(path)
+    assert isinstance(quantized, QuantizedGraph)
+    codes = np.arange(256)
+    real = np.float64(np.float32(scale)) * (codes - zero)
+    wanted = np.where(real >= 0, real, 0.1 * real) if leaky else 1 / (1 + np.exp(-real))
+    steps = wanted / np.float64(np.float32(out)) + out_zero
+    x = np.resize(codes, (3, 6, 6, 3)) - 128
+    found = integer.run_outputs(lower(quantized), x)[quantized.graph.outputs[0]].ravel()[:256] + 128
+    tie = np.abs(steps - np.floor(steps) - 0.5) < 1e-6
+    np.testing.assert_array_equal(found[~tie], np.clip(np.rint(steps), 0, 255)[~tie])
+
+
 def test_quantization_at_run_time_is_refused_once(tmp_path: Path) -> None:
     nodes = [
         node("DynamicQuantizeLinear", "x", "q s z"),
