@@ -335,9 +335,7 @@ def quantize(
         str,
         typer.Option(help="Requantization factors: exact, fixed16, fixed32, single-shift, double-shift, fixed<B,I>."),
     ] = "exact",
-    norms: Annotated[
-        str, typer.Option(help="Batch norms: folded into weights, or fixed (kept as fixed point).")
-    ] = "folded",
+    norms: Annotated[str, typer.Option(help="Batch norms: folded, or fixed (kept as fixed point).")] = "folded",
     equalize: Annotated[bool, typer.Option("--equalize", help="Balance ranges across layers first.")] = False,
     sensitivity: Annotated[
         str, typer.Option(help="Measure for the search: kl, fit, sqnr, hessian, loss or data-free.")
@@ -347,10 +345,7 @@ def quantize(
         int, typer.Option("--images", "--calibration-size", help="Calibration images used, the first ones.", min=1)
     ] = 512,
     logits: Annotated[int, typer.Option(help="Bits of the network's output: 8 or 32.")] = 8,
-    two_roundings: Annotated[
-        bool,
-        typer.Option("--two-roundings", help="Quantized TFLite models: exactly as their reference kernels; slower."),
-    ] = False,
+    two_roundings: Annotated[bool, typer.Option("--two-roundings", help="As TFLite's kernels; slower.")] = False,
     out: Annotated[Path | None, typer.Option(help="Run folder; runs/<model>-<data>-<n> when left out.")] = None,
     as_json: Json = False,
 ) -> None:
