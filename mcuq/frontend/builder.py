@@ -16,10 +16,22 @@ from numpy.typing import NDArray
 
 from mcuq.errors import ModelError, UnsupportedError, UsageError
 from mcuq.frontend.problems import Problem, problem_text
-from mcuq.frontend.views import ZERO, Refusal, View, counters, map_of, per_channel, rows_of, scatter, select
+from mcuq.frontend.views import (
+    ZERO,
+    Refusal,
+    View,
+    chosen_rows,
+    counters,
+    map_of,
+    per_channel,
+    rows_of,
+    scatter,
+    select,
+)
 from mcuq.ir import graph as ir
 from mcuq.ir.graph import Clamp, FloatOp, Graph, Norm, Normalization, Shape, Window
 from mcuq.ir.quantized import QuantParams
+from mcuq.ir.rules import LARGEST_SIZE
 from mcuq.ir.shapes import infer_shape
 
 MAX_ELEMENTS = 1 << 24
@@ -143,6 +155,13 @@ class Builder:
                 ),
                 view.shape,
             )
+        if moved is None and (separate := chosen_rows(rows, view.stored)) is not None:
+            name = self.name(f"{view.op}.choose")
+            blends = [ir.Blend(tuple(places.tolist())) for places in separate]
+            op = ir.Resample(
+                name=name, inputs=(view.op,), shape=(0, 0, 0), source=source, rows=blends[0], columns=blends[1]
+            )
+            return self.emit(op, view.shape)
         chosen = select(rows, view.stored)
         self._reserve(chosen.weight.size)
         name = self.name(f"{view.op}.select")
@@ -177,19 +196,43 @@ class Builder:
         return replace(view, op=self.emit(op, view.shape).op)
 
     def affine(self, view: View, name: str, gain: NDArray[Any], bias: NDArray[Any], source: str = "") -> View:
-        """``gain * x + bias`` with constants that broadcast to the view's shape and vary per channel only.
+        """``gain * x + bias`` with constants that broadcast to the view's shape.
 
         Raises:
-            Refusal: the constants vary over rows or columns, or enlarge the tensor.
+            Refusal: the constants enlarge the tensor.
         """
         view = self.whole(view, source) if view.has_zeros else view
         channels = view.stored[2]
         if np.size(gain) == 1 and np.size(bias) == 1:
             vectors = [np.full(channels, float(np.ravel(c)[0])) for c in (gain, bias)]
         else:
-            vectors = [per_channel(view, c) for c in (gain, bias)]
+            try:
+                vectors = [per_channel(view, c) for c in (gain, bias)]
+            except Refusal:
+                return self._affine_per_element(self.whole(view, source), name, gain, bias, source)
         norm = Norm(vectors[0], vectors[1], np.zeros(channels), np.ones(channels), 0.0)
         return self.batch_norm(view, name, norm, source)
+
+    def _affine_per_element(
+        self, view: View, name: str, gain: NDArray[Any], bias: NDArray[Any], source: str
+    ) -> View:
+        """:meth:`affine` whose constants repeat after a while in the stored order: that many channels."""
+        order, tables = view.order.ravel(), list[NDArray[np.float64]]()
+        for constant in (gain, bias):
+            try:
+                spread = np.broadcast_to(constant, view.shape).ravel().astype(np.float64)
+            except ValueError as error:
+                text = f"a constant of shape {list(np.shape(constant))} does not fit {list(view.shape)}"
+                raise Refusal(text) from error
+            tables.append(np.empty(len(order)))
+            tables[-1][order] = spread
+        period = _period(tables)
+        rows = np.arange(len(order)).reshape(1, -1, period)
+        op, stored = self.rows(view.viewed(rows), 2, source)
+        flat = View(op, stored, (1, *rows.shape[1:]), False)
+        vectors = [table[:period] for table in tables]
+        norm = Norm(vectors[0], vectors[1], np.zeros(period), np.ones(period), 0.0)
+        return self.batch_norm(flat, name, norm, source).viewed(view.order)
 
     def batch_norm(self, view: View, name: str, norm: Norm, source: str = "") -> View:
         op = ir.BatchNorm(name=self.name(name), inputs=(view.op,), shape=view.stored, source=source, norm=norm)
@@ -211,7 +254,32 @@ class Builder:
                 return self._concat_vectors(views, axis, name, source)
             op = ir.Concat(name=self.name(name), inputs=parts, shape=(0, 0, 0), source=source)
             return self.emit(op, tuple(joined))
+        if 3 <= rank <= 4 and axis > 0:
+            try:
+                return self._concat_maps([self._sliced(v, source) for v in views], axis, name, tuple(joined), source)
+            except Refusal:
+                pass
         return self._concat_vectors(views, axis, name, source)
+
+    def _sliced(self, view: View, source: str) -> View:
+        """A map; slices are copied, other orders of all elements are refused."""
+        if view.indices is not None and np.unique(view.indices).size == int(np.prod(view.stored)):
+            view = _same_order(view)
+        return self.whole(view, source)
+
+    def _concat_maps(self, views: list[View], axis: int, name: str, shape: tuple[int, ...], source: str) -> View:
+        """Maps joined along rows or columns: joined along the channels under another shape."""
+        spatial = axis - (2 if self.channels_first else 1) + 4 - len(shape)
+        rows = views[0].stored[0] if spatial == 1 else 1
+        flat: list[View] = []
+        for view in views:
+            order = np.arange(int(np.prod(view.stored))).reshape(1, rows, -1)
+            op, stored = self.rows(View(view.op, view.stored, (1,), False, order), 2, source)
+            flat.append(View(op, stored, order.shape, False))
+        op = ir.Concat(name=self.name(name), inputs=tuple(v.op for v in flat), shape=(0, 0, 0), source=source)
+        result = self.emit(op, (1, rows, sum(v.stored[2] for v in flat)))
+        stored = map_of(shape, channels_first=self.channels_first)
+        return result.viewed(View("", stored, shape, self.channels_first).order)
 
     def _concat_vectors(self, views: list[View], axis: int, name: str, source: str) -> View:
         vectors: list[str] = []
@@ -305,6 +373,8 @@ class Builder:
             return view.op
         size = int(np.prod(view.shape))
         if size == int(np.prod(view.stored)) and np.array_equal(view.order.ravel(), np.arange(size)):
+            if isinstance(self.ops[view.op], ir.Argmax):  # 32 bits, which nothing but a layer writes
+                return view.op
             return self.rows(view, 2)[0] if len(view.shape) == 3 and view.shape[2] > 1 else view.op
         try:
             return self.map(view)[0]
@@ -332,6 +402,24 @@ def plain_window(window: Window, shape: Shape, convolves: bool) -> Window:
     single = [1 if convolves else k for k in window.kernel]
     stride = tuple(alone if n == 1 else s for n, alone, s in zip(every, single, window.stride, strict=True))
     return replace(window, stride=stride)
+
+
+def _same_order(view: View) -> View:
+    """The whole map that ``view`` is. Raises Refusal when its elements are in another order."""
+    whole = View(view.op, view.stored, view.shape, view.channels_first)
+    fits = map_of(view.shape, channels_first=view.channels_first) == view.stored
+    if not fits or not np.array_equal(view.order, whole.order):
+        raise Refusal("a reordered map")
+    return whole
+
+
+def _period(tables: list[NDArray[np.float64]]) -> int:
+    """The smallest number of elements after which all ``tables`` repeat. Raises Refusal above LARGEST_SIZE."""
+    size = len(tables[0])
+    for period in (n for n in range(1, min(size, LARGEST_SIZE) + 1) if size % n == 0 and size // n <= LARGEST_SIZE):
+        if all(np.array_equal(table, np.resize(table[:period], size)) for table in tables):
+            return period
+    raise Refusal(f"constants that differ over more than {LARGEST_SIZE} elements")
 
 
 def map_shape(stored: Shape, channels_first: bool) -> tuple[int, ...]:

@@ -63,7 +63,7 @@ LAYERS = (
         "fully connected",
         "fully_connected",
         CONV_BITS,
-        _words("linear"),
+        _words("linear matmul mm addmm"),
         _words("Gemm MatMul QLinearMatMul com.microsoft.QGemm"),
         _words("FULLY_CONNECTED"),
         "constant weights; after flattening the weights are permuted",
@@ -78,12 +78,14 @@ LAYERS = (
         cores=FAST,
     ),
     Row(
-        "max pool, maximum over axes",
+        "max pool, maximum and minimum over axes",
         "max_pool",
         ANY_BITS,
-        _words("max_pool1d max_pool2d max_pool2d_with_indices adaptive_max_pool1d adaptive_max_pool2d amax"),
-        _words("MaxPool GlobalMaxPool ReduceMax"),
-        _words("MAX_POOL_2D REDUCE_MAX"),
+        _words(
+            "max_pool1d max_pool2d max_pool2d_with_indices adaptive_max_pool1d adaptive_max_pool2d amax amin max min"
+        ),
+        _words("MaxPool GlobalMaxPool ReduceMax ReduceMin"),
+        _words("MAX_POOL_2D REDUCE_MAX REDUCE_MIN"),
         "ceil mode included; adaptive pools with even windows",
         DSP,
     ),
@@ -93,7 +95,8 @@ LAYERS = (
         ANY_BITS,
         _words("avg_pool1d avg_pool2d adaptive_avg_pool1d adaptive_avg_pool2d mean sum"),
         _words(
-            "AveragePool GlobalAveragePool ReduceMean ReduceSum com.microsoft.QLinearAveragePool "
+            "AveragePool GlobalAveragePool ReduceMean ReduceSum ReduceL1 ReduceSumSquare ReduceLogSum ReduceLogSumExp "
+            "com.microsoft.QLinearAveragePool "
             "com.microsoft.QLinearGlobalAveragePool com.microsoft.QLinearReduceMean"
         ),
         _words("AVERAGE_POOL_2D MEAN SUM"),
@@ -104,12 +107,20 @@ LAYERS = (
         "softmax",
         "softmax",
         "8",
-        _words("softmax _softmax"),
-        _words("Softmax com.microsoft.QLinearSoftmax"),
-        _words("SOFTMAX"),
-        "over any axis, by table",
+        _words("softmax _softmax log_softmax _log_softmax"),
+        _words("Softmax LogSoftmax com.microsoft.QLinearSoftmax"),
+        _words("SOFTMAX LOG_SOFTMAX"),
+        "over any axis, by table; its logarithm by another one",
     ),
-    Row("argmax", "argmax", "8 4 2 32", _words("argmax"), _words("ArgMax"), _words("ARG_MAX"), "of a vector"),
+    Row(
+        "argmax, argmin",
+        "argmax",
+        "8 4 2 32",
+        _words("argmax argmin"),
+        _words("ArgMax ArgMin"),
+        _words("ARG_MAX ARG_MIN"),
+        "over any axis but the batch; the first of equals",
+    ),
     Row(
         "L2 normalization",
         "l2_normalize",
@@ -131,19 +142,23 @@ ARITHMETIC = (
     ),
     Row(
         "sigmoid, tanh, GELU, SiLU, Mish, hard swish, hard sigmoid, ELU, SELU, CELU, softplus, softsign, threshold, "
-        "leaky ReLU, powers, roots, exponentials, logarithms, absolute value",
+        "leaky ReLU, powers, roots, exponentials, logarithms, sine, cosine, rounding, sign, absolute value",
         "table",
         ANY_BITS,
         _words(
             "sigmoid tanh gelu silu mish hardswish hardsigmoid elu selu celu softplus log_sigmoid leaky_relu rrelu "
-            "threshold exp log sqrt rsqrt square abs erf reciprocal pow"
+            "threshold exp log sqrt rsqrt square abs erf reciprocal pow sin cos floor ceil round sign expm1 log1p log2 "
+            "log10 exp2"
         ),
         _words(
             "Sigmoid Tanh Gelu Swish Mish HardSwish HardSigmoid Elu Selu Celu Softplus Softsign LeakyRelu "
-            "ThresholdedRelu Exp Log Sqrt Abs Erf Reciprocal Pow com.microsoft.QLinearSigmoid "
-            "com.microsoft.QLinearLeakyRelu"
+            "ThresholdedRelu Exp Log Sqrt Abs Erf Reciprocal Pow Sin Cos Floor Ceil Round Sign "
+            "com.microsoft.QLinearSigmoid com.microsoft.QLinearLeakyRelu"
         ),
-        _words("LOGISTIC TANH GELU HARD_SWISH ELU LEAKY_RELU EXP LOG SQRT RSQRT SQUARE ABS POW"),
+        _words(
+            "LOGISTIC TANH GELU HARD_SWISH ELU LEAKY_RELU EXP LOG SQRT RSQRT SQUARE ABS POW SIN COS FLOOR CEIL "
+            "ROUND SIGN"
+        ),
         "any function of one element is one table, also when it is written out in several operators",
     ),
     Row(
@@ -162,17 +177,17 @@ ARITHMETIC = (
         _words("add sub rsub"),
         _words("Add Sum Sub com.microsoft.QLinearAdd"),
         _words("ADD SUB SQUARED_DIFFERENCE"),
-        "with constants per channel: in bias or batch norm; smaller tensors are repeated by copies",
+        "with constants: in bias or batch norm (per element: under another shape); smaller tensors are repeated",
         DSP,
     ),
     Row(
         "product, quotient",
         "mul",
         ANY_BITS,
-        _words("mul div"),
+        _words("mul div glu"),
         _words("Mul Div com.microsoft.QLinearMul"),
         _words("MUL DIV"),
-        "with constants per channel: in batch norm; a tensor of size 1 along an axis is repeated (squeeze and excite)",
+        "with constants: in batch norm as sums; a tensor of size 1 along an axis is repeated (squeeze and excite)",
     ),
     Row(
         "scaling, change of sign",
@@ -232,7 +247,7 @@ MOVES = (
         _words(
             "view _unsafe_view reshape flatten unflatten squeeze unsqueeze permute transpose t mT slice select split "
             "split_with_sizes unbind chunk narrow flip roll repeat expand expand_as index_select pixel_shuffle "
-            "pixel_unshuffle channel_shuffle movedim tile repeat_interleave unfold diagonal"
+            "pixel_unshuffle channel_shuffle movedim tile repeat_interleave unfold diagonal index"
         ),
         _words("Reshape Flatten Squeeze Unsqueeze Transpose Slice Split Gather Expand Tile DepthToSpace SpaceToDepth"),
         _words(
@@ -273,7 +288,6 @@ UNSUPPORTED = (
     ("layer, group, instance and local response normalization", "use batch normalization"),
     ("3-D convolutions and pools, unpooling", "use 2-D ones"),
     ("control flow (If, Loop, Scan, While)", "export the branch that is used"),
-    ("constants that differ per row or column (position codes)", "add them before the network"),
     (
         "non-maximum suppression, prior boxes, anchors, region proposals, region pooling, top-k, sorting",
         "run it on the network's outputs",

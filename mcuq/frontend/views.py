@@ -120,6 +120,16 @@ def _repeats(sequence: IndexArray, size: int, stride: int) -> bool:
     return np.array_equal(blocks, blocks[:, :1] + np.arange(size) * stride)
 
 
+def chosen_rows(rows: IndexArray, stored: Shape) -> tuple[IndexArray, IndexArray] | None:
+    """Rows and columns of a map (H, W, C) = ``stored`` whose pixels, whole, are ``rows`` [H', W', C]; else None."""
+    _, width, channels = stored
+    if rows.shape[2] != channels or (rows == ZERO).any():
+        return None
+    row, column = rows[:, 0, 0] // (width * channels), rows[0, :, 0] // channels % width
+    expected = ((row[:, None] * width + column)[:, :, None] * channels) + np.arange(channels)
+    return (row, column) if np.array_equal(expected, rows) else None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Selection:
     """A convolution that picks elements: weights of 0 and 1 [O, kh, kw, I/groups]."""

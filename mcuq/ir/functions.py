@@ -21,10 +21,16 @@ LONGEST = 64
 UNARY = {
     "sigmoid": 0, "tanh": 0, "erf": 0, "exp": 0, "log": 0, "sqrt": 0, "abs": 0, "reciprocal": 0, "gelu": 0,
     "gelu_tanh": 0, "silu": 0, "mish": 0, "softsign": 0, "hard_swish": 0, "softplus": 1, "affine": 2, "maximum": 1,
+    "sin": 0, "cos": 0, "floor": 0, "ceil": 0, "round": 0, "sign": 0, "expm1": 0, "log1p": 0, "log2": 0, "log10": 0,
     "minimum": 1, "hard_sigmoid": 2, "elu": 1, "selu": 2, "celu": 1, "leaky_relu": 1, "power": 1, "threshold": 2,
 }  # fmt: skip
 """Steps on the top of the stack and their numbers of parameters; ``evaluate`` has the formulas."""
 BINARY = ("add", "subtract", "multiply", "divide", "max", "min")
+SAME_NAME = (
+    "tanh", "exp", "log", "sqrt", "abs", "sin", "cos", "floor", "ceil", "round", "sign", "expm1", "log1p", "log2",
+    "log10",
+)  # fmt: skip
+"""Steps that numpy and torch have under the same name."""
 NAMED = ("sigmoid", "tanh", "gelu", "gelu_tanh", "silu", "mish", "softplus", "softsign", "hard_swish", "hard_sigmoid")
 GRID = np.concatenate([np.linspace(-12, 12, 481), [-1e3, -100.0, -40.0, 40.0, 100.0, 1e3]])
 """Points on which functions are compared and signs found."""
@@ -95,7 +101,7 @@ def _unary(kind: str, p: tuple[float, ...], x: Any, m: Any) -> Any:
             return _sigmoid(x, m)
         case "erf":
             return m.erf(x) if hasattr(m, "erf") else _erf(x)
-        case "tanh" | "exp" | "log" | "sqrt" | "abs":
+        case _ if kind in SAME_NAME:
             return getattr(m, kind)(x)
         case "reciprocal":
             return 1.0 / x

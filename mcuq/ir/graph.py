@@ -242,12 +242,12 @@ class Reshape(Op):
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Softmax(Op):
-    """Softmax over the channels of a vector (1, 1, C)."""
+    """Softmax over the channels of every pixel."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Argmax(Op):
-    """Index of the largest channel (lowest index on ties); shape (1, 1, 1)."""
+    """Index of the largest channel of every pixel (lowest index on ties); shape (H, W, 1)."""
 
 
 FloatOp = (

@@ -216,7 +216,7 @@ class QSoftmax(IntegerBase):
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class QArgmax(IntegerBase):
-    """Lowest index of the largest channel; output 32 bits, shape (1, 1, 1)."""
+    """Lowest index of every pixel's largest channel; output 32 bits, shape (H, W, 1)."""
 
 
 IntegerOp = (

@@ -110,7 +110,7 @@ def infer_shape(op: FloatOp | IntegerOp, inputs: tuple[Shape, ...]) -> Shape:
         case QReshape():
             return _reshape(op.name, inputs[0], op.output.shape)
         case Argmax() | QArgmax():
-            return 1, 1, 1
+            return (*inputs[0][:2], 1)
         case _:
             assert_never(op)
 

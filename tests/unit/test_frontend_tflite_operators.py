@@ -59,6 +59,12 @@ UNARY: dict[str, tuple[Function, dict[str, Any]]] = {
     "SQUARE": (np.square, {}),
     "ABS": (np.abs, {}),
     "NEG": (np.negative, {}),
+    "SIN": (np.sin, {}),
+    "COS": (np.cos, {}),
+    "FLOOR": (np.floor, {}),
+    "CEIL": (np.ceil, {}),
+    "ROUND": (np.round, {}),
+    "SIGN": (np.sign, {}),
     "RELU_0_TO_1": (lambda v: np.clip(v, 0, 1), {}),
     "LOG": (lambda v: np.where(v > 0, np.log(np.abs(v)), 0), {}),
     "SQRT": (lambda v: np.where(v > 0, np.sqrt(np.abs(v)), 0), {}),
@@ -112,6 +118,35 @@ def test_an_activation_and_a_constant(tmp_path: Path, kind: str, first: bool) ->
     x, c = net.tensor([1, 4, 3, 2], "float32"), net.constant(k)
     net.op(kind, [c, x] if first else [x, c], net.tensor([1, 4, 3, 2], "float32"))
     check(tmp_path, net, lambda v: BINARY[kind](k, v) if first else BINARY[kind](v, k))  # type: ignore[call-arg]
+
+
+def test_log_softmax(tmp_path: Path) -> None:
+    net = Net()
+    net.op("LOG_SOFTMAX", [net.tensor([1, 4, 3, 5], "float32")], net.tensor([1, 4, 3, 5], "float32"))
+    check(tmp_path, net, lambda v: v - np.log(np.exp(v).sum(axis=3, keepdims=True)))
+
+
+def test_minimum_over_axes(tmp_path: Path) -> None:
+    net = Net()
+    x = net.tensor([1, 4, 3, 5], "float32")
+    net.op("REDUCE_MIN", [x, net.constant(ints(1, -1))], net.tensor([1, 3], "float32"))
+    check(tmp_path, net, lambda v: v.min(axis=(1, 3)))
+
+
+@pytest.mark.parametrize(("kind", "wanted"), [("ARG_MAX", np.argmax), ("ARG_MIN", np.argmin)])
+@pytest.mark.parametrize("axis", [1, 3, -1])
+def test_first_of_the_extremes_of_every_pixel(tmp_path: Path, kind: str, wanted: Any, axis: int) -> None:
+    net = Net()
+    shape = [n for i, n in enumerate((1, 4, 3, 5)) if i != axis % 4]
+    net.op(kind, [net.tensor([1, 4, 3, 5], "float32"), net.constant(ints(axis))], net.tensor(shape, "int32"))
+    check(tmp_path, net, lambda v: wanted(v, axis=axis))
+
+
+@pytest.mark.parametrize("shape", [(3, 1), (4, 3, 2), (4, 1, 1)])
+def test_constants_that_differ_by_place(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    net, k = Net(), draw(*shape)
+    net.op("ADD", [net.tensor([1, 4, 3, 2], "float32"), net.constant(k)], net.tensor([1, 4, 3, 2], "float32"))
+    check(tmp_path, net, lambda v: v + k)
 
 
 @pytest.mark.parametrize("slope", [draw(1, 1, 2), draw(1)])

@@ -56,6 +56,10 @@ TWO: dict[str, Case] = {
     "gate per pixel": lambda x: x * torch.sigmoid(x.mean(1, keepdim=True)),
     "constants per channel": lambda x: x * torch.arange(8).reshape(8, 1, 1) / 4 - 0.5,
     "crelu": lambda x: torch.relu(torch.cat([x, -x], 1)),
+    "constants per column": lambda x: x * torch.linspace(0.5, 2, 10) - torch.arange(10.0),
+    "constants per row": lambda x: torch.arange(6.0).reshape(6, 1) - x,
+    "constants per element": lambda x: x / torch.linspace(0.5, 2, 480).reshape(1, 8, 6, 10),
+    "a multiple": lambda x: torch.add(x, x.flip(3), alpha=2), "gated linear unit": lambda x: F.glu(x, 1),
     "prelu": lambda x: F.prelu(x, torch.full((1,), 0.25)),
 }  # fmt: skip
 MOVES: dict[str, Case] = {
@@ -67,6 +71,8 @@ MOVES: dict[str, Case] = {
     "channel shuffle": lambda x: F.channel_shuffle(x, 2),
     "repeat": lambda x: x.repeat(1, 1, 2, 1), "index select": lambda x: x.index_select(1, torch.tensor([5, 0, 2])),
     "concat along rows": lambda x: torch.cat([x, x.abs()], 2), "stack": lambda x: torch.stack([x[:, 0], x[:, 1]], 1),
+    "pieces of rows": lambda x: torch.cat(x.split([1, 2, 7], 3)[::-1], 3), "roll": lambda x: x.roll(2, 2),
+    "list": lambda x: x[:, :, [0, 3, -1]], "crop and pad": lambda x: F.pad(x, (-1, 2, 0, -2), value=0.5),
     "flatten": lambda x: x.flatten(1), "pad": lambda x: F.pad(x, (1, 2, 0, 1)),
     "pad with 1": lambda x: F.pad(x, (1, 1), value=1.0), "reflect": lambda x: F.pad(x, (1, 2, 2, 1), mode="reflect"),
     "replicate": lambda x: F.pad(x, (1, 2, 2, 1), mode="replicate"),
@@ -84,6 +90,13 @@ SHAPES: dict[str, Case] = {
     "mean of channels": lambda x: x.mean(1),
     "sum": lambda x: x.sum((2, 3)), "mean of rows": lambda x: x.mean(2), "largest of channels": lambda x: x.amax(1),
     "adaptive max": lambda x: F.adaptive_max_pool2d(x, (2, 5)), "mean of channels and rows": lambda x: x.mean((1, 2)),
+    "log softmax": lambda x: torch.log_softmax(x, 1), "smallest of channels": lambda x: x.amin(1),
+    "largest of rows": lambda x: x.max(2, keepdim=True).values, "smallest of columns": lambda x: x.min(3)[0],
+    "ceil counting padding": lambda x: F.avg_pool2d(x, (3, 2), (2, 3), 1, True),
+    "ceil without padding": lambda x: F.avg_pool2d(x, 4, 4, 0, True),
+    "divisor": lambda x: F.avg_pool2d(x, 2, 2, 1, divisor_override=3),
+    "argmax of pixels": lambda x: x.argmax(1, keepdim=True).float(), "argmin of rows": lambda x: x.argmin(2).float(),
+    "matrix": lambda x: x.mean((2, 3)) @ torch.linspace(-1, 1, 24).reshape(8, 3),
     "argmax": lambda x: x.mean((2, 3)).argmax(1).float(),
 }  # fmt: skip
 

@@ -128,10 +128,8 @@ FUNCTIONS: dict[str, Callable[[Node], Function]] = {
     "Mish": _step("mish"),
     "Swish": _swish,
     "Erf": _step("erf"),
-    "Exp": _step("exp"),
-    "Log": _step("log"),
-    "Sqrt": _step("sqrt"),
-    "Abs": _step("abs"),
+    **{kind.capitalize(): _step(kind) for kind in ("exp", "log", "sqrt", "abs", "sign", "sin", "cos")},
+    **{kind.capitalize(): _step(kind) for kind in ("floor", "ceil", "round")},
     "Reciprocal": _step("reciprocal"),
 }
 
@@ -166,15 +164,6 @@ def normalization(t: Translator, node: Node) -> View:
     return normalized(t.builder, view, int(node.get("axis", -1)) % len(view.shape), node.label, node.where)
 
 
-def length(t: Translator, node: Node) -> Value:
-    """ReduceL2: half of an L2 normalization."""
-    view = node.view()
-    given = node.array(1) if node.opset >= 18 else node.get("axes")
-    if given is None or np.size(given) != 1 or not node.get("keepdims", 1):
-        raise Refusal("only the Euclidean length over one axis that is kept is supported")
-    return Length(view, int(np.ravel(given)[0]) % len(view.shape), view.shape)
-
-
 HANDLERS: Handlers = {
     "Clip": clip,
     "Relu": relu,
@@ -184,5 +173,4 @@ HANDLERS: Handlers = {
     "PRelu": prelu_,
     "Pow": power_,
     "LpNormalization": normalization,
-    "ReduceL2": length,
 }

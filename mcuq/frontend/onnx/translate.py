@@ -119,6 +119,7 @@ class Translator:
         self.values: dict[str, Value | None] = {}
         self._computed = 0
         self._uses: Counter[str] = Counter()
+        self._readers: dict[str, set[str]] = {}
 
     def run(
         self, model: ModelProto, shapes: list[tuple[int, ...]], normalizations: Sequence[Normalization | None]
@@ -136,8 +137,16 @@ class Translator:
         self._uses = Counter(name for node in graph.node for name in node.input)
         self._uses.update(output.name for output in graph.output)
         for node in graph.node:
+            for name in node.input:
+                self._readers.setdefault(name, set()).add(node.op_type)
+        for node in graph.node:
             self._visit(node)
         return [self._output(output.name) for output in graph.output]
+
+    def divides(self, node: Node) -> bool:
+        """The node's result is only divided by, perhaps bounded and repeated before: the length of a normalization."""
+        readers = self._readers.get(node.proto.output[0], set())
+        return bool(readers) and readers <= {"Div", "Clip", "Max", "Expand"}
 
     def _visit(self, proto: NodeProto) -> None:
         inputs = [self.values.get(name) if name else None for name in proto.input]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from mcuq.frontend import resampling
+from mcuq.frontend import reductions, resampling
 from mcuq.frontend.builder import map_shape
-from mcuq.frontend.onnx.translate import Handler, Handlers, Node, Translator
-from mcuq.frontend.reductions import Kind, reduced
+from mcuq.frontend.elementwise import Length
+from mcuq.frontend.onnx.translate import Handler, Handlers, Node, Translator, Value
+from mcuq.frontend.reductions import Kind, composed, reduced
 from mcuq.frontend.views import Refusal, View, pad_view
 from mcuq.ir import graph as ir
 from mcuq.ir.graph import Shape, Window
@@ -26,7 +28,7 @@ def window_of(node: Node, view: View, kernel: tuple[int, ...], *, ceil: bool = F
     """Window from kernel_shape, strides, dilations, pads, auto_pad; ceil mode becomes padding below and right.
 
     Raises:
-        Refusal: sizes below 1, negative paddings, or ceil mode with a window that starts in the padding.
+        Refusal: sizes below 1, or negative paddings.
     """
     spatial = view.shape[2:]
     rank = len(spatial)
@@ -67,19 +69,26 @@ def _with_ceil(pads: Padding, sizes: tuple[int, int], spans: list[int], stride: 
     more: list[int] = []
     for before, after, size, span, s in zip(pads[:2], pads[2:], sizes, spans, stride, strict=True):
         outputs = -(-(size + before + after - span) // s) + 1
-        if (outputs - 1) * s >= size + before:
-            raise Refusal("ceil_mode with a window that starts in the padding; use ceil_mode=0")
-        more.append(max(0, (outputs - 1) * s + span - size - before - after))
-    return pads[0], pads[1], pads[2] + more[0], pads[3] + more[1]
+        if (outputs - 1) * s >= size + before:  # a window that starts in the padding is left out
+            outputs -= 1
+            after = min(after, max(0, (outputs - 1) * s + span - size - before))
+        more.append(max(after, (outputs - 1) * s + span - size - before))
+    return pads[0], pads[1], more[0], more[1]
 
 
-def _pool(t: Translator, node: Node) -> tuple[str, Window, tuple[int, ...]]:
-    """(operator, window, result shape) of a pool."""
+def _pool(t: Translator, node: Node, *, pad: bool = False) -> tuple[str, Window, tuple[int, ...]]:
+    """(operator, window, result shape) of a pool; ``pad``: its own padding, without ceil mode's, is an operator."""
     view = node.view()
     if len(view.shape) not in (3, 4):
         raise Refusal("only 1-D and 2-D pools are supported")
+    kernel = tuple(node.get("kernel_shape", ()))
+    window = window_of(node, view, kernel, ceil=bool(node.get("ceil_mode", 0)))
+    if pad:
+        own = window_of(node, view, kernel).padding
+        rest = tuple(max(0, n - o) for n, o in zip(window.padding, own, strict=True))
+        view = resampling.padded(t.builder, view, f"{node.label}.pad", own, 0.0, node.where)
+        window = replace(window, padding=(rest[0], rest[1], rest[2], rest[3]))
     op, stored = t.builder.map(view, node.where)
-    window = window_of(node, view, tuple(node.get("kernel_shape", ())), ceil=bool(node.get("ceil_mode", 0)))
     height, width = window.output_hw(stored[0], stored[1])
     return op, window, (*view.shape[:2], *(height, width)[4 - len(view.shape) :])
 
@@ -93,11 +102,10 @@ def max_pool(t: Translator, node: Node) -> View:
 
 
 def average_pool(t: Translator, node: Node) -> View:
-    op, window, shape = _pool(t, node)
-    include = bool(node.get("count_include_pad", 0)) and any(window.padding)
-    if include and node.get("ceil_mode", 0):
-        raise Refusal("ceil_mode with count_include_pad is not supported; use count_include_pad=0")
-    return _average(t, node, op, window, shape, include)
+    include = bool(node.get("count_include_pad", 0))
+    apart = include and bool(node.get("ceil_mode", 0))  # ceil mode's padding is left out, the model's own counts
+    op, window, shape = _pool(t, node, pad=apart)
+    return _average(t, node, op, window, shape, include and not apart and any(window.padding))
 
 
 def _average(t: Translator, node: Node, op: str, window: Window, shape: tuple[int, ...], include: bool = False) -> View:
@@ -157,15 +165,21 @@ def split(t: Translator, node: Node) -> tuple[View, ...]:
     return tuple(view.viewed(piece) for piece in pieces)
 
 
-REDUCTIONS: dict[str, Kind] = {"ReduceMean": "mean", "ReduceSum": "sum", "ReduceMax": "max"}
+REDUCTIONS: dict[str, Kind] = {"ReduceMean": "mean", "ReduceSum": "sum", "ReduceMax": "max", "ReduceMin": "min"}
+COMPOSED = {
+    "ReduceL1": "sum of magnitudes",
+    "ReduceSumSquare": "sum of squares",
+    "ReduceLogSum": "logarithm of the sum",
+    "ReduceLogSumExp": "logarithm of the sum of powers",
+}
 
 
-def reduce(kind: Kind) -> Handler:
-    return lambda t, node: _reduced(t, node, kind)
+def reduction(kind: str) -> Handler:
+    return lambda t, node: _reduction(t, node, kind)
 
 
-def _reduced(t: Translator, node: Node, kind: Kind) -> View:
-    """Axes are an input in newer versions, an attribute in older ones."""
+def _reduction(t: Translator, node: Node, kind: str) -> Value:
+    """Axes are an input in newer versions, an attribute in older ones. ReduceL2 may be half of an L2 normalization."""
     view, given = node.view(), node.array(1)
     given = node.get("axes") if given is None else given
     rank = len(view.shape)
@@ -174,7 +188,11 @@ def _reduced(t: Translator, node: Node, kind: Kind) -> View:
     axes = {int(a) % rank for a in (range(rank) if given is None or not np.size(given) else np.ravel(given))}
     keep = bool(node.get("keepdims", 1))
     shape = tuple(1 if i in axes else n for i, n in enumerate(view.shape) if keep or i not in axes)
-    return reduced(t.builder, kind, view, axes, shape, node.label, node.where)
+    if kind in REDUCTIONS:
+        return reduced(t.builder, REDUCTIONS[kind], view, axes, shape, node.label, node.where)
+    if kind == "ReduceL2" and len(axes) == 1 and keep and t.divides(node):
+        return Length(view, min(axes), view.shape)
+    return composed(t.builder, COMPOSED.get(kind, "length"), view, axes, shape, node.label, node.where)
 
 
 def pad(t: Translator, node: Node) -> View:
@@ -220,35 +238,34 @@ def concat(t: Translator, node: Node) -> View:
     axis = int(node.get("axis", 1)) % len(views[0].shape)
     if any(v.shape[:axis] + v.shape[axis + 1 :] != views[0].shape[:axis] + views[0].shape[axis + 1 :] for v in views):
         raise Refusal(f"shapes {[list(v.shape) for v in views]} do not fit along axis {axis}")
+    if axis == 0 and len(views[0].shape) > 1 and views[0].shape[0] == 1:
+        raise Refusal("tensors cannot be joined along the batch")
     return t.builder.concat(views, axis, node.label, node.where)
 
 
 def softmax(t: Translator, node: Node) -> View:
     view = node.view()
     axis = int(node.get("axis", -1 if node.opset >= 13 else 1)) % len(view.shape)
-    order = view.order
-    if node.opset < 13:  # older versions normalize over all axes from ``axis`` on
-        order = order.reshape(int(np.prod(view.shape[:axis])), -1)
-        axis = 1
-    op, stored = t.builder.rows(view.viewed(order), axis, node.where)
-    result = t.builder.emit(
-        ir.Softmax(name=t.builder.name(node.label), inputs=(op,), shape=stored, source=node.where), view.shape
-    )
-    indices = np.moveaxis(np.arange(order.size).reshape(np.moveaxis(order, axis, -1).shape), -1, axis)
-    return result.viewed(indices.reshape(view.shape))
+    logarithm = node.proto.op_type == "LogSoftmax"
+    if node.opset >= 13:
+        return reductions.softmax(t.builder, view, axis, node.label, node.where, logarithm=logarithm)
+    # older versions normalize over all axes from ``axis`` on
+    flat = view.viewed(view.order.reshape(int(np.prod(view.shape[:axis])), -1))
+    result = reductions.softmax(t.builder, flat, 1, node.label, node.where, logarithm=logarithm)
+    return result.viewed(result.order.reshape(view.shape))
 
 
 def argmax(t: Translator, node: Node) -> View:
     view = node.view()
     axis = int(node.get("axis", 0)) % len(view.shape)
-    op, stored = t.builder.rows(view, axis, node.where)
-    if stored[:2] != (1, 1) or node.get("select_last_index", 0):
-        raise Refusal("only over the channels of a vector [N, C], the first index on ties")
+    if node.get("select_last_index", 0):
+        raise Refusal("the first index on ties (select_last_index=0) is supported")
+    if axis == 0 and len(view.shape) > 1:
+        raise Refusal("not over the batch")
     shape = tuple(1 if i == axis else n for i, n in enumerate(view.shape) if i != axis or node.get("keepdims", 1))
-    result = t.builder.emit(
-        ir.Argmax(name=t.builder.name(node.label), inputs=(op,), shape=(1, 1, 1), source=node.where), shape
-    )
-    return result.viewed(np.zeros(shape, dtype=np.int64))
+    if node.proto.op_type == "ArgMin":
+        view = reductions.mirrored(t.builder, view, f"{node.label}.minus", node.where)
+    return reductions.argmax(t.builder, view, axis, shape, node.label, node.where)
 
 
 HANDLERS: Handlers = {
@@ -256,10 +273,12 @@ HANDLERS: Handlers = {
     "AveragePool": average_pool,
     "GlobalAveragePool": global_average,
     "GlobalMaxPool": global_max,
-    **{name: reduce(kind) for name, kind in REDUCTIONS.items()},
+    **{kind: reduction(kind) for kind in (*REDUCTIONS, *COMPOSED, "ReduceL2")},
     "Pad": pad,
     "Split": split,
     "Concat": concat,
     "Softmax": softmax,
+    "LogSoftmax": softmax,
     "ArgMax": argmax,
+    "ArgMin": argmax,
 }

@@ -49,12 +49,10 @@ FUNCTIONS: dict[str, Callable[[Node], Function]] = {
     "ELU": lambda node: (Step("elu", (1.0,)),),
     "LEAKY_RELU": lambda node: (Step("leaky_relu", (float(node.operator.option(0, "f", 0.0)),)),),
     "GELU": lambda node: (Step("gelu_tanh" if node.operator.option(0, "?", False) else "gelu"),),
-    "EXP": lambda node: (Step("exp"),),
-    "LOG": lambda node: (Step("log"),),
-    "SQRT": lambda node: (Step("sqrt"),),
+    **{kind: lambda node: (Step(node.operator.kind.lower()),) for kind in ("EXP", "LOG", "SQRT", "ABS", "SIN", "COS")},
+    **{kind: lambda node: (Step(node.operator.kind.lower()),) for kind in ("FLOOR", "CEIL", "ROUND", "SIGN")},
     "RSQRT": lambda node: (Step("sqrt"), Step("reciprocal")),
     "SQUARE": lambda node: (Step("power", (2.0,)),),
-    "ABS": lambda node: (Step("abs"),),
 }
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mcuq.frontend import resampling, transposed
+from mcuq.frontend import reductions, resampling, transposed
 from mcuq.frontend.builder import Constant
 from mcuq.frontend.reductions import Kind, reduced
 from mcuq.frontend.tflite.translate import Handlers, Node, Translator, Value, output_axis
@@ -148,7 +148,7 @@ def max_pool_2d(t: Translator, node: Node) -> View:
     return _pool(t, node, average=False)
 
 
-REDUCTIONS: dict[str, Kind] = {"MEAN": "mean", "SUM": "sum", "REDUCE_MAX": "max"}
+REDUCTIONS: dict[str, Kind] = {"MEAN": "mean", "SUM": "sum", "REDUCE_MAX": "max", "REDUCE_MIN": "min"}
 
 
 def reduce(t: Translator, node: Node) -> View:
@@ -262,7 +262,10 @@ def reverse(t: Translator, node: Node) -> View:
 
 def concatenation(t: Translator, node: Node) -> View:
     views = [node.view(position) for position in range(len(node.inputs))]
-    result = t.builder.concat(views, node.operator.option(0, "i"), node.label, node.where)
+    axis = node.operator.option(0, "i") % len(views[0].shape)
+    if axis == 0 and len(views[0].shape) > 1 and views[0].shape[0] == 1:
+        raise Refusal("tensors cannot be joined along the batch")
+    result = t.builder.concat(views, axis, node.label, node.where)
     return t.activated(node, result, node.operator.option(1, "b"))
 
 
@@ -322,24 +325,23 @@ def split(t: Translator, node: Node) -> tuple[View, ...]:
 
 
 def softmax(t: Translator, node: Node) -> View:
-    view = node.view()
-    if node.operator.option(0, "f", 0.0) != 1.0:
+    view, logarithm = node.view(), node.operator.kind == "LOG_SOFTMAX"
+    if not logarithm and node.operator.option(0, "f", 0.0) != 1.0:
         raise Refusal("softmax with beta other than 1; scale the scores in the layer before")
-    op, stored = t.builder.rows(view, len(view.shape) - 1, node.where)
-    name = t.builder.name(node.label)
-    result = t.builder.emit(ir.Softmax(name=name, inputs=(op,), shape=stored, source=node.where), view.shape)
-    return result.viewed(np.arange(int(np.prod(stored))).reshape(view.shape))
+    return reductions.softmax(
+        t.builder, view, len(view.shape) - 1, node.label, node.where, logarithm=logarithm
+    )
 
 
 def arg_max(t: Translator, node: Node) -> View:
-    view = node.view()
-    axes = node.ints(1)
-    op, stored = t.builder.rows(view, axes[0] % len(view.shape), node.where)
-    if len(axes) != 1 or stored[:2] != (1, 1):
-        raise Refusal("only over the channels of a vector [1, C]")
-    name = t.builder.name(node.label)
-    result = t.builder.emit(ir.Argmax(name=name, inputs=(op,), shape=(1, 1, 1), source=node.where), (1,))
-    return result.viewed(np.zeros(node.output.shape, dtype=np.int64))
+    view, axes = node.view(), node.ints(1)
+    if len(axes) != 1 or axes[0] % len(view.shape) == 0:
+        raise Refusal("over one axis, not the batch")
+    if node.operator.kind == "ARG_MIN":
+        view = reductions.mirrored(t.builder, view, f"{node.label}.minus", node.where)
+    axis = axes[0] % len(view.shape)
+    shape = view.shape[:axis] + view.shape[axis + 1 :]
+    return reductions.argmax(t.builder, view, axis, shape, node.label, node.where)
 
 
 def quantize(t: Translator, node: Node) -> View:
@@ -393,8 +395,8 @@ HANDLERS: Handlers = {
     "SLICE": slice_,
     "STRIDED_SLICE": strided_slice,
     "SPLIT": split,
-    "SOFTMAX": softmax,
-    "ARG_MAX": arg_max,
+    **dict.fromkeys(("SOFTMAX", "LOG_SOFTMAX"), softmax),
+    **dict.fromkeys(("ARG_MAX", "ARG_MIN"), arg_max),
     "CAST": cast,
     "QUANTIZE": quantize,
     "DEQUANTIZE": dequantize,

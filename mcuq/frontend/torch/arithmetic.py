@@ -21,7 +21,7 @@ from mcuq.frontend.elementwise import (
 )
 from mcuq.frontend.torch.nodes import Arguments, Handlers, Refusal, Translator, Value, handles, source_place
 from mcuq.frontend.views import View
-from mcuq.ir.functions import Function, Step
+from mcuq.ir.functions import SAME_NAME, Function, Step
 from mcuq.ir.graph import Clamp
 
 HANDLERS: Handlers = {}
@@ -47,12 +47,15 @@ def _hardtanh(t: Translator, node: Any, a: Arguments) -> View:
     return _clip(t, node, a["self"], "relu6" if (low, high) == (0.0, 6.0) else "clip", (low, high))
 
 
-@handles(HANDLERS, "aten.clamp.default", "aten.clamp_min.default", "aten.clamp_max.default")
+@handles(HANDLERS, "aten.clamp.default", "aten.clamp_min.default", "aten.clamp_max.default", "aten.clamp.Tensor")
 def _clamp(t: Translator, node: Any, a: Arguments) -> Value:
     value = t.known(a["self"])
     if isinstance(value, Length):  # F.normalize keeps lengths above a tiny number
         return value
-    bounds = [None if v is None or math.isinf(v) else float(v) for v in (a.get("min"), a.get("max"))]
+    given = [None if v is None else t.operand(v) for v in (a.get("min"), a.get("max"))]
+    if any(isinstance(v, View) or np.size(v) != 1 for v in given if v is not None):
+        raise Refusal("bounds have to be one number each; use maximum and minimum of two activations")
+    bounds = [None if v is None or np.isinf(v).all() else float(np.ravel(v)[0]) for v in given]
     return _clip(t, node, a["self"], "clamp", (bounds[0], bounds[1]))
 
 
@@ -78,7 +81,7 @@ FUNCTIONS: dict[str, Callable[[Arguments], Function]] = {
         f"aten.{name}.default": lambda a, kind=kind: (Step(kind),)
         for name, kind in {
             "sigmoid": "sigmoid", "tanh": "tanh", "silu": "silu", "mish": "mish", "hardswish": "hard_swish",
-            "exp": "exp", "log": "log", "sqrt": "sqrt", "abs": "abs", "erf": "erf", "reciprocal": "reciprocal",
+            "erf": "erf", "reciprocal": "reciprocal", **{same: same for same in SAME_NAME},
         }.items()
     },
     "aten.gelu.default": _gelu,
@@ -92,6 +95,7 @@ FUNCTIONS: dict[str, Callable[[Arguments], Function]] = {
     "aten.rrelu.default": lambda a: (Step("leaky_relu", (sum(_numbers(a, "lower", "upper")) / 2,)),),
     "aten.threshold.default": lambda a: (Step("threshold", _numbers(a, "threshold", "value")),),
     "aten.rsqrt.default": lambda a: (Step("sqrt"), Step("reciprocal")),
+    "aten.exp2.default": lambda a: (Step("affine", (math.log(2.0), 0.0)), Step("exp")),
     "aten.square.default": lambda a: (Step("power", (2.0,)),),
 }  # fmt: skip
 
@@ -102,6 +106,16 @@ def _function(t: Translator, node: Any, a: Arguments) -> View:
     return function(
         t.builder, t.view(a["self"]), t.name(node, kind), FUNCTIONS[str(node.target)](a), source_place(node)
     )
+
+
+@handles(HANDLERS, "aten.glu.default")
+def _glu(t: Translator, node: Any, a: Arguments) -> View:
+    """The first half of an axis times the sigmoid of the second."""
+    view, name = t.view(a["self"]), t.name(node, "glu")
+    halves = [view.viewed(half) for half in np.split(t.order(view), 2, axis=int(a["dim"]))]
+    whole = [t.builder.whole(half, source_place(node)) for half in halves]
+    gate = function(t.builder, whole[1], f"{name}.gate", (Step("sigmoid"),), source_place(node))
+    return binary(t.builder, "mul", whole[0], gate, name, source_place(node))
 
 
 @handles(HANDLERS, "aten.neg.default")
@@ -143,15 +157,21 @@ KINDS: dict[str, Kind] = {
 }
 
 
+def _scaled(t: Translator, operand: Any, factor: float, name: str, source: str) -> Any:
+    if isinstance(operand, View):
+        return t.builder.affine(operand, name, np.full(1, factor), np.zeros(1), source)
+    return operand * factor
+
+
 @handles(HANDLERS, *KINDS)
 def _binary(t: Translator, node: Any, a: Arguments) -> View:
     kind = KINDS[str(node.target)]
     left, right = t.operand(a["self"]), t.operand(a["other"])
     if "rsub" in str(node.target):
         left, right = right, left
-    if float(a.get("alpha", 1.0)) != 1.0:
-        raise Refusal("alpha other than 1 is not supported; fold the factor into a layer's weights")
     name, source = t.name(node, kind), source_place(node)
+    if (alpha := float(a.get("alpha", 1.0))) != 1.0:
+        right = _scaled(t, right, alpha, f"{name}.alpha", source)
     if isinstance(left, Length) or (isinstance(right, Length) and (kind != "div" or not isinstance(left, View))):
         raise Refusal("lengths are supported in L2 normalization only: x / length(x)")
     if isinstance(right, Length):

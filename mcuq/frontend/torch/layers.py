@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from mcuq.frontend import transposed
 from mcuq.frontend.builder import Constant, map_shape
-from mcuq.frontend.reductions import Kind, reduced
+from mcuq.frontend.reductions import Kind, argmax, mirrored, reduced, softmax
+from mcuq.frontend.resampling import padded as padded_
 from mcuq.frontend.torch.nodes import (
     Arguments,
     Handlers,
@@ -103,6 +105,22 @@ def _linear(t: Translator, node: Any, a: Arguments) -> View:
     return result
 
 
+@handles(HANDLERS, "aten.matmul.default", "aten.mm.default", "aten.addmm.default")
+def _matmul(t: Translator, node: Any, a: Arguments) -> View:
+    """With a constant matrix [F, O], which training leaves as it is."""
+    view = t.view(a["mat1"] if "mat1" in a else a["self"])
+    matrix = t.operand(a.get("mat2") or a.get("other"))
+    if isinstance(matrix, View) or matrix.ndim != 2:
+        raise Refusal("use nn.Linear with constant weights; products of two activations (attention) are not supported")
+    bias = None
+    if "mat1" in a:
+        if a["beta"] != 1 or a["alpha"] != 1 or isinstance(t.operand(a["self"]), View):
+            raise Refusal("addmm needs a constant bias, alpha and beta 1; use nn.Linear")
+        bias = np.broadcast_to(np.ravel(t.operand(a["self"])), (matrix.shape[1],))
+    weight = Constant(np.ascontiguousarray(matrix.T))
+    return t.builder.fully_connected(view, t.name(node, "linear"), weight, bias, source_place(node))
+
+
 def _flattened(view: View) -> bool:
     """The whole map in the C, H, W order of ``flatten``."""
     whole = View(view.op, view.stored, map_shape(view.stored, True), True)
@@ -170,12 +188,16 @@ def _avg_pool(t: Translator, node: Any, a: Arguments) -> View:
     _, stored = t.builder.map(view, source_place(node))
     window = _window(view, stored, a, aten_shape(node))
     top, left, bottom, right = window.padding
-    padded = any(window.padding)
-    if a.get("divisor_override") is not None:
-        raise Refusal("divisor_override is not supported; fold the factor into the next layer's weights")
-    if a["count_include_pad"] and padded and (top, left) != (bottom, right):
-        raise Refusal("ceil_mode with count_include_pad=True is not supported; use count_include_pad=False")
-    return _pool(t, node, view, "avg_pool", window, aten_shape(node), bool(a["count_include_pad"]) and padded)
+    include, padded = bool(a["count_include_pad"]), any(window.padding)
+    if (divisor := a.get("divisor_override")) is not None:
+        mean = _pool(t, node, view, "avg_pool", window, aten_shape(node), padded)
+        factor = np.full(1, window.kernel[0] * window.kernel[1] / float(divisor))
+        return t.builder.affine(mean, f"{t.name(node, 'avg_pool')}.scale", factor, np.zeros(1), source_place(node))
+    if include and (top, left) != (bottom, right):  # ceil mode: its padding is left out, the user's counts
+        name = f"{t.name(node, 'avg_pool')}.pad"
+        view = padded_(t.builder, view, name, (top, left, top, left), 0.0, source_place(node))
+        window, include = replace(window, padding=(0, 0, bottom - top, right - left)), False
+    return _pool(t, node, view, "avg_pool", window, aten_shape(node), include and padded)
 
 
 @handles(HANDLERS, "aten.adaptive_avg_pool2d.default", "aten.adaptive_avg_pool1d.default")
@@ -204,6 +226,7 @@ REDUCTIONS: dict[str, Kind] = {
     "aten.mean.default": "mean",
     "aten.sum.dim_IntList": "sum",
     "aten.amax.default": "max",
+    "aten.amin.default": "min",
 }
 
 
@@ -213,31 +236,37 @@ def _reduce(t: Translator, node: Any, a: Arguments) -> View:
     given = a.get("dim")
     dims = range(len(view.shape)) if given in (None, []) else given if isinstance(given, (list, tuple)) else [given]
     axes = {int(d) % len(view.shape) for d in dims}
-    name = "max_pool" if kind == "max" else "avg_pool"
+    name = "max_pool" if kind in ("max", "min") else "avg_pool"
     return reduced(t.builder, kind, view, axes, aten_shape(node), t.name(node, name), source_place(node))
 
 
-@handles(HANDLERS, "aten.softmax.int", "aten._softmax.default")
+@handles(HANDLERS, "aten.max.dim", "aten.min.dim")
+def _extreme(t: Translator, node: Any, a: Arguments) -> tuple[View, ...]:
+    """Values and their indices, each emitted when it is read."""
+    view, kind = t.view(a["self"]), "max" if "max" in str(node.target) else "min"
+    axis, shape, source = int(a["dim"]) % len(view.shape), aten_shape(node), source_place(node)
+    read = {user.args[1] for user in node.users if len(user.args) > 1}
+    name = t.name(node, "max_pool")
+    values = reduced(t.builder, kind, view, {axis}, shape, name, source) if 0 in read else view
+    if 1 not in read:
+        return (values,)
+    ranked = view if kind == "max" else mirrored(t.builder, view, f"{name}.minus", source)
+    return values, argmax(t.builder, ranked, axis, shape, t.name(node, "argmax"), source)
+
+
+@handles(HANDLERS, "aten.softmax.int", "aten._softmax.default", "aten.log_softmax.int", "aten._log_softmax.default")
 def _softmax(t: Translator, node: Any, a: Arguments) -> View:
-    view = t.view(a["self"])
-    axis = int(a["dim"]) % len(view.shape)
-    op, stored = t.builder.rows(view, axis, source_place(node))
-    name = t.builder.name(t.name(node, "softmax"))
-    softmax = ir.Softmax(name=name, inputs=(op,), shape=stored, source=source_place(node))
-    result = t.builder.emit(softmax, view.shape)
-    moved = np.moveaxis(np.empty(view.shape), axis, -1).shape
-    return result.viewed(np.moveaxis(np.arange(int(np.prod(moved))).reshape(moved), -1, axis).reshape(view.shape))
+    view, logarithm = t.view(a["self"]), "log" in str(node.target)
+    axis, name = int(a["dim"]) % len(view.shape), t.name(node, "log_softmax" if logarithm else "softmax")
+    return softmax(t.builder, view, axis, name, source_place(node), logarithm=logarithm)
 
 
-@handles(HANDLERS, "aten.argmax.default")
+@handles(HANDLERS, "aten.argmax.default", "aten.argmin.default")
 def _argmax(t: Translator, node: Any, a: Arguments) -> View:
-    view = t.view(a["self"])
-    axis = -1 if a["dim"] is None else int(a["dim"])
-    if a["dim"] is None and sum(n > 1 for n in view.shape) > 1:
-        raise Refusal("only over the channels of a vector [N, C] (dim=1)")
-    op, stored = t.builder.rows(view, axis % len(view.shape), source_place(node))
-    if stored[:2] != (1, 1):
-        raise Refusal("only over the channels of a vector [N, C] (dim=1)")
-    name = t.builder.name(t.name(node, "argmax"))
-    result = t.builder.emit(ir.Argmax(name=name, inputs=(op,), shape=(1, 1, 1), source=source_place(node)), (1,))
-    return result.viewed(np.zeros(aten_shape(node), dtype=np.int64))
+    view, kind = t.view(a["self"]), str(node.target).split(".")[1]
+    if a["dim"] is None:
+        view = view.viewed(t.order(view).reshape(1, -1))
+    axis, name = -1 if a["dim"] is None else int(a["dim"]), t.name(node, kind)
+    if kind == "argmin":
+        view = mirrored(t.builder, view, f"{name}.minus", source_place(node))
+    return argmax(t.builder, view, axis % len(view.shape), aten_shape(node), name, source_place(node))

@@ -30,7 +30,7 @@ MOVES = (
     "slice.Tensor", "select.int", "split.Tensor", "split_with_sizes.default", "unbind.int", "chunk.default",
     "narrow.default", "flip.default", "roll.default", "repeat.default", "expand.default", "index_select.default",
     "pixel_shuffle.default", "pixel_unshuffle.default", "channel_shuffle.default", "movedim.int", "tile.default",
-    "repeat_interleave.self_int", "unfold.default", "diagonal.default", "expand_as.default",
+    "repeat_interleave.self_int", "unfold.default", "diagonal.default", "expand_as.default", "index.Tensor",
 )  # fmt: skip
 """Operators that only move elements: they act on the indices of a view as on values."""
 
@@ -116,6 +116,13 @@ def _pad(t: Translator, node: Any, a: Arguments) -> View:
         if mode != "constant":
             return resampling.bordered(t.builder, view, name, mode, pads, source_place(node))
         return resampling.padded(t.builder, view, name, pads, value, source_place(node))
+    if spatial in (1, 2) and not any(sizes[2 * spatial :]) and mode == "constant":  # crop first, then pad what is left
+        left, right, top, bottom = (sizes[: 2 * spatial] + [0] * 4)[:4]
+        sides = [(top, bottom), (left, right)][2 - spatial :]
+        cut = [slice(max(0, -b), n - max(0, -e)) for (b, e), n in zip(sides, view.shape[2:], strict=True)]
+        view = view.viewed(t.order(view)[(..., *cut)])
+        pads = (max(0, top), max(0, left), max(0, bottom), max(0, right))
+        return resampling.padded(t.builder, view, t.name(node, "pad"), pads, value, source_place(node))
     if mode != "constant" or value != 0:
         raise Refusal("only padding with zeros is supported besides height and width")
     pairs = [(0, 0)] * (len(view.shape) - len(sizes) // 2) + list(zip(sizes[::2], sizes[1::2], strict=True))[::-1]
