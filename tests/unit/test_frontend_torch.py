@@ -102,6 +102,7 @@ def test_every_unsupported_operator_in_one_error() -> None:
     with pytest.raises(UnsupportedError) as caught:
         capture(Unfit(), (9, 9, 3))
     text = str(caught.value)
+    assert text.startswith("3 operators") and "aten.cumsum" in text and "aten.layer_norm" in text
     assert "aten.sort" in text and "run it on the network's outputs" in text
     assert "test_frontend_torch.py:" in text and "torch.sort(self.conv(x), 1)" in text
 

@@ -97,7 +97,7 @@ class Translator:
     def parameter(self, node: Any) -> tuple[str, Any]:
         """(qualified name, array) of a parameter or buffer; refuses tensors computed in forward."""
         if node is None or node.name not in self.tensors:
-            raise Refusal("weights must be parameters, not computed in forward (parametrizations)")
+            raise Refusal("weights must be parameters, not computed in forward; replace them by their values first")
         return self.tensors[node.name]
 
     def view(self, node: Any) -> View:
@@ -148,13 +148,14 @@ class Translator:
                 return
             handler = self.handlers.get(target)
             if handler is None:
-                kind = target.split(".")[1] if "." in target else target
-                raise Refusal(ADVICE.get(kind, "mcuq has no such operator; see docs/operators.md"))
+                raise Refusal(_advice(target))
             self.values[node] = handler(self, node, bind(node))
         except Refusal as refusal:
             self.refuse(node, target, str(refusal))
         except Skip:
             self.values[node] = None
+            if target.startswith("aten.") and target not in self.handlers:
+                self.refuse(node, target, _advice(target))  # whatever it reads
 
     def _folded(self, node: Any) -> Constant:
         """A node with constant inputs, evaluated; its float64 value."""
@@ -192,7 +193,12 @@ class Translator:
 
 
 class Skip(Exception):
-    """An input of the node was refused before; its consumers are passed over."""
+    """An input of the node was refused before; its consumers are passed over, unless there is none of their kind."""
+
+
+def _advice(target: str) -> str:
+    kind = target.split(".")[1] if "." in target else target
+    return ADVICE.get(kind, "mcuq has no such operator; see docs/operators.md")
 
 
 IGNORED = {"aten._assert_tensor_metadata.default", "aten.sym_size.int", "aten._assert_scalar.default"}
