@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("onnx")
 from onnx import TensorProto, helper
 
-from mcuq.errors import UnsupportedError, UsageError
+from mcuq.errors import ModelError, UnsupportedError, UsageError
 from mcuq.frontend.onnx import import_onnx
 from mcuq.ir.fuse import fuse
 from mcuq.ir.graph import Conv2d, Graph, Normalization
@@ -93,6 +93,14 @@ def test_detector_heads_joined_as_boxes(tmp_path: Path) -> None:
     }
     graph = check(tmp_path, model(nodes, [1, 4, 6, 6], constants, outputs=("scores", "boxes")), (1, 4, 6, 6))
     assert [graph.op(name).shape for name in graph.outputs] == [(1, 135, 2), (1, 135, 2)]
+
+
+def test_a_clip_may_have_infinite_bounds(tmp_path: Path) -> None:
+    clip, bounds = [node("Clip", "x low high")], {"low": np.float32(0), "high": np.float32(np.inf)}
+    graph = import_onnx(save(tmp_path, model(clip, [1, 4, 3, 3], bounds)))
+    assert isinstance(graph, Graph) and "clamp 0.." in to_text(graph)
+    with pytest.raises(ModelError, match="NaN or infinity"):
+        import_onnx(save(tmp_path, model(clip, [1, 4, 3, 3], {**bounds, "low": np.float32("nan")})))
 
 
 def test_unsupported_operators_are_listed_together(tmp_path: Path) -> None:

@@ -160,12 +160,15 @@ def _inside(folder: Path, location: str, what: str) -> Path:
 
 
 def _check_values(model: ModelProto, path: Path) -> None:
-    """Refuse NaN and infinity in weights, naming each tensor and how many values are wrong."""
+    """Refuse NaN and infinity in weights, naming each tensor and how many values are wrong. A clip's bound may be
+    infinite: no bound."""
     wrong: list[str] = []
+    bounds = {name for node in model.graph.node if node.op_type == "Clip" for name in node.input[1:]}
     for tensor in model.graph.initializer:
         if tensor.data_type in _FLOATS:
             array = to_array(tensor)
-            count = int((~np.isfinite(array)).sum())
+            bad = np.isnan(array) if tensor.name in bounds else ~np.isfinite(array)
+            count = int(bad.sum())
             if count:
                 wrong.append(f"{_quote(tensor.name)} ({count} of {array.size} values)")
     if wrong:
