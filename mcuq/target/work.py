@@ -58,13 +58,15 @@ class Taps:
 def taps(size: int, outputs: int, window: Window, axis: int) -> Taps:
     """Taps along an axis (0 rows, 1 columns) of inputs of ``size``."""
     kernel, stride, step = window.kernel[axis], window.stride[axis], window.dilation[axis]
-    start = -window.padding[axis]
-    firsts = (start + o * stride for o in range(outputs))
-    return Taps(kernel, tuple(sum(0 <= first + k * step < size for k in range(kernel)) for first in firsts))
+    spread, firsts = window.input_dilation[axis], (o * stride - window.padding[axis] for o in range(outputs))
+    places = range(0, (size - 1) * spread + 1, spread)
+    return Taps(kernel, tuple(sum(first + k * step in places for k in range(kernel)) for first in firsts))
 
 
 def conv_work(case: ConvCase, kernel: Kernel) -> Work:
     """Loop counts of a convolution on ``kernel``."""
+    if case.window.transposed:
+        return _transposed(case)
     if not is_depthwise_case(case):
         return _matrix(case, kernel)
     if kernel.function.endswith("_dsp"):
@@ -114,6 +116,31 @@ def _matrix(case: ConvCase, kernel: Kernel) -> Work:
     work.update(_store(case, kernel, pixels, channels))
     work.update(_gather(case, kernel, pixels))
     return work
+
+
+def _transposed(case: ConvCase) -> Work:
+    """Taps on pixels are gathered, and multiplied one after the other."""
+    rows = taps(case.input_shape[0], case.output_shape[0], case.window, 0)
+    columns = taps(case.input_shape[1], case.output_shape[1], case.window, 1)
+    pixels, outputs, depth = rows.outputs * columns.outputs, case.output_shape[2], case.weight_shape[3]
+    found, packed = rows.inside * columns.inside, 8 // case.weight_bits
+    return {
+        "call": 1,
+        "base": outputs * rows.kernel * columns.kernel,
+        "base code": outputs * rows.kernel * columns.kernel * depth,
+        "pixel": pixels * case.groups,
+        "tap row": pixels * rows.kernel * case.groups,
+        "tap": rows.inside * columns.outputs * columns.kernel * case.groups,
+        "inside": found * case.groups,
+        f"gather {case.input_bits}": found * depth * case.groups,
+        "run": pixels * case.groups * -(-outputs // case.groups // RUN),
+        "code": pixels * outputs,
+        "product": found * outputs,
+        "byte": found * outputs * (depth // packed),
+        "rest": found * outputs * (depth % packed),
+        "low code": pixels * _low_shifts(case),
+        f"store {case.output_bits}": pixels * outputs,
+    }
 
 
 def _helium(case: ConvCase, blocks: int, panels: int, depth: int, kind: str) -> dict[str, float]:

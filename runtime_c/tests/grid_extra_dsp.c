@@ -203,6 +203,9 @@ const grid_entry grid_extra[] = {
     PORTABLE(mcuq_fully_connected_w8),
     PORTABLE(mcuq_fully_connected_w4),
     PORTABLE(mcuq_fully_connected_w2),
+    PORTABLE(mcuq_conv2d_transpose_w8),
+    PORTABLE(mcuq_conv2d_transpose_w4),
+    PORTABLE(mcuq_conv2d_transpose_w2),
     {"#nothing", run_convolution, nothing},
 #endif
     {"mcuq_add_dsp", run_add_dsp, NULL},

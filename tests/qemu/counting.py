@@ -88,7 +88,8 @@ def conv_shape(conv: ConvCase, target: str, rng: np.random.Generator, shift: int
     blob = pack_weights(kernel.layout, weights, conv.weight_bits, p).tobytes()
     window = conv.window
     scalars = (
-        *conv.input_shape, conv.input_bits, *conv.output_shape, conv.output_bits, *window.kernel, *window.stride,
+        *conv.input_shape, conv.input_bits, *conv.output_shape, conv.output_bits, *window.kernel,
+        *(window.input_dilation if window.transposed else window.stride),
         *window.dilation, *window.padding[:2], conv.groups, 1, int(conv.asymmetric), centre,
         (y_lo + y_hi + 1) // 2 if conv.output_bits < 32 else 0, y_lo, y_hi, shift,
     )  # fmt: skip
@@ -145,6 +146,26 @@ def _draw(rng: np.random.Generator, kind: str, weight_bits: int, *, asymmetric: 
             continue
         shape = (outputs, *kernel, channels // groups)
         return ConvCase((*size, channels), (rows, columns, outputs), shape, window, groups, *bits, asymmetric)
+
+
+def transposed_cases(rng: np.random.Generator, count: int) -> Iterator[ConvCase]:
+    """``count`` random transposed convolutions of every width of weights."""
+    for weight_bits in BITS:
+        found = 0
+        while found < count:
+            size, channels = (int(rng.integers(2, 9)), int(rng.integers(2, 9))), int(rng.choice(CHANNELS))
+            kernel = ((2, 2), (3, 3), (4, 4), (4, 3))[int(rng.integers(4))]
+            stride, outputs = (2, 2) if rng.integers(3) else (1 + int(rng.integers(3)), 2), int(rng.choice(CHANNELS))
+            top, left = (k - 1 - int(rng.integers(2)) for k in kernel)
+            window = Window(kernel, (1, 1), (top, left, top, left), (1, 1), stride)
+            rows, columns = window.output_hw(*size)
+            groups = 2 if rng.integers(6) == 0 and channels % 2 == outputs % 2 == 0 else 1
+            if not 2_000 <= rows * columns * outputs * kernel[0] * kernel[1] * channels // groups <= LARGEST:
+                continue
+            found += 1
+            bits = int(rng.choice(BITS)), weight_bits, int(rng.choice((*BITS, 8)))
+            shape = (outputs, *kernel, channels // groups)
+            yield ConvCase((*size, channels), (rows, columns, outputs), shape, window, groups, *bits, found % 6 == 5)
 
 
 def elementwise_shapes(rng: np.random.Generator, target: str, count: int) -> Iterator[Shape]:
@@ -251,7 +272,8 @@ def shapes(target: str, seed: int, count: int) -> list[Shape]:
     for k, conv in enumerate(conv_cases(rng, count)):
         high = k % 8 in ((3, 5, 7) if conv.weight_bits == 8 else (7,))
         found.append(conv_shape(conv, target, rng, 48 if high else 31 if k % 8 == 6 else None))
-    return [*found, *elementwise_shapes(rng, target, count)]
+    found += elementwise_shapes(rng, target, count)
+    return [*found, *(conv_shape(conv, target, rng) for conv in transposed_cases(rng, count))]
 
 
 def counted(target: str, chosen: Iterable[Shape]) -> list[int]:
