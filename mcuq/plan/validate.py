@@ -67,7 +67,7 @@ def _check_order(graph: IntegerGraph, plan: MemoryPlan) -> None:
 def _check_spans(graph: IntegerGraph, core: str, plan: MemoryPlan) -> None:
     step = {name: k for k, name in enumerate(plan.order)}
     expected: dict[tuple[str, str], tuple[int, int, int]] = {}
-    placed = _placed(graph)
+    placed = _placed(graph, plan)
     into = {part for parts in placed.values() for part in parts}
     for op in steps(graph):
         first = min(step[name] for name in (op.name, *placed.get(op.name, ())))
@@ -91,13 +91,20 @@ def _check_spans(graph: IntegerGraph, core: str, plan: MemoryPlan) -> None:
             raise CheckError(f"buffer {b.name} at {b.offset} size {b.size}: outside the arena or not on 4 bytes")
 
 
-def _placed(graph: IntegerGraph) -> dict[str, tuple[str, ...]]:
-    """Concatenations whose inputs, convolutions that nothing else reads and that run band by band, write into them."""
+def _placed(graph: IntegerGraph, plan: MemoryPlan) -> dict[str, tuple[str, ...]]:
+    """Concatenations whose inputs have no bytes of their own: convolutions that run band by band and write into them.
+
+    Raises:
+        CheckError: such an input is no convolution of that kind, or something else reads it.
+    """
     found: dict[str, tuple[str, ...]] = {}
     every = [name for op in graph for name in op.inputs] + list(graph.outputs)
+    buffers = {b.name for b in plan.buffers if b.kind == "activation"}
     for op in graph:
-        alone = isinstance(op, QConcat) and all(every.count(name) == 1 for name in op.inputs)
-        if alone and all(_in_bands(graph, graph.op(name)) for name in op.inputs):
+        if isinstance(op, QConcat) and not buffers.intersection(op.inputs):
+            for name in op.inputs:
+                if every.count(name) != 1 or not _in_bands(graph, graph.op(name)):
+                    raise CheckError(f"{name} has no buffer, and cannot write into {op.name} band by band")
             found[op.name] = op.inputs
     return found
 
@@ -138,7 +145,7 @@ def _may_share(graph: IntegerGraph, core: str, later: Buffer, earlier: Buffer) -
         return False
     origin = _origin(graph, earlier.name)
     if isinstance(op, QConcat):
-        return op.name not in _placed(graph) and _spreads(graph, op, origin)
+        return _spreads(graph, op, origin)
     fusion = fusion_into(graph, op.name)
     if isinstance(fusion, PoolFusion):
         return _origin(graph, graph.op(fusion.conv).inputs[0]) == origin and _pool_reads_ahead(graph, fusion)
@@ -205,7 +212,7 @@ def _play(graph: IntegerGraph, plan: MemoryPlan) -> None:
 
     Where slices of a placed concatenation may share a byte, every two bits of the arena remember instead.
     """
-    placed = _placed(graph)
+    placed = _placed(graph, plan)
     parts = 4 if any(graph.tensor(name).bits < 8 for name in placed) else 1
     arena: NDArray[np.int64] = np.full(plan.arena_bytes * parts, -1, dtype=np.int64)
     number = {op.name: k for k, op in enumerate(graph)}

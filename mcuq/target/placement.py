@@ -8,8 +8,10 @@ concatenations copy their inputs; one that dies there may lie where the output b
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 
 from mcuq.ir.graph import Concat, FloatOp, Graph, Shape
 from mcuq.ir.integer import IntegerGraph, IntegerOp, QConcat
@@ -52,11 +54,59 @@ def placements(graph: IntegerGraph | Graph) -> tuple[Placement, ...]:
             continue
         rows = [band_rows(ops[n], ops) for n in op.inputs]
         alone = all(readers[n] == [op.name] and n not in graph.outputs for n in op.inputs)
-        if not alone or not all(rows):
+        if not alone or not all(rows) or not _pays(op.inputs, ops, readers):
             continue
         channels = [shape_of(ops[n])[2] for n in op.inputs]
         found += [Placement(n, op.name, k, sum(channels[:k]), rows[k]) for k, n in enumerate(op.inputs)]
     return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Branch:
+    """Sizes of the operators that lead to one input: before its convolution, what that reads, what it writes."""
+
+    before: int
+    last: int
+    output: int
+
+    @property
+    def peak(self) -> int:
+        return max(self.before, self.last + self.output)
+
+
+def _pays(inputs: tuple[str, ...], ops: Mapping[str, IntegerOp | FloatOp], readers: Mapping[str, list[str]]) -> bool:
+    """Placing holds no more codes than storing every input and spreading the largest, branch after branch.
+
+    Placed, the whole output is live from the end of the first branch on; stored, what was computed so far is.
+    """
+    branches = [_branch(name, ops, readers) for name in inputs]
+    total = sum(branch.output for branch in branches)
+    shared = {n for name in inputs for n in _shared(name, ops, readers)}
+    source = sum(prod(shape_of(ops[n])) for n in shared)
+    placed = [
+        max(first.before, total + first.last, *(total + max(b.before, b.last) for b in branches if b is not first))
+        for first in branches
+    ]
+    done, stored_peak = 0, 0
+    for branch in sorted(branches, key=lambda b: b.output - b.peak):
+        stored_peak, done = max(stored_peak, source + done + branch.peak), done + branch.output
+    spread = 2 * total - max(branch.output for branch in branches)
+    return source + min(placed) <= max(stored_peak, spread)
+
+
+def _branch(name: str, ops: Mapping[str, IntegerOp | FloatOp], readers: Mapping[str, list[str]]) -> _Branch:
+    own = [n for n in ops[name].inputs if len(readers[n]) == 1]
+    parts = [_branch(n, ops, readers) for n in own]
+    last = sum(part.output for part in parts)
+    return _Branch(max((part.peak for part in parts), default=0), last, prod(shape_of(ops[name])))
+
+
+def _shared(name: str, ops: Mapping[str, IntegerOp | FloatOp], readers: Mapping[str, list[str]]) -> set[str]:
+    """Tensors that the branch of ``name`` reads and others, too."""
+    found: set[str] = set()
+    for n in ops[name].inputs:
+        found |= {n} if len(readers[n]) > 1 else _shared(n, ops, readers)
+    return found
 
 
 def placement_of(graph: IntegerGraph | Graph, conv: str) -> Placement | None:
