@@ -106,7 +106,7 @@ LAYERS = (
     Row(
         "softmax",
         "softmax",
-        "8",
+        "8 4 2, result 8",
         _words("softmax _softmax log_softmax _log_softmax"),
         _words("Softmax LogSoftmax com.microsoft.QLinearSoftmax"),
         _words("SOFTMAX LOG_SOFTMAX"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,7 @@ def imported(tmp_path: Path, model: Fusion) -> list[Graph]:
     return [fuse(graph) for graph in found]  # type: ignore[arg-type]
 
 
+@cache
 def integer(weight_bits: int = 8, act_bits: int = 8) -> IntegerGraph:
     """Two inputs of pixels and one of codes."""
     graph = fuse(capture(fusion(), SHAPES, PIXELS).graph)
@@ -175,6 +177,27 @@ def test_cores_equal_the_oracle_with_several_inputs(board: str) -> None:
     graph, found = integer(), load_board(board)
     result = compare(graph, plan_memory(graph, found.core), found, samples(graph, 3))
     assert result.exact, result.first
+
+
+def test_quantized_files_with_several_inputs_keep_their_codes(tmp_path: Path) -> None:
+    net = TfliteNet()
+    shape, axes = [1, 6, 6, 3], net.constant(np.array([3], np.int32))
+    a, b = net.tensor(shape, "int8", 0.02, 3, name="a"), net.tensor(shape, "uint8", 0.05, 100, name="b")
+    b_codes = net.op("QUANTIZE", [b], net.tensor(shape, "int8", 0.05, -28))
+    both = net.op("ADD", [a, b_codes], net.tensor(shape, "int8", 0.06, -5))
+    least = net.op("REDUCE_MIN", [both, axes], net.tensor([1, 6, 6, 1], "int8", 0.06, -5), f0=("bool", True))
+    (tmp_path / "net.tflite").write_bytes(net.write([least, both], (a, b)))
+    imported = import_model(tmp_path / "net.tflite")
+    assert not isinstance(imported, Graph)
+    graph = lower(imported)
+    assert [(op.name, op.encoding) for op in graph.inputs] == [("a", "int8"), ("b", "uint8")]
+    rng = np.random.default_rng(0)
+    x = {"a": rng.integers(-128, 128, (4, 6, 6, 3)), "b": rng.integers(0, 256, (4, 6, 6, 3))}
+    found = run(graph, x)
+    smallest, total = (found[name] for name in graph.outputs)
+    np.testing.assert_array_equal(smallest.ravel(), total.min(axis=3).ravel())
+    real = 0.02 * (x["a"] - 3) + 0.05 * (x["b"] - 100)
+    assert np.abs(total - np.clip(real / 0.06 - 5, -128, 127)).max() <= 0.5001
 
 
 def test_samples_by_name_in_order_and_joined_are_the_same() -> None:
