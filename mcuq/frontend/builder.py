@@ -247,14 +247,15 @@ class Builder:
         if len(views) == 1:
             return views[0]
         in_order = all(v.indices is not None and _is_range(v) for v in views)
-        if 2 <= rank <= 4 and axis == (1 if self.channels_first else rank - 1) and not in_order:
+        channels = 1 if self.channels_first else rank - 1
+        if 2 <= rank <= 4 and axis == channels and not in_order:
             try:
                 parts = tuple(self.map(view, source)[0] for view in views)
             except Refusal:  # reordered, but perhaps whole, such as the boxes of a detector's heads
                 return self._concat_vectors(views, axis, name, source)
             op = ir.Concat(name=self.name(name), inputs=parts, shape=(0, 0, 0), source=source)
             return self.emit(op, tuple(joined))
-        if 3 <= rank <= 4 and axis > 0:
+        if 3 <= rank <= 4 and axis not in (0, channels):
             try:
                 return self._concat_maps([self._sliced(v, source) for v in views], axis, name, tuple(joined), source)
             except Refusal:

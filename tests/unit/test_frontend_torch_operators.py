@@ -72,6 +72,9 @@ MOVES: dict[str, Case] = {
     "repeat": lambda x: x.repeat(1, 1, 2, 1), "index select": lambda x: x.index_select(1, torch.tensor([5, 0, 2])),
     "concat along rows": lambda x: torch.cat([x, x.abs()], 2), "stack": lambda x: torch.stack([x[:, 0], x[:, 1]], 1),
     "pieces of rows": lambda x: torch.cat(x.split([1, 2, 7], 3)[::-1], 3), "roll": lambda x: x.roll(2, 2),
+    "halves of a vector as channels": lambda x: torch.cat(
+        x.permute(0, 2, 3, 1).flatten(1).unflatten(1, (2, 2, 12, 10)).unbind(1)[::-1], 1
+    ),
     "list": lambda x: x[:, :, [0, 3, -1]], "crop and pad": lambda x: F.pad(x, (-1, 2, 0, -2), value=0.5),
     "flatten": lambda x: x.flatten(1), "pad": lambda x: F.pad(x, (1, 2, 0, 1)),
     "pad with 1": lambda x: F.pad(x, (1, 1), value=1.0), "reflect": lambda x: F.pad(x, (1, 2, 2, 1), mode="reflect"),
