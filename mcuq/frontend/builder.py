@@ -38,6 +38,8 @@ MAX_ELEMENTS = 1 << 24
 """Largest activation, in elements: 16 MB at 8 bits, more than any supported board holds."""
 MAX_WEIGHTS = 1 << 24
 """All weights together: 16 MB at 8 bits."""
+MAX_CONSTANTS = 1 << 20
+"""Elements of an activation with which constants per element are combined."""
 MAX_INPUTS = 64
 """Inputs of one network."""
 _ODD = re.compile(r"[^A-Za-z0-9_.\-]")
@@ -217,6 +219,8 @@ class Builder:
         self, view: View, name: str, gain: NDArray[Any], bias: NDArray[Any], source: str
     ) -> View:
         """:meth:`affine` whose constants repeat after a while in the stored order: that many channels."""
+        if int(np.prod(view.shape)) > MAX_CONSTANTS:
+            raise Refusal(f"constants per element of more than {MAX_CONSTANTS} elements")
         order, tables = view.order.ravel(), list[NDArray[np.float64]]()
         for constant in (gain, bias):
             try:
