@@ -45,7 +45,8 @@ class Grid:
                 return bits
         raise UsageError(
             f"range {self.steps} makes the codes {self.low}, {self.low + self.stride} .. {self.high}, the device "
-            "stores -128 .. 127; take a range of at most 127, an even one, or symmetric or asymmetric levels"
+            f"stores -128 .. 127; take range {self.steps - 1} (even ones fit), one of at most 127, or symmetric or "
+            "asymmetric levels"
         )
 
     def nearest(self, values: Tensor, low: Tensor | int, high: Tensor | int) -> Tensor:

@@ -58,7 +58,7 @@ def test_n1_any_range_has_its_levels_and_is_stored_exactly(steps: int) -> None:
         if quant_type.startswith("PerChannels"):
             continue
         if steps == 255 and quant_type.endswith(("SATDefault", "SATFullRange")):
-            with pytest.raises(UsageError, match=r"range 255 makes the codes -255, -253 \.\. 255"):
+            with pytest.raises(UsageError, match=r"range 255 makes the codes -255, -253 \.\. 255.* take range 254"):
                 weights.make(quant_type, 8, 1, steps=steps)
             continue
         quantizer = weights.make(quant_type, 8, 1, steps=steps)
