@@ -32,6 +32,14 @@ def test_every_kernel_of_the_runtime_was_measured() -> None:
                     assert name in table()[core]["needs"], f"{name} on {core}: run scripts/measure_code"
 
 
+def test_kernels_compiled_once_more_were_measured() -> None:
+    named = re.compile(r"^#define mcuq_(?:conv2d|depthwise)_w\d (mcuq_\w+)$", re.MULTILINE)
+    paths = sorted((product_dir("runtime_c") / "src").glob("*_twice.c"))
+    names = [name for path in paths for name in named.findall(path.read_text())]
+    assert len(names) == 6
+    assert all(name in entry["needs"] for name in names for entry in table().values()), "run scripts/measure_code"
+
+
 def test_every_board_has_a_measured_core() -> None:
     assert {board.core for board in load_boards()} <= set(table())
 
