@@ -8,7 +8,7 @@ and only its factors are coarser.
 =================  ============================================  ==========================================
 form               factor                                        largest relative error of a factor f
 =================  ============================================  ==========================================
-exact              m / 2^s, 2^30 <= m < 2^31                     2^-31
+exact              m / 2^s, 2^30 <= m < 2^31                     2^-31 of the layer's largest factor
 mantissa16         m / 2^s, 2^14 <= m < 2^15                     2^-15
 fixed16, fixed32   m / 2^16, m / 2^32                            2^-17 / f, 2^-33 / f
 single-shift       2^-k                                          1/3

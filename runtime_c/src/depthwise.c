@@ -98,7 +98,7 @@ MCUQ_TEMPLATE void channels(const mcuq_conv2d_params *p, int32_t *acc, const int
     const uint32_t weight_bytes = mcuq_row_bytes(p->output.channels, bits);
     const uint8_t *w = (const uint8_t *)p->weights + (c * bits >> 3);
     uint32_t i = 0;
-    for (; !MCUQ_SMALL && i + LANES <= count; i += LANES, w += LANES * bits >> 3) {
+    for (; i + LANES <= count; i += LANES, w += LANES * bits >> 3) {
         if (p->input.bits == 8u) {
             four_channels(acc + i, offsets, taps, input + (c + i), border, w, weight_bytes, 8u, bits);
         } else if (p->input.bits == 4u) {

@@ -14,8 +14,8 @@
 #define HIGH_REGISTER(value)
 #endif
 
-/* 8-bit weights on Thumb-1: one index for all four rows; a product overwrites a factor no longer needed.
- * 17 instructions for four products. */
+/* 8-bit weights on Thumb-1, and in the smallest code: one index for all four rows; a product overwrites a factor no
+ * longer needed. 17 instructions for four products on Thumb-1. */
 MCUQ_TEMPLATE void dot_2x2_indexed(int32_t acc0[2], int32_t acc1[2], const int8_t *w0, const int8_t *w1,
                                    const int8_t *x0, const int8_t *x1, uint32_t count)
 {
@@ -88,10 +88,7 @@ MCUQ_TEMPLATE void dot_2x2(int32_t acc0[2], int32_t acc1[2], const int8_t *w0, c
 void mcuq_dot_2x2_w8(int32_t acc0[2], int32_t acc1[2], const uint8_t *w0, const uint8_t *w1, const int8_t *x0,
                      const int8_t *x1, uint32_t count)
 {
-    if (MCUQ_SMALL) {
-        mcuq_dot_2x1_w8(acc0, w0, w1, x0, count);
-        mcuq_dot_2x1_w8(acc1, w0, w1, x1, count);
-    } else if (THUMB1) {
+    if (THUMB1 || MCUQ_SMALL) {
         dot_2x2_indexed(acc0, acc1, (const int8_t *)w0, (const int8_t *)w1, x0, x1, count);
     } else {
         dot_2x2(acc0, acc1, (const int8_t *)w0, (const int8_t *)w1, x0, x1, count);

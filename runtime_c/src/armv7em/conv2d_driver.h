@@ -208,17 +208,16 @@ static void conv2d(const mcuq_conv2d_params *p, const void *input, void *output,
     column_source source = {p, input, row, whole ? NULL : row + ((run + 3u) & ~3u), 0, 0, 0};
     find_inner(&source);
     const uint32_t raised = p->shift < 33u ? 33u - p->shift : 0u, v = p->shift + raised - 33u;
-    mcuq_gemm_frame frame = {
-        .columns = columns,
-        .skipped_steps = (gemm->unrolled - padded / gemm->step_inputs % gemm->unrolled) % gemm->unrolled,
-        .columns_end = columns + padded / 2u * COLUMN_WORDS,
-        .stride = direct ? channels : row_stride,
-        .rounding = (int32_t)((2u * (uint32_t)p->output_zero_point + 1u) << v),
-        .v = v,
-        .weights_end = (const uint32_t *)p->weights + panels * (gemm->header_words + words + gemm->channels),
-        .weights = p->weights,
-        .scale = 1u << raised,
-    };
+    mcuq_gemm_frame frame; /* an initializer would clear the rest of it first: a call of memset */
+    frame.columns = columns;
+    frame.skipped_steps = (gemm->unrolled - padded / gemm->step_inputs % gemm->unrolled) % gemm->unrolled;
+    frame.columns_end = columns + padded / 2u * COLUMN_WORDS;
+    frame.stride = direct ? channels : row_stride;
+    frame.rounding = (int32_t)((2u * (uint32_t)p->output_zero_point + 1u) << v);
+    frame.v = v;
+    frame.weights_end = (const uint32_t *)p->weights + panels * (gemm->header_words + words + gemm->channels);
+    frame.weights = p->weights;
+    frame.scale = 1u << raised;
     const uint32_t width = p->output.width;
     const int32_t stride_y = p->window.stride_height, stride_x = p->window.stride_width;
     uint32_t step = PIXELS;
