@@ -259,12 +259,26 @@ def test_validator_refuses_planted_faults() -> None:
     ):
         with pytest.raises(CheckError):
             check_plan(problem, broken, placed)
-    moved = replace(placed, storages={**placed.storages, "j": placed.storages["a"]})
+    moved = replace(placed, storages={**placed.storages, "c": placed.storages["b"]})
     with pytest.raises(CheckError, match="overlap"):
         check_plan(problem, plan, moved)
-    early = ["x", "c", "j", "a", "b"]
-    with pytest.raises(CheckError, match="before b writes it"):
-        check_plan(problem, replace(plan, order=tuple(early)), replace(placed, order=tuple(early)))
+
+
+def test_validator_refuses_faults_in_a_concatenation_by_placement() -> None:
+    net = Net((4, 4, 3), 1)
+    source = net.conv("a", "x", 2, (1, 1))
+    net.concat("j", net.conv("b", source, 8, (1, 1)), net.conv("c", source, 8, (1, 1)))
+    graph = net.graph()
+    problem = problem_from_graph(graph, synthetic(graph), PLENTY, CORE)
+    solution = solve_problem(problem)
+    assert solution is not None and solution.placement is not None
+    plan, placed = plan_of(problem, solution), solution.placement
+    assert set(placed.storages) == {"x", "a", "j"}
+    with pytest.raises(CheckError, match="overlap"):
+        check_plan(problem, plan, replace(placed, storages={**placed.storages, "j": placed.storages["a"]}))
+    early = ("x", "a", "b", "j", "c")
+    with pytest.raises(CheckError, match="j reads j before c writes it"):
+        check_plan(problem, replace(plan, order=early), replace(placed, order=early))
 
 
 def test_infeasible_error_is_the_public_type() -> None:

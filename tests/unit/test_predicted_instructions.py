@@ -8,7 +8,14 @@ from nets import integer_net
 from mcuq.errors import UsageError
 from mcuq.ir.graph import Window
 from mcuq.ir.integer import QConv2d
-from mcuq.target.instructions import elementwise_instructions, graph_instructions, measured_cores, op_instructions
+from mcuq.target.instructions import (
+    conv_instructions,
+    elementwise_instructions,
+    graph_instructions,
+    measured_cores,
+    op_instructions,
+)
+from mcuq.target.kernels import ConvCase, select
 from mcuq.target.work import Elementwise, elementwise_work, family, taps
 
 CORES = ("cortex-m0", "cortex-m0plus", "cortex-m3", "cortex-m33", "cortex-m4", "cortex-m55", "cortex-m7", "rv32imc")
@@ -50,6 +57,17 @@ def test_every_operator_of_every_core_is_predicted(core: str, bits: tuple[int, i
         convs = [op for op in graph if isinstance(op, QConv2d)]
         macs = sum(op.output.shape[0] * op.output.shape[1] * op.weight.size for op in convs)
         assert graph_instructions(graph, core) == sum(counts) > macs / 8
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_transposed_convolutions_are_predicted(core: str) -> None:
+    """Every tap on a pixel is multiplied: twice the inputs and outputs are worth up to four times as much."""
+    window, counts = Window((3, 3), (1, 1), (2, 2, 1, 1), (1, 1), (2, 2)), list[int]()
+    for channels in (16, 32):
+        case = ConvCase((6, 6, channels), (12, 12, channels), (channels, 3, 3, channels), window, 1, 8, 8, 8)
+        counts.append(conv_instructions(case, select(case, core), core))
+    macs = sum(taps(6, 12, window, 0).counts) * sum(taps(6, 12, window, 1).counts) * 16 * 16
+    assert counts[0] > macs and 2.5 < counts[1] / counts[0] < 4.5
 
 
 def test_unknown_cores_and_functions_are_named() -> None:
