@@ -145,7 +145,9 @@ def with_constant(
 
 
 def normalized(b: Builder, view: View, axis: int, name: str, source: str = "") -> View:
-    """L2 normalization over ``axis``."""
+    """L2 normalization over ``axis``. Raises Refusal for the batch."""
+    if axis == 0 and len(view.shape) > 1 and view.shape[0] == 1:
+        raise Refusal("normalization over the batch")
     op, stored = b.rows(view, axis, source)
     result = b.emit(ir.L2Normalize(name=b.name(name), inputs=(op,), shape=stored, source=source), view.shape)
     moved = np.moveaxis(view.order, axis, -1).shape

@@ -94,7 +94,9 @@ def mirrored(b: Builder, view: View, name: str, source: str = "") -> View:
 
 
 def softmax(b: Builder, view: View, axis: int, name: str, source: str = "", *, logarithm: bool = False) -> View:
-    """Softmax over ``axis``, or its logarithm."""
+    """Softmax over ``axis``, or its logarithm. Raises Refusal for the batch."""
+    if axis == 0 and len(view.shape) > 1 and view.shape[0] == 1:
+        raise Refusal("softmax over the batch")
     op, stored = b.rows(view, axis, source)
     inner = f"{name}.softmax" if logarithm else name
     result = b.emit(ir.Softmax(name=b.name(inner), inputs=(op,), shape=stored, source=source), view.shape)

@@ -120,6 +120,8 @@ def test_unsupported_operators_are_listed_together(tmp_path: Path) -> None:
         ([node("Max", "x k")], {"k": draw(1, 1, 8, 8)}, "one constant number"),
         ([node("Concat", "x x", axis=0)], {}, "along the batch"),
         ([node("ArgMax", "x", "i", axis=0), node("Cast", "i", to=1)], {}, "not over the batch"),
+        ([node("Softmax", "x", axis=0)], {}, "over the batch"),
+        ([node("LpNormalization", "x", axis=0)], {}, "over the batch"),
         ([node("Pad", "x p v")], {"p": ints(0, 1, 0, 1, 0, 1, 0, 1), "v": np.float32(1)}, "only padding with zeros"),
         ([node("Pow", "x y2")], {"y2": draw(4, 1, 1)}, "one number"),
         ([node("Resize", "x - s", mode="cubic")], {"s": np.array([1, 1, 2, 2], np.float32)}, "nearest and linear"),
