@@ -378,6 +378,8 @@ def elementwise_work(case: Elementwise) -> Work:
     work[f"write {bits}"] = pixels * channels
     if bits != 8:
         work["packed chunk"] = pixels * -(-channels // CHUNK)
+    if len(case.inputs) > 1:
+        work.update(_runs(case))
     for (rows, columns, depth), source_bits in case.inputs:
         reads, chunks = rows * columns * depth, rows * columns * -(-depth // CHUNK)
         if case.window is not None:
@@ -392,6 +394,21 @@ def elementwise_work(case: Elementwise) -> Work:
         if source_bits != 8:
             work["unpacked chunk"] += chunks
     return work
+
+
+def _runs(case: Elementwise) -> dict[str, float]:
+    """Runs of codes that Helium's packed additions take at once: all where no pixel's row ends inside a byte."""
+    (height, width, channels), bits = case.output
+    every = [bits, *(b for _, b in case.inputs)]
+    whole = all(channels * b % 8 == 0 for b in every)
+    runs, run = (1, height * width * channels) if whole else (height * width, channels)
+    chunks = runs * -(-run // 64)
+    found: Counter[str] = Counter({"joined": runs, "joined chunk": chunks, "joined four": runs * -(-run // 4)})
+    for b in every:
+        found[f"joined chunk {b}"] += chunks
+        found[f"joined vector {b}"] += runs * -(-run * b // 128)
+        found[f"joined rest {b}"] += runs * (run % (128 // b))
+    return {name: float(count) for name, count in found.items()}
 
 
 def _windows(window: Window, channels: int, axes: tuple[Taps, Taps], columns: int) -> dict[str, float]:
