@@ -28,7 +28,7 @@ class PanelFormat:
     """Channels of a panel: weight bits, and per channel position P and offset U.
 
     Attributes:
-        sharing: channels that share half words; the last of them is read from the raw word.
+        sharing: channels that share half words; each is read together with those before it.
         signed: the channels are unpacked apart, so none is recovered from another.
         zero_points: the header holds a factor of the input sum beside every bias.
     """
@@ -188,13 +188,11 @@ def _headers(form: PanelFormat, zero: IntArray, bias: IntArray) -> IntArray:
     start, factor = position * bias, -position * (offset + zero)
     if start.min() < -(2**31) or start.max() >= 2**31:
         raise ValueError("a bias does not fit its position in 32 bits")
-    for last in range(form.sharing - 1, form.channels, form.sharing):
-        if form.signed:
-            break
-        others = slice(last - form.sharing + 1, last)  # the raw word adds them to the last
+    if not form.signed:  # a channel's half word adds those before it
+        sets = (len(start), -1, form.sharing)
         if form.zero_points or form.sharing > 2:  # the symmetric pair adds its first channel's start itself
-            start[:, last] += start[:, others].sum(axis=1)
-        factor[:, last] += factor[:, others].sum(axis=1)
+            start = start.reshape(sets).cumsum(axis=2).reshape(start.shape)
+        factor = factor.reshape(sets).cumsum(axis=2).reshape(factor.shape)
     if not form.zero_points:
         return start
     return np.stack([start, factor], axis=2).reshape(len(start), -1)

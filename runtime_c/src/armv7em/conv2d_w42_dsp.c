@@ -4,13 +4,13 @@
 
 void mcuq_conv2d_w4_dsp(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch)
 {
-    static const mcuq_gemm gemm = {mcuq_gemm_w4, 4, 2, 32, 4, 4, -8};
+    static const mcuq_gemm gemm = {mcuq_gemm_w4, 4, 4, 16, 4, 4, -8};
     conv2d(p, input, output, scratch, &gemm);
 }
 
 void mcuq_conv2d_w4z_dsp(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch)
 {
-    static const mcuq_gemm gemm = {mcuq_gemm_w4z, 4, 2, 32, 8, 4, 1};
+    static const mcuq_gemm gemm = {mcuq_gemm_w4z, 4, 4, 16, 8, 4, 1};
     conv2d(p, input, output, scratch, &gemm);
 }
 

@@ -19,7 +19,7 @@
     NEXT_PANEL
 .endm
 
-/* \products takes the pair in r10 from the stream. */
+/* Of four inputs the first pair, the second one; products of 4 and 2 bits leave lr alone. */
 .macro STEPS products
     .rept 2
     ldr     r10, [r9]
@@ -27,6 +27,16 @@
     \products
     ldr     r10, [r9], #4
     sxtb16  r10, r10, ror #8
+    \products
+    .endr
+.endm
+
+.macro STEPS_KEEPING products
+    .rept 2
+    ldr     lr, [r9], #4
+    sxtb16  r10, lr
+    \products
+    sxtb16  r10, lr, ror #8
     \products
     .endr
 .endm
@@ -42,35 +52,35 @@
 
 .macro PRODUCTS4
     ldrd    r11, r12, [r8], #8
-    QUAD4   r11, r0, r1, r2, r3
-    QUAD4   r12, r4, r5, r6, r7
+    QUAD4   r10, r11, r0, r1, r2, r3
+    QUAD4   r10, r12, r4, r5, r6, r7
 .endm
 
 .macro PRODUCTS2
     ldr     r11, [r8], #4
     uxtb16  r12, r11
-    QUAD2   r12, r0, r1, r2, r3
+    QUAD2   r10, r12, r0, r1, r2, r3
     uxtb16  r12, r11, ror #8
-    QUAD2   r12, r4, r5, r6, r7
+    QUAD2   r10, r12, r4, r5, r6, r7
 .endm
 
-.macro DIRECT name, bits, step_bytes, start, products, recover
+.macro DIRECT name, bits, step_bytes, start, steps, products, recover
 FUNCTION \name
     PROLOGUE \step_bytes
 0:  \start
     ENTER_LOOP
-    STEPS   \products
+    \steps \products
     LOOP_END
     \recover
     STORE_DIRECT \bits
 .endm
 
-    DIRECT  mcuq_gemm_direct8, 8, 128, START8, PRODUCTS8, RECOVER8
-    DIRECT  mcuq_gemm_direct8z, 8, 128, START_ZERO_POINTS, PRODUCTS8, RECOVER8
-    DIRECT  mcuq_gemm_direct4, 4, 136, START4, PRODUCTS4, RECOVER_QUADS
-    DIRECT  mcuq_gemm_direct4z, 4, 136, START_ZERO_POINTS, PRODUCTS4, RECOVER_QUADS
-    DIRECT  mcuq_gemm_direct2, 2, 152, START2, PRODUCTS2, RECOVER_QUADS
-    DIRECT  mcuq_gemm_direct2z, 2, 152, START_ZERO_POINTS, PRODUCTS2, RECOVER_QUADS
+    DIRECT  mcuq_gemm_direct8, 8, 128, START8, STEPS, PRODUCTS8, RECOVER8
+    DIRECT  mcuq_gemm_direct8z, 8, 128, START_ZERO_POINTS, STEPS, PRODUCTS8, RECOVER8
+    DIRECT  mcuq_gemm_direct4, 4, 132, START4, STEPS_KEEPING, PRODUCTS4, RECOVER_QUADS
+    DIRECT  mcuq_gemm_direct4z, 4, 132, START_ZERO_POINTS, STEPS_KEEPING, PRODUCTS4, RECOVER_QUADS
+    DIRECT  mcuq_gemm_direct2, 2, 148, START2, STEPS_KEEPING, PRODUCTS2, RECOVER_QUADS
+    DIRECT  mcuq_gemm_direct2z, 2, 148, START_ZERO_POINTS, STEPS_KEEPING, PRODUCTS2, RECOVER_QUADS
 
 #elif defined(__linux__)
     .section .note.GNU-stack, "", %progbits

@@ -30,6 +30,7 @@ static uint32_t operand(const panel_kind *k, const uint32_t *words, uint32_t j, 
 {
     const uint32_t place = c % sharing(k), set = c / sharing(k), sets = k->channels / sharing(k);
     const int last = place + 1u == sharing(k);
+    const uint32_t bits = k->bits == 8 ? 8u : (place + 1u) * k->bits; /* of four, each with those before it */
     uint32_t word;
     if (k->bits == 2) /* half a word for each set of four: two pairs, or two sets */
         word = words[(j * sets + set) / 2u] >> (8u * ((j * sets + set) & 1u)) & 0x00FF00FFu;
@@ -37,8 +38,7 @@ static uint32_t operand(const panel_kind *k, const uint32_t *words, uint32_t j, 
         word = words[j * sets + set];
     if (k->clean)
         return last ? mcuq_sxtb16_high(word) : mcuq_sxtb16(word);
-    const uint32_t mask = ((1u << k->bits) - 1u) * 0x00010001u;
-    return last ? word : word & mask << position(k, place);
+    return last ? word : word & ((1u << bits) - 1u) * 0x00010001u;
 }
 
 /* Start value of channel `c` for a pixel whose (scaled) input sum is `sum`. */
@@ -47,11 +47,10 @@ static uint32_t start(const panel_kind *k, const uint32_t *header, uint32_t c, u
     if (k->zero_points)
         return header[2u * c] + header[2u * c + 1u] * sum;
     const uint32_t place = c % sharing(k);
-    if (place + 1u < sharing(k))
-        return header[c] + (sum << position(k, place));
     if (k->bits == 8)
-        return header[c] + header[c - 1u] + sum;
-    return header[c] + sum * (k->bits == 4 ? 273u : 85u);
+        return header[c] + (place == 0u ? 0u : header[c - 1u]) + sum;
+    static const uint32_t factors[2][4] = {{1, 17, 273, 273}, {1, 5, 21, 85}};
+    return header[c] + sum * factors[k->bits == 2][place];
 }
 
 /* The sums of a panel at `panel` (its header): of the pairs `step` words apart, or of int8 inputs four by four. */
@@ -69,7 +68,7 @@ static void panel_sums(uint32_t *sums, const panel_kind *k, const uint32_t *pane
         }
         sums[c] = (uint32_t)sum;
         const uint32_t place = c % sharing(k);
-        for (uint32_t i = 1; !k->clean && place + 1u == sharing(k) && i <= place; i++)
+        for (uint32_t i = 1; !k->clean && i <= place; i++)
             sums[c] -= sums[c - i];
     }
 }

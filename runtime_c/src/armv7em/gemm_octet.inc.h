@@ -1,4 +1,4 @@
-/* Panels of 8 channels x 1 pixel (gemm_octets.S, gemm_direct.S): starts, the products of a pair r10, recovery, storing. */
+/* Panels of 8 channels x 1 pixel (gemm_octets.S, gemm_direct.S): starts, the products of a pair of inputs, recovery, storing. */
 
 .macro START8
     ldm     r8!, {r0-r7}
@@ -13,27 +13,36 @@
     add     r7, r7, r6
 .endm
 
-.macro START_QUAD a, b, c, d, shift_b, shift_c
-    add     \a, \a, r10
-    add     \b, \b, r10, lsl #\shift_b
-    add     \c, \c, r10, lsl #\shift_c
-    mla     \d, r10, r11, \d
-.endm
-
+/* The factors of gemm_quad.inc.h times the input sum. */
 .macro START4
     ldm     r8!, {r0-r7}
     ldr     r10, [sp, #SUMS]
-    movw    r11, #273
-    START_QUAD r0, r1, r2, r3, 4, 8
-    START_QUAD r4, r5, r6, r7, 4, 8
+    add     r11, r10, r10, lsl #4
+    add     r12, r11, r10, lsl #8
+    add     r0, r0, r10
+    add     r1, r1, r11
+    add     r2, r2, r12
+    add     r3, r3, r12
+    add     r4, r4, r10
+    add     r5, r5, r11
+    add     r6, r6, r12
+    add     r7, r7, r12
 .endm
 
 .macro START2
     ldm     r8!, {r0-r7}
     ldr     r10, [sp, #SUMS]
-    mov     r11, #85
-    START_QUAD r0, r1, r2, r3, 2, 4
-    START_QUAD r4, r5, r6, r7, 2, 4
+    add     r11, r10, r10, lsl #2
+    add     r12, r10, r11, lsl #2
+    add     lr, r10, r12, lsl #2
+    add     r0, r0, r10
+    add     r1, r1, r11
+    add     r2, r2, r12
+    add     r3, r3, lr
+    add     r4, r4, r10
+    add     r5, r5, r11
+    add     r6, r6, r12
+    add     r7, r7, lr
 .endm
 
 .macro START_ZERO_POINTS
@@ -50,24 +59,25 @@
     smlad   \b, r10, \w, \b
 .endm
 
-.macro QUAD4 w, a, b, c, d
-    and     lr, \w, #0x000F000F
-    smlad   \a, r10, lr, \a
-    and     lr, \w, #0x00F000F0
-    smlad   \b, r10, lr, \b
-    and     lr, \w, #0x0F000F00
-    smlad   \c, r10, lr, \c
-    smlad   \d, r10, \w, \d
+/* Products of the pair \x; clears \w but for the first channel's codes. */
+.macro QUAD4 x, w, a, b, c, d
+    smlad   \d, \x, \w, \d
+    bic     \w, \w, #0xF000F000
+    smlad   \c, \x, \w, \c
+    bic     \w, \w, #0x0F000F00
+    smlad   \b, \x, \w, \b
+    bic     \w, \w, #0x00F000F0
+    smlad   \a, \x, \w, \a
 .endm
 
-.macro QUAD2 w, a, b, c, d
-    and     lr, \w, #0x00030003
-    smlad   \a, r10, lr, \a
-    and     lr, \w, #0x000C000C
-    smlad   \b, r10, lr, \b
-    and     lr, \w, #0x00300030
-    smlad   \c, r10, lr, \c
-    smlad   \d, r10, \w, \d
+.macro QUAD2 x, w, a, b, c, d
+    smlad   \d, \x, \w, \d
+    bic     \w, \w, #0x00C000C0
+    smlad   \c, \x, \w, \c
+    bic     \w, \w, #0x00300030
+    smlad   \b, \x, \w, \b
+    bic     \w, \w, #0x000C000C
+    smlad   \a, \x, \w, \a
 .endm
 
 .macro RECOVER8
@@ -78,12 +88,12 @@
 .endm
 
 .macro RECOVER_QUADS
-    sub     r3, r3, r0
-    sub     r3, r3, r1
     sub     r3, r3, r2
-    sub     r7, r7, r4
-    sub     r7, r7, r5
+    sub     r2, r2, r1
+    sub     r1, r1, r0
     sub     r7, r7, r6
+    sub     r6, r6, r5
+    sub     r5, r5, r4
 .endm
 
 /* Requantizes \regs, all summed at 2^\position, with the multipliers at \from + \at, \step bytes apart. */

@@ -49,16 +49,19 @@ FUNCTION mcuq_gemm_octets8z
 /* ---- 4 bits ---- */
 
 .macro STEPS4
-    .rept 16
-    ldr     r10, [r9], #4
+    .rept 8
+    ldrd    r10, lr, [r9], #8
     ldrd    r11, r12, [r8], #8
-    QUAD4   r11, r0, r1, r2, r3
-    QUAD4   r12, r4, r5, r6, r7
+    QUAD4   r10, r11, r0, r1, r2, r3
+    QUAD4   r10, r12, r4, r5, r6, r7
+    ldrd    r11, r12, [r8], #8
+    QUAD4   lr, r11, r0, r1, r2, r3
+    QUAD4   lr, r12, r4, r5, r6, r7
     .endr
 .endm
 
 FUNCTION mcuq_gemm_octets4
-    PROLOGUE 64
+    PROLOGUE 124
 0:  START4
     ENTER_LOOP
     STEPS4
@@ -67,7 +70,7 @@ FUNCTION mcuq_gemm_octets4
     STORE_OCTET 4
 
 FUNCTION mcuq_gemm_octets4z
-    PROLOGUE 64
+    PROLOGUE 124
 0:  START_ZERO_POINTS
     ENTER_LOOP
     STEPS4
@@ -82,9 +85,9 @@ FUNCTION mcuq_gemm_octets4z
     ldr     r10, [r9], #4
     ldr     r11, [r8], #4
     uxtb16  r12, r11
-    QUAD2   r12, r0, r1, r2, r3
+    QUAD2   r10, r12, r0, r1, r2, r3
     uxtb16  r12, r11, ror #8
-    QUAD2   r12, r4, r5, r6, r7
+    QUAD2   r10, r12, r4, r5, r6, r7
     .endr
 .endm
 

@@ -1,18 +1,41 @@
 /* Start and end of panels of 4 channels x 2 pixels: A in r0, r1; B in r2, r3; C in r4, r5; D in r6, r7. */
 
-/* \all: what the raw word multiplies an input by when every stored offset is counted once. */
-.macro QUAD_START all, shift_b, shift_c
+/* An input counts once for the offset of every channel in a sum: 1, 17, 273 and again 273 times (D has none). */
+.macro QUAD_START_4
     ldmia   r8!, {r0, r2, r4, r6}
     ldrd    r10, r11, [sp, #SUMS]
-    movw    lr, #\all
     add     r1, r0, r11
     add     r0, r0, r10
-    add     r3, r2, r11, lsl #\shift_b
-    add     r2, r2, r10, lsl #\shift_b
-    add     r5, r4, r11, lsl #\shift_c
-    add     r4, r4, r10, lsl #\shift_c
-    mla     r7, r11, lr, r6
-    mla     r6, r10, lr, r6
+    add     lr, r11, r11, lsl #4
+    add     r12, r10, r10, lsl #4
+    add     r3, r2, lr
+    add     r2, r2, r12
+    add     lr, lr, r11, lsl #8
+    add     r12, r12, r10, lsl #8
+    add     r5, r4, lr
+    add     r4, r4, r12
+    add     r7, r6, lr
+    add     r6, r6, r12
+.endm
+
+/* 1, 5, 21 and 85 times. */
+.macro QUAD_START_2
+    ldmia   r8!, {r0, r2, r4, r6}
+    ldrd    r10, r11, [sp, #SUMS]
+    add     r1, r0, r11
+    add     r0, r0, r10
+    add     lr, r11, r11, lsl #2
+    add     r12, r10, r10, lsl #2
+    add     r3, r2, lr
+    add     r2, r2, r12
+    add     lr, r11, lr, lsl #2
+    add     r12, r10, r12, lsl #2
+    add     r5, r4, lr
+    add     r4, r4, r12
+    add     lr, r11, lr, lsl #2
+    add     r12, r10, r12, lsl #2
+    add     r7, r6, lr
+    add     r6, r6, r12
 .endm
 
 .macro QUAD_START_ZERO_POINTS
@@ -33,12 +56,12 @@
 
 /* \bits: of a weight; each channel's position is 2^\bits times the one before it. */
 .macro QUAD_STORE bits
-    sub     r6, r6, r0
-    sub     r7, r7, r1
-    sub     r6, r6, r2
-    sub     r7, r7, r3
     sub     r6, r6, r4
     sub     r7, r7, r5
+    sub     r4, r4, r2
+    sub     r5, r5, r3
+    sub     r2, r2, r0
+    sub     r3, r3, r1
     LOAD_ROUNDING
     ldrd    r9, r11, [r8], #8
     REQUANTIZE r9, 0, r0, r1
