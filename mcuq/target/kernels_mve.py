@@ -42,7 +42,7 @@ def select_mve(case: ConvCase) -> Kernel | None:
         return None
     if not _matrix_admitted(case):
         return None
-    name = f"{case.weight_bits}{'z' if case.asymmetric else ''}"
+    name = f"{case.weight_bits}{'z' if case.asymmetric else 's' if _shares_bytes(case) else ''}"
     depth = case.weight_shape[1] * case.weight_shape[2] * case.weight_shape[3]
     return Kernel(
         f"mcuq_conv2d_w{name}_mve",
@@ -52,6 +52,12 @@ def select_mve(case: ConvCase) -> Kernel | None:
         helium_bytes(f"helium{name}", case.output_shape[2], depth),
         packs_parameters=True,
     )
+
+
+def _shares_bytes(case: ConvCase) -> bool:
+    """Two channels' 4-bit weights stand in a byte: an even number of at least four, whose codes fit."""
+    fits = case.facts is None or case.facts.share_bytes
+    return case.weight_bits == 4 and case.output_shape[2] % 2 == 0 and case.output_shape[2] >= CHANNELS and fits
 
 
 _PLANE_BYTES = 2048

@@ -29,13 +29,15 @@ CHANNELS = 4
 
 @dataclass(frozen=True, slots=True)
 class HeliumFormat:
-    """Weight bits, and whether the header holds zero points."""
+    """Weight bits, whether the header holds zero points, and whether a byte holds codes of two channels."""
 
     bits: int
     zero_points: bool
+    shared: bool = False
 
 
 HELIUM = {f"helium{bits}{suffix}": HeliumFormat(bits, suffix == "z") for bits in POSITIONS for suffix in ("", "z")}
+HELIUM["helium4s"] = HeliumFormat(4, zero_points=False, shared=True)
 
 
 def helium_bytes(layout: str, channels: int, depth: int) -> int:
@@ -68,6 +70,8 @@ def pack_helium(
     shift = np.pad(shift, (0, pad), constant_values=HIGH_WORD_SHIFT)
     raised = raised_inputs(form.bits, shift)
     start, shift = _positioned(form, bias, shift, raised)
+    if form.shared:
+        start[1::2] += start[0::2] >> 4  # modulo 2^32
     count = len(codes)
     panels: list[NDArray[np.uint8]] = [np.array([raised], "<i4").view(np.uint8)]
     for first in (*range(0, count - CHANNELS, CHANNELS), count - CHANNELS):  # the last four may overlap
@@ -76,7 +80,21 @@ def pack_helium(
         panels += [words, (shift[part] - VECTOR_SHIFT).astype(np.uint8)]
         if form.zero_points:
             panels.append(zero[part].astype(np.int8).view(np.uint8))
-    return np.concatenate([*panels, _fields(codes, form.bits).reshape(-1)])
+    weights = _shared(codes) if form.shared else _fields(codes, form.bits)
+    return np.concatenate([*panels, weights.reshape(-1)])
+
+
+def shared_bytes(codes: IntArray) -> IntArray:
+    """16 B + A of every two of an even number of channels A, B: [O, K] codes to [O / 2, K]."""
+    return codes[0::2] + 16 * codes[1::2]
+
+
+def _shared(codes: IntArray) -> NDArray[np.uint8]:
+    """Bytes [O / 2, K rounded to 2], an input's codes of two channels in each."""
+    both = shared_bytes(codes)
+    if both.min() < -128:
+        raise ValueError(f"two channels' codes give {both.min()}; -128 is the least that a byte holds")
+    return np.pad(both, ((0, 0), (0, both.shape[1] % 2))).astype(np.int8).view(np.uint8)
 
 
 NINES = {f"helium_nines{bits}{suffix}": HeliumFormat(bits, suffix == "z") for bits in POSITIONS for suffix in ("", "z")}

@@ -98,7 +98,7 @@ def _matrix(case: ConvCase, kernel: Kernel) -> Work:
     panels = blocks * -(-each // channels)
     work: Counter[str] = Counter({"call": 1, "block": blocks, "panel": panels, "code": height * width * outputs})
     if kernel.function.endswith("_mve"):
-        work.update(_helium(case, blocks, panels, depth, "one " if pixels == 1 else ""))
+        work.update(_helium(case, kernel, blocks, panels, depth, "one " if pixels == 1 else ""))
     else:
         work["step"] = panels * (padded_depth(depth) // 4)
         work["rest"] = panels * (depth % 4)
@@ -143,9 +143,9 @@ def _transposed(case: ConvCase) -> Work:
     }
 
 
-def _helium(case: ConvCase, blocks: int, panels: int, depth: int, kind: str) -> dict[str, float]:
+def _helium(case: ConvCase, kernel: Kernel, blocks: int, panels: int, depth: int, kind: str) -> dict[str, float]:
     """Vectors of 16 weights of four channels; the last four overlap the ones before. ``kind``: for one pixel."""
-    step, outputs = 16 * (8 // case.weight_bits), case.output_shape[2]
+    step, outputs = 16 * (1 if kernel.layout == "helium4s" else 8 // case.weight_bits), case.output_shape[2]
     rest = depth % step
     few = 0 < rest <= 16 and step > 16
     return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -46,6 +47,20 @@ def deep(seed: int) -> list[Case]:
     return [build(layer) for layer in layers]
 
 
+def shared(seed: int) -> list[Case]:
+    """4-bit weights without their lowest code, symmetric: two channels share bytes. Odd depths, raised inputs too."""
+    rng, layers = np.random.default_rng(seed), list[GridLayer]()
+    for depth, xb in itertools.product((*DEPTHS, int(rng.integers(130, 200))), (8, 4, 2)):
+        size, outputs = (int(rng.integers(1, 3)), int(rng.integers(1, 4)), depth), 4 + 2 * int(rng.integers(4))
+        yb, shift = (8, 4, 2)[int(rng.integers(3))], (None, None, 29, 27)[int(rng.integers(4))]
+        found = [GridLayer(size, outputs, (1, 1), (1, 1), (1, 1), 1, "same", xb, 4, yb, len(layers), shift=shift)]
+        if depth < 40:
+            size = (4, 5, depth)
+            found.append(GridLayer(size, 6, (3, 3), (1, 2), (1, 1), 1, "same", xb, 4, yb, len(layers), shift=shift))
+        layers += [replace(layer, usual=True, narrow_range=True) for layer in found]
+    return [build(layer) for layer in layers]
+
+
 def planes(seed: int) -> list[Case]:
     """Depthwise layers: single output rows and columns, odd ones, tiles and strips that leave one over."""
     rng = np.random.default_rng(seed)
@@ -63,7 +78,7 @@ def planes(seed: int) -> list[Case]:
 def mve_grid(seed: int) -> list[Case]:
     return [
         moved
-        for case in (*grid(seed), *wide(seed), *deep(seed), *planes(seed), *raised(seed)[::3])
+        for case in (*grid(seed), *wide(seed), *deep(seed), *shared(seed), *planes(seed), *raised(seed)[::3])
         if (moved := on_mve(case)) is not None
     ]
 
@@ -80,7 +95,28 @@ def test_the_grid_reaches_every_kernel() -> None:
     named |= {f"mcuq_depthwise3x3_w{bits}{zero}_s{stride}{packed}_mve" for bits, zero, stride, packed in kinds}
     named = {name for name in named if "##" not in name}
     reached = {case.kernel for case in mve_grid(1)}
-    assert len(named) == 34 and named == reached
+    assert len(named) == 35 and named == reached
+
+
+def test_two_channels_share_bytes_where_their_codes_fit(tmp_path: Path) -> None:
+    """-128 = 16 * -8 + 0 is the least; one less is another kernel's."""
+    rng, cases = np.random.default_rng(0), list[Case]()
+    image = rng.integers(-128, 128, (2, 3, 40))
+    for lower, name in ((0, "mcuq_conv2d_w4s_mve"), (-1, "mcuq_conv2d_w4_mve")):
+        weights = rng.integers(-7, 8, (4, 1, 1, 40))
+        weights[1, 0, 0, 7], weights[0, 0, 0, 7] = -8, lower
+        layer = Layer("pointwise", (2, 3, 40), 4, bits=(8, 4, 8))
+        moved = on_mve(convolution_case(layer, image, 0, weights, np.arange(4), None))
+        assert moved is not None and moved.kernel == name
+        cases.append(moved)
+    for bias in (2**27 - 1 - 512 * 128 * 7, 2**27 - 512 * 128 * 7):  # 16 * 2^27 is 2^31
+        layer = Layer("pointwise", (2, 2, 512), 4, bits=(8, 4, 8))
+        most = np.full((2, 2, 512), -128), 0, np.full((4, 1, 1, 512), -7), np.full(4, bias)
+        moved = on_mve(convolution_case(layer, *most, None))
+        assert (moved is None) == (bias > 2**27 - 1 - 512 * 128 * 7)
+        cases += [] if moved is None else [moved]
+    assert cases[-1].kernel == "mcuq_conv2d_w4s_mve"
+    assert check_on_target(TARGET, cases, tmp_path, kernels=KERNELS, extra=EXTRA) == []
 
 
 def test_depthwise_in_place(tmp_path: Path) -> None:

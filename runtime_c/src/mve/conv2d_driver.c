@@ -62,6 +62,7 @@ static void set_frame(layer *l)
     f->remainder = rest == 0 ? 0u : rest <= 16u && fields > 1u ? 1u : 2u;
     f->few = rest;
     f->few_bytes = rest_bytes;
+    f->depth = l->depth;
     uint32_t left = rest;
     for (uint32_t i = 0; i < 4u; i++) {
         f->rest[i] = left < rest_bytes ? left : rest_bytes;

@@ -25,12 +25,13 @@ typedef struct {
     int32_t accumulators[MCUQ_MVE_PIXELS][MCUQ_MVE_CHANNELS];
     uint32_t remainder;      /* behind the blocks: 0 nothing, 1 `few` inputs in `few_bytes`, 2 `rest` */
     uint32_t few, few_bytes; /* at most 16 inputs, in order */
+    uint32_t depth;          /* inputs */
 } mcuq_mve_frame;
 
 typedef void mcuq_mve_matrix_kernel(mcuq_mve_frame *frame);
-mcuq_mve_matrix_kernel mcuq_mve_gemm_w8, mcuq_mve_gemm_w8z, mcuq_mve_gemm_w4, mcuq_mve_gemm_w4z, mcuq_mve_gemm_w2,
-    mcuq_mve_gemm_w2z;
-mcuq_mve_matrix_kernel mcuq_mve_gemm1_w8, mcuq_mve_gemm1_w8z, mcuq_mve_gemm1_w4, mcuq_mve_gemm1_w4z, mcuq_mve_gemm1_w2,
-    mcuq_mve_gemm1_w2z;
+mcuq_mve_matrix_kernel mcuq_mve_gemm_w8, mcuq_mve_gemm_w8z, mcuq_mve_gemm_w4s, mcuq_mve_gemm_w4, mcuq_mve_gemm_w4z,
+    mcuq_mve_gemm_w2, mcuq_mve_gemm_w2z;
+mcuq_mve_matrix_kernel mcuq_mve_gemm1_w8, mcuq_mve_gemm1_w8z, mcuq_mve_gemm1_w4s, mcuq_mve_gemm1_w4, mcuq_mve_gemm1_w4z,
+    mcuq_mve_gemm1_w2, mcuq_mve_gemm1_w2z;
 
 #endif
