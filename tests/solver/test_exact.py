@@ -117,7 +117,7 @@ def _reach(graph: Graph, model: str, seed: int) -> tuple[Limits, Limits]:
 def test_order_and_addresses_decide_with_the_bits() -> None:
     """Branches whose order matters: the relaxation's optimum cannot be placed, the whole problem's is brute force's."""
     solved_whole = 0
-    for seed in range(12):
+    for seed in range(3):
         net = Net((4, 4, 3), seed)
         left = net.conv("l2", net.conv("l1", "x", 12, (1, 1)), 2, (1, 1))
         right = net.conv("r2", net.conv("r1", "x", 9, (1, 1)), 3, (1, 1))
@@ -125,7 +125,7 @@ def test_order_and_addresses_decide_with_the_bits() -> None:
         graph = net.graph()
         table = synthetic(graph, seed)
         pins = {f"{c.name}.weight": 8 for c in graph.convs}
-        for ram in range(120, 330, 15):
+        for ram in range(120, 330, 20):
             limits = Limits(10**9, ram)
             problem = problem_from_graph(graph, table, limits, CORE, wishes=Wishes(pins=pins), ram_reserve=0)
             solution, expected = solve_problem(problem), brute_force(problem)
