@@ -64,6 +64,16 @@ static int32_t column_of_words(const column_source *s, int32_t y, int32_t x, col
 
 #ifndef LANE_SHIFT
 
+/* Bytes of a tap outside the input. */
+static __attribute__((noinline)) uint8_t *border(uint8_t *out, uint8_t code, uint32_t count)
+{
+    for (; count > 0; count--) {
+        *out++ = code;
+        __asm__("" : "+r"(out)); /* else gcc calls memset, for a few bytes */
+    }
+    return out;
+}
+
 /* One pixel's codes as bytes. */
 static uint8_t *unpack_pixel(uint8_t *out, const uint8_t *codes, const mcuq_shape *shape)
 {
@@ -88,10 +98,7 @@ static const uint8_t *tap_row(const column_source *s, int32_t y, const tap_span 
     int32_t x = span->left;
     for (uint32_t kx = w->kernel_width; kx > 0; kx--, x += w->dilation_width) {
         if (!inside || x < 0 || x >= width) {
-            for (uint32_t c = channels; c > 0; c--) {
-                *out++ = (uint8_t)p->input_zero_point;
-                __asm__("" : "+r"(out)); /* else gcc calls memset, for a few bytes */
-            }
+            out = border(out, (uint8_t)p->input_zero_point, channels);
         } else {
             out = unpack_pixel(out, s->input + (uint32_t)(y * width + x) * pixel, &p->input);
         }
