@@ -45,7 +45,7 @@ def select_mve(case: ConvCase) -> Kernel | None:
     name = f"{case.weight_bits}{'z' if case.asymmetric else 's' if _shares_bytes(case) else ''}"
     depth = case.weight_shape[1] * case.weight_shape[2] * case.weight_shape[3]
     return Kernel(
-        f"mcuq_conv2d_w{name}_mve",
+        f"mcuq_conv2d_w{name.removesuffix('s')}_mve",
         (f"mve/conv2d_w{case.weight_bits}.c", "mve/gemm.S"),
         f"helium{name}",
         _scratch(case, depth),

@@ -55,7 +55,8 @@ def raised_inputs(bits: int, shifts: IntArray) -> int:
 def pack_helium(
     layout: str, codes: IntArray, zero: IntArray, bias: IntArray, multiplier: IntArray, shift: IntArray
 ) -> NDArray[np.uint8]:
-    """A word with ``raised_inputs``, the parameters of four channels at a time, the weights of channel after channel.
+    """A word (``raised_inputs``, whether channels share bytes), the parameters of four channels at a time, the weights
+    of channel after channel.
 
     Args:
         codes: [O, K]; zero, bias, multiplier, shift: [O].
@@ -73,7 +74,7 @@ def pack_helium(
     if form.shared:
         start[1::2] += start[0::2] >> 4  # modulo 2^32
     count = len(codes)
-    panels: list[NDArray[np.uint8]] = [np.array([raised], "<i4").view(np.uint8)]
+    panels: list[NDArray[np.uint8]] = [np.array([raised, form.shared, 0, 0], np.uint8)]
     for first in (*range(0, count - CHANNELS, CHANNELS), count - CHANNELS):  # the last four may overlap
         part = slice(first, first + CHANNELS)
         words = np.concatenate([start[part], multiplier[part]]).astype("<i4").view(np.uint8)

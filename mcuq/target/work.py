@@ -74,9 +74,12 @@ def conv_work(case: ConvCase, kernel: Kernel) -> Work:
     return _depthwise_tiles(case) if kernel.function.endswith("_mve") else _depthwise(case)
 
 
-def family(function: str) -> str:
-    """The function without plane sizes and the mark of zero points: kernels of one family share a model."""
-    return re.sub(r"_p\d+_|(?<=_w[842])z_", "_", function.removesuffix("_twice"))
+def family(kernel: Kernel | str) -> str:
+    """The function without plane sizes and the mark of zero points: kernels of one family share a model. Helium's 4-bit
+    weights that share bytes have their own."""
+    function = kernel if isinstance(kernel, str) else kernel.function
+    shared = not isinstance(kernel, str) and kernel.layout == "helium4s"
+    return re.sub(r"_p\d+_|(?<=_w[842])z_", "_", function.replace("_w4_", "_w4s_") if shared else function)
 
 
 def _blocking(kernel: Kernel, case: ConvCase) -> tuple[int, int]:

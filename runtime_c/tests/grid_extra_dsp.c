@@ -181,7 +181,6 @@ const grid_entry grid_extra[] = {
 #if defined(__ARM_FEATURE_MVE)
     CONVOLUTION(mcuq_conv2d_w8_mve),
     CONVOLUTION(mcuq_conv2d_w8z_mve),
-    CONVOLUTION(mcuq_conv2d_w4s_mve),
     CONVOLUTION(mcuq_conv2d_w4_mve),
     CONVOLUTION(mcuq_conv2d_w4z_mve),
     CONVOLUTION(mcuq_conv2d_w2_mve),

@@ -104,7 +104,7 @@ def conv_shape(conv: ConvCase, target: str, rng: np.random.Generator, shift: int
     size = int(np.prod(conv.output_shape[:2])) * -(-conv.output_shape[2] * conv.output_bits // 8)
     text = f"{kernel.function} {conv.input_shape} {conv.window} -> {conv.output_shape} bits {_bits(conv)}"
     case = Case(name, scalars, buffers, bytes(size), text, kernel.scratch_bytes, 4 if conv.output_bits == 32 else 1)
-    return Shape(case, family(kernel.function), conv_work(conv, kernel), text, shift == usual)
+    return Shape(case, family(kernel), conv_work(conv, kernel), text, shift == usual)
 
 
 def _bits(conv: ConvCase) -> tuple[int, int, int]:

@@ -12,7 +12,6 @@ extern "C" {
 
 void mcuq_conv2d_w8_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
 void mcuq_conv2d_w8z_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
-void mcuq_conv2d_w4s_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
 void mcuq_conv2d_w4_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
 void mcuq_conv2d_w4z_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
 void mcuq_conv2d_w2_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);

@@ -9,7 +9,8 @@ _Static_assert(sizeof(void *) != 4u || offsetof(mcuq_mve_frame, accumulators) ==
 
 enum { PIXELS = MCUQ_MVE_PIXELS, CHANNELS = MCUQ_MVE_CHANNELS };
 
-/* A layer on its way. Weights: a word, log2 of what 4- and 2-bit inputs are multiplied by; parameters; weights. */
+/* A layer on its way. Weights: a word (log2 of what 4- and 2-bit inputs are multiplied by; 1 if two channels
+ * share bytes), parameters, weights. */
 typedef struct {
     const mcuq_mve_gemm *gemm;
     const mcuq_conv2d_params *p;
