@@ -143,5 +143,5 @@ def test_the_host_counts_no_instructions() -> None:
     with built(graph, plan_memory(graph, "portable"), None) as image:
         with pytest.raises(UsageError, match="counted under QEMU; choose a board"):
             count(image, x)
-        with pytest.raises(UsageError, match=r"shape \(3, 3, 1\), but the network takes \(12, 12, 3\)"):
+        with pytest.raises(UsageError, match=r"has shape \(1, 3, 3, 1\), the network takes \(N, 12, 12, 3\)"):
             run_samples(image, np.zeros((1, 3, 3, 1), np.uint8))

@@ -44,7 +44,7 @@ def test_ranges_decide_the_stored_bits(given: dict[str, object], weight_bits: in
         ({"weight_range": 3}, BitChoice(weight_bits=4), "--weight-range decides the bits"),
         ({"act_range": 3}, BitChoice(bits=Path("bits.json")), "--act-range decides the bits"),
         ({"act_type": "none"}, BitChoice(act_bits=4), "stores activations with 8 bits"),
-        ({"weight_range": 255, "quant_type": "PerLayerSATDefault"}, BitChoice(), "take a range of at most 127"),
+        ({"weight_range": 255, "quant_type": "PerLayerSATDefault"}, BitChoice(), "take range 254"),
         ({"scaling": "fixed12"}, BitChoice(), "scaling must be one of exact"),
     ],
 )
