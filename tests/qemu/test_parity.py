@@ -7,7 +7,7 @@ import pytest
 from nets import further_operators, integer_net, samples
 
 from mcuq.build.run import count, run_samples, stack_used
-from mcuq.errors import UsageError
+from mcuq.errors import DataError, UsageError
 from mcuq.ir.integer import IntegerGraph
 from mcuq.parity import ParityResult, built, compare, compare_image, compare_outputs
 from mcuq.plan.memory import plan_memory
@@ -143,5 +143,5 @@ def test_the_host_counts_no_instructions() -> None:
     with built(graph, plan_memory(graph, "portable"), None) as image:
         with pytest.raises(UsageError, match="counted under QEMU; choose a board"):
             count(image, x)
-        with pytest.raises(UsageError, match=r"has shape \(1, 3, 3, 1\), the network takes \(N, 12, 12, 3\)"):
+        with pytest.raises(DataError, match=r"has shape \(1, 3, 3, 1\), the network takes \(N, 12, 12, 3\)"):
             run_samples(image, np.zeros((1, 3, 3, 1), np.uint8))
