@@ -23,6 +23,7 @@ from mcuq.ir.sources import TestVector
 from mcuq.parity import built, compare_outputs
 from mcuq.pipeline.outcomes import EmitOutcome, ProfiledLayer, ProfileOutcome, VerifyOutcome
 from mcuq.pipeline.runs import RunFolder, find_run
+from mcuq.pipeline.tables import say
 from mcuq.plan.memory import plan_memory
 from mcuq.reference.integer import run_outputs
 from mcuq.reference.ranking import label_ranks, top1, top5
@@ -81,7 +82,7 @@ def verify(
         raise UsageError(f"--samples {samples}: the run keeps {len(x)} test samples; ask for at most that many")
     x, y, float_correct = x[:samples], y[:samples], float_correct[:samples]
     if console is not None:
-        console.print(f"building for {target}, then running {len(x)} samples ...", markup=False)
+        say(console, f"building for {target}, then running {len(x)} samples ...")
     plan = plan_memory(loaded.graph, "portable" if board is None else board.core)
     with built(loaded.graph, plan, board) as image:
         result, codes = compare_outputs(image, x)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import re
 
 from mcuq.build.toolchain import find_program, run_tool
 from mcuq.errors import ToolchainError
@@ -33,7 +34,8 @@ def examine() -> ListOutcome:
     healthy = True
     for name, use, needed in PROGRAMS:
         try:
-            version = run_tool([find_program(name), "--version"], f"{name} does not run").splitlines()[0]
+            printed = run_tool([find_program(name), "--version"], f"{name} does not run").splitlines()[0]
+            version = _number(printed)
             rows.append((f"{name} ({use})", True, version, ""))
         except ToolchainError as error:
             rows.append((f"{name} ({use})", False, "missing", str(error)))
@@ -45,3 +47,9 @@ def examine() -> ListOutcome:
             rows.append((f"{name} ({use})", False, "missing", cure))
             healthy = healthy and name != "ortools"
     return ListOutcome("findings", ("name", "found", "version", "cure"), tuple(rows), "mcuq doctor", healthy)
+
+
+def _number(printed: str) -> str:
+    """The version in what ``--version`` prints, without the distribution's own in brackets."""
+    found = re.search(r"\d+(\.\d+)+", re.sub(r"\(.*?\)", "", printed))
+    return found.group() if found else printed

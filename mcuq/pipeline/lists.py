@@ -15,7 +15,9 @@ def boards() -> ListOutcome:
         for b in load_boards()
     )
     columns = ("name", "part", "core", "flash", "ram", "machine", "aliases")
-    return ListOutcome("boards", columns, rows, "Boards (bytes of flash and of the arena's RAM region)")
+    return ListOutcome(
+        "boards", columns, rows, "Boards (bytes of flash and of the arena's RAM region)", spare=("part", "machine")
+    )
 
 
 def models() -> ListOutcome:
@@ -25,7 +27,7 @@ def models() -> ListOutcome:
         for m in zoo.models()
     )
     columns = ("name", "input", "classes", "parameters", "options", "summary")
-    return ListOutcome("models", columns, rows, "Models (H x W x C)")
+    return ListOutcome("models", columns, rows, "Models (H x W x C)", spare=("options",))
 
 
 def doctor() -> ListOutcome:

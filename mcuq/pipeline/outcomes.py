@@ -9,21 +9,35 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
 
 from mcuq.ir.plans import BitPlan
+from mcuq.pipeline.settings import UNLIMITED
+from mcuq.pipeline.tables import percent, say, table
 from mcuq.pipeline.wishes import exceeds
 
 if TYPE_CHECKING:
     from mcuq.build.hotspots import Loop
 
 
+SHOWN = 16
+"""Instructions of the hottest loop that people see."""
+WIDE = 100
+COLUMNS = ("layer", "output", "w bits", "w bytes", "a bits", "a bytes")
+
+
 def _used(used: int, limit: int) -> dict[str, int]:
     return {"used": used, "limit": limit}
 
 
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.2f} %"
+def _of(used: int, limit: int, most: int) -> str:
+    """``used`` bytes and their limit, unless that is ``most``: none was given."""
+    return f"{used:,} bytes" if limit >= most else f"{used:,} of {limit:,} bytes"
+
+
+def _title(plan: BitPlan) -> str:
+    if plan.method == "exact":
+        return "Bits, proved optimal" if plan.status == "OPTIMAL" else "Bits, best found"
+    return f"Bits, {plan.method}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,30 +73,30 @@ class SolveOutcome:
     def show(self, console: Console) -> None:
         plan = self.plan
         if plan.status == "INFEASIBLE":
-            console.print(f"INFEASIBLE: {self.message}", markup=False)
+            say(console, f"INFEASIBLE: {self.message}")
             return
-        table = Table(title=f"Bits by {plan.method}: {plan.status}")
-        for column in ("layer", "output", "w bits", "w bytes", "a bits", "a bytes"):
-            table.add_column(column, justify="left" if column in ("layer", "output") else "right")
+        found = table(_title(plan), *COLUMNS, texts=COLUMNS[:2])
         rows: dict[str, list[str]] = {}
         for t in plan.tensors:
             row = rows.setdefault(t.layer, [t.layer, self.shapes.get(t.layer, ""), "", "", "", ""])
             at = 2 if t.kind == "weight" else 4
             row[at], row[at + 1] = str(t.bits), f"{t.bytes:,}"
         for row in rows.values():
-            table.add_row(*row)
-        console.print(table)
-        console.print(
-            f"objective {plan.objective:.6g} (proved bound {plan.bound:.6g}); "
-            f"flash {plan.flash_used:,} of {plan.limits.flash:,} bytes, "
-            f"RAM {plan.ram_used:,} of {plan.limits.ram:,} bytes"
+            found.add_row(*row)
+        console.print(found)
+        if plan.method == "exact":
+            say(console, f"expected loss {plan.objective:.6g}; proved: at least {plan.bound:.6g}")
+        flash, ram = plan.limits.flash, plan.limits.ram
+        say(
+            console,
+            f"flash {_of(plan.flash_used, flash, UNLIMITED.flash)}, RAM {_of(plan.ram_used, ram, UNLIMITED.ram)}",
         )
         if plan.instructions:
             most = "" if plan.limits.instructions is None else f" of {plan.limits.instructions:,}"
             time = "" if self.latency_ms is None else f", {self.latency_ms:.2f} ms at one per clock"
-            console.print(f"estimate: {plan.instructions:,}{most} instructions{time}", markup=False)
+            say(console, f"estimate: {plan.instructions:,}{most} instructions{time}")
         if self.file:
-            console.print(f"bits written to {self.file}", markup=False)
+            say(console, f"bits written to {self.file}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,15 +127,14 @@ class ParetoOutcome:
         }
 
     def show(self, console: Console) -> None:
-        table = Table(title=f"Least expected loss over {self.resource}")
-        for column in ("method", "status", "flash", "RAM", "instructions (estimate)", "expected loss"):
-            table.add_column(column, justify="left" if column in ("method", "status") else "right")
+        columns = ("method", "status", "flash", "RAM", "instructions (estimate)", "expected loss")
+        found = table(f"Least expected loss over {self.resource}", *columns, texts=columns[:2])
         for plan in (*self.points, *self.references):
             counts = (f"{n:,}" for n in (plan.flash_used, plan.ram_used, plan.instructions))
-            table.add_row(plan.method, plan.status, *counts, f"{plan.objective:.6g}")
-        console.print(table)
+            found.add_row(plan.method, plan.status, *counts, f"{plan.objective:.6g}")
+        console.print(found)
         if self.picture:
-            console.print(f"picture: {self.picture}", markup=False)
+            say(console, f"picture: {self.picture}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,20 +168,19 @@ class TrainOutcome:
 
     def show(self, console: Console) -> None:
         self.solve.show(console)
-        table = Table(title="Accuracy on the held-out split")
-        table.add_column("network")
-        table.add_column("top-1", justify="right")
-        table.add_column("top-5", justify="right")
+        found = table("Accuracy on the held-out split", "network", "top-1", "top-5", texts=("network",))
         for name, value in self.accuracy.items():
-            table.add_row(name, _percent(value), _percent(self.top5.get(name)))
-        console.print(table)
+            found.add_row(name, percent(value), percent(self.top5.get(name)))
+        console.print(found)
         if self.promised is not None and not self.fits:
-            console.print(
+            say(
+                console,
                 f"the network needs {self.promised[0]:,} bytes of flash, {self.promised[1]:,} of RAM and "
                 f"{self.promised[2]:,} instructions (an estimate), more than the "
-                "limits: ranges moved in training; train again with limits lower by the difference"
+                "limits: ranges moved in training; train again with limits lower by the difference",
             )
-        console.print(f"run saved in {self.run}; next: mcuq emit, mcuq verify, mcuq profile", markup=False)
+        say(console, f"run saved in {self.run}, pictures in {self.run}/report.html")
+        say(console, "next: mcuq emit, mcuq verify, mcuq profile")
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,15 +207,13 @@ class EmitOutcome:
         }
 
     def show(self, console: Console) -> None:
-        table = Table(title=f"Image for {self.board}, bytes")
-        for column in ("", "promised", "measured"):
-            table.add_column(column, justify="left" if not column else "right")
+        found = table(f"Image for {self.board}, bytes", "", "promised", "measured", texts=("",))
         for name, promised, measured in (*self.items, ("flash", *self.flash), ("ram", *self.ram)):
-            table.add_row(name, f"{promised:,}", "-" if measured is None else f"{measured:,}")
-        console.print(table)
+            found.add_row(name, f"{promised:,}", "-" if measured is None else f"{measured:,}")
+        console.print(found)
         if self.stack is not None:
-            console.print(f"stack of one inference: at most {self.stack:,} bytes")
-        console.print(f"{len(self.files)} files in {self.folder}", markup=False)
+            say(console, f"stack of one inference: at most {self.stack:,} bytes")
+        say(console, f"{len(self.files)} files in {self.folder}; how to use them: {self.folder}/README.md")
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,14 +240,14 @@ class VerifyOutcome:
 
     def show(self, console: Console) -> None:
         verdict = "bit-exact" if not self.mismatching_bytes else f"DIFFERENT: {self.difference}"
-        console.print(
+        say(
+            console,
             f"{self.target}: {self.samples} samples, {self.mismatching_bytes} of {self.compared_bytes:,} "
             f"output bytes differ: {verdict}",
-            markup=False,
         )
         for name, value in self.accuracy.items():
             five = self.top5.get(name)
-            console.print(f"  {name:8s}{_percent(value)}" + ("" if five is None else f", top-5 {_percent(five)}"))
+            say(console, f"  {name:8s}{percent(value)}" + ("" if five is None else f", top-5 {percent(five)}"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,10 +290,10 @@ class ProfileOutcome:
 
     def show(self, console: Console) -> None:
         self._show_layers(console)
-        console.print(f"one inference: {self.instructions:,} instructions")
+        say(console, f"one inference: {self.instructions:,} instructions")
         if self.mix:
             shares = ", ".join(f"{kind} {self._share(count)}" for kind, count in self.mix)
-            console.print(f"of them {shares}", markup=False)
+            say(console, f"of them {shares}")
         if self.loops:
             self._show_loops(console)
 
@@ -291,24 +301,26 @@ class ProfileOutcome:
         return f"{100 * instructions / max(1, self.instructions):.1f} %"
 
     def _show_loops(self, console: Console) -> None:
-        table = Table(title="Hottest innermost loops")
-        for column in ("loop", "turns", "instructions a turn", "share"):
-            table.add_column(column, justify="left" if column == "loop" else "right")
+        columns = ("loop", "turns", "instructions a turn", "share")
+        found = table("Hottest innermost loops", *columns, texts=columns[:1])
         for x in self.loops:
             turn = f"{x.instructions / max(1, x.turns):.1f}"
-            table.add_row(x.where, f"{x.turns:,}", turn, self._share(x.instructions))
-        console.print(table)
-        console.print("the first of them:\n  " + "\n  ".join(self.loops[0].code), markup=False)
+            found.add_row(x.where, f"{x.turns:,}", turn, self._share(x.instructions))
+        console.print(found)
+        code = self.loops[0].code
+        rest = (f"... {len(code) - SHOWN} more; --json has all",) if len(code) > SHOWN else ()
+        say(console, "the first of them:\n  " + "\n  ".join((*code[:SHOWN], *rest)))
 
     def _show_layers(self, console: Console) -> None:
-        table = Table(title=f"Executed instructions on {self.core} (QEMU; not cycles)")
-        for column in ("layer", "kernel", "instructions", "share", "MACs", "per MAC", "output bytes"):
-            table.add_column(column, justify="left" if column in ("layer", "kernel") else "right")
+        columns = ("layer", "kernel", "instructions", "share", "per MAC")
+        sizes = ("MACs", "output bytes") if console.width >= WIDE else ()
+        title = f"Executed instructions on {self.core} (QEMU; not cycles)"
+        found = table(title, *columns, *sizes, wrapped=columns[:2])
         for x in self.layers:
             ratio = f"{x.instructions / x.macs:.2f}" if x.macs else "-"
-            share = self._share(x.instructions)
-            table.add_row(x.name, x.kernel, f"{x.instructions:,}", share, f"{x.macs:,}", ratio, f"{x.bytes:,}")
-        console.print(table)
+            cells = (x.name, x.kernel.replace("mcuq_", ""), f"{x.instructions:,}", self._share(x.instructions), ratio)
+            found.add_row(*cells, *(f"{n:,}" for n in (x.macs, x.bytes)[: len(sizes)]))
+        console.print(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,17 +332,27 @@ class ListOutcome:
     rows: tuple[tuple[Any, ...], ...]
     title: str
     healthy: bool = True
+    spare: tuple[str, ...] = ()
+    """Columns that narrow terminals do without."""
 
     def document(self) -> dict[str, Any]:
         return {self.key: [dict(zip(self.columns, row, strict=True)) for row in self.rows], "ok": self.healthy}
 
     def show(self, console: Console) -> None:
-        table = Table(title=self.title)
-        for column in self.columns:
-            table.add_column(column)
-        for row in self.rows:
-            table.add_row(*(f"{c:,}" if isinstance(c, int) and not isinstance(c, bool) else str(c) for c in row))
-        console.print(table)
+        shown = [name for name in self.columns if console.width >= WIDE or name not in self.spare]
+        columns = {name: [row[self.columns.index(name)] for row in self.rows] for name in shown}
+        texts = tuple(name for name in shown if all(isinstance(v, str | bool) for v in columns[name]))
+        wrapped = tuple(name for name in texts[1:] if any(" " in str(v) for v in columns[name]))
+        found = table(self.title, *shown, texts=texts, wrapped=wrapped)
+        for row in zip(*columns.values(), strict=True):
+            found.add_row(*map(_cell, row))
+        console.print(found)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,21 +379,20 @@ class DemoOutcome:
         }
 
     def show(self, console: Console) -> None:
-        table = Table(title=f"Handwritten digits on {self.emit.board} ({self.profile.core} under QEMU)")
-        table.add_column("")
-        table.add_column("value", justify="right")
+        title = f"Handwritten digits on {self.emit.board} ({self.profile.core} under QEMU)"
+        found = table(title, "", "value", texts=("",))
         accuracy = {**self.train.accuracy, "device": self.verify.accuracy["device"]}
         for name, value in accuracy.items():
-            table.add_row(f"accuracy, {name}", _percent(value))
+            found.add_row(f"accuracy, {name}", percent(value))
         exact = f"{self.verify.mismatching_bytes} of {self.verify.compared_bytes:,}"
-        table.add_row("output bytes that differ, device and oracle", exact)
+        found.add_row("output bytes that differ, device and oracle", exact)
         for name, (promised, measured) in (("flash", self.emit.flash), ("RAM", self.emit.ram)):
-            table.add_row(f"{name} promised", f"{promised:,} bytes")
-            table.add_row(f"{name} measured in the ELF", "-" if measured is None else f"{measured:,} bytes")
-        table.add_row("stack bound", f"{self.emit.stack:,} bytes")
-        table.add_row("executed instructions per inference", f"{self.profile.instructions:,}")
+            found.add_row(f"{name} promised", f"{promised:,} bytes")
+            found.add_row(f"{name} measured in the ELF", "-" if measured is None else f"{measured:,} bytes")
+        found.add_row("stack bound", f"{self.emit.stack:,} bytes")
+        found.add_row("executed instructions per inference", f"{self.profile.instructions:,}")
         limits = self.train.solve.plan.limits
-        table.add_row("limits given", f"flash {limits.flash:,}, RAM {limits.ram:,} bytes")
-        console.print(table)
+        found.add_row("limits given", f"flash {limits.flash:,}, RAM {limits.ram:,} bytes")
+        console.print(found)
         for picture in self.pictures:
-            console.print(f"picture: {picture}", markup=False)
+            say(console, f"picture: {picture}")

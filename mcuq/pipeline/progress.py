@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mcuq.pipeline.tables import say
+
 NAMES = {"float": "float training"}
 
 
@@ -41,7 +43,7 @@ class TrainingBar:
 
     def stage(self, text: str) -> None:
         """A line above the bar: what happens now."""
-        self._bar.console.print(text, markup=False, highlight=False)
+        say(self._bar.console, text)
 
     def on_step(self, step: Any) -> None:
         self._epochs = step.epochs

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from mcuq.ir.quantized import QuantizedGraph
 from mcuq.ir.samples import split
 from mcuq.ir.verify import Level, verify
 from mcuq.lower import lower, simplified
-from mcuq.pipeline import deploy, pictures
+from mcuq.pipeline import deploy, pictures, tables
 from mcuq.pipeline.bits import decide, promise, solved
 from mcuq.pipeline.calibration import Preprocessing, calibration_set
 from mcuq.pipeline.inputs import from_pixels, normalized, per_channel, pixel_scale
@@ -98,7 +99,7 @@ def quantize(
     found = _imported(settings, dataset)
     graph = found.graph if isinstance(found, QuantizedGraph) else fuse(found)
     _check_shape(graph, dataset)
-    say: Callable[[str], None] = (lambda text: console.print(text, markup=False)) if console else (lambda text: None)
+    say: Callable[[str], None] = partial(tables.say, console) if console else (lambda text: None)
     kept: list[dict[str, Any]] = []
     plan, integer, precision = _integer(found, graph, settings, dataset, say, kept.append)
     x, y = dataset.x_test[:KEPT], dataset.y_test[:KEPT]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,12 @@ def test_help_of_every_command(mcuq: Any) -> None:
         result = mcuq(command, "--help")
         assert result.code == 0
         assert "--json" in result.out
+
+
+def test_help_groups_options(mcuq: Any) -> None:
+    text = mcuq("train", "--help").out
+    assert all(panel in text for panel in ("Model", "Data", "Limits and bits", "Training", "Quantizers"))
+    assert mcuq("--version").out == f"mcuq {version('mcuq')}\n"
 
 
 def test_solve_by_the_papers_rule(mcuq: Any) -> None:
