@@ -8,7 +8,7 @@ from typing import Any
 import flatbuffers
 import numpy as np
 
-TYPES = {"float32": 0, "float16": 1, "int32": 2, "uint8": 3, "int64": 4, "int16": 7, "int8": 9}
+TYPES = {"float32": 0, "float16": 1, "int32": 2, "uint8": 3, "int64": 4, "bool": 6, "int16": 7, "int8": 9}
 CODES = {
     "ADD": 0, "AVERAGE_POOL_2D": 1, "CONCATENATION": 2, "CONV_2D": 3, "DEPTHWISE_CONV_2D": 4, "DEPTH_TO_SPACE": 5,
     "DEQUANTIZE": 6, "FULLY_CONNECTED": 9, "L2_NORMALIZATION": 11, "LOGISTIC": 14, "MAX_POOL_2D": 17, "MUL": 18,
@@ -21,6 +21,8 @@ CODES = {
     "LEAKY_RELU": 98, "SQUARED_DIFFERENCE": 99, "MIRROR_PAD": 100, "ABS": 101, "SPLIT_V": 102, "REVERSE_V2": 105,
     "ELU": 111, "QUANTIZE": 114, "HARD_SWISH": 117, "GELU": 150, "RELU_0_TO_1": 152, "LOG_SOFTMAX": 50,
     "ARG_MIN": 79, "REDUCE_MIN": 89, "SIN": 66, "COS": 108, "FLOOR": 8, "CEIL": 104, "ROUND": 116, "SIGN": 158,
+    "LESS": 58, "GREATER": 61, "GREATER_EQUAL": 62, "LESS_EQUAL": 63, "SELECT": 64, "EQUAL": 71, "NOT_EQUAL": 72,
+    "LOGICAL_NOT": 87, "CAST": 53, "SELECT_V2": 123,
 }  # fmt: skip
 
 

@@ -215,9 +215,7 @@ class Builder:
         norm = Norm(vectors[0], vectors[1], np.zeros(channels), np.ones(channels), 0.0)
         return self.batch_norm(view, name, norm, source)
 
-    def _affine_per_element(
-        self, view: View, name: str, gain: NDArray[Any], bias: NDArray[Any], source: str
-    ) -> View:
+    def _affine_per_element(self, view: View, name: str, gain: NDArray[Any], bias: NDArray[Any], source: str) -> View:
         """:meth:`affine` whose constants repeat after a while in the stored order: that many channels."""
         if int(np.prod(view.shape)) > MAX_CONSTANTS:
             raise Refusal(f"constants per element of more than {MAX_CONSTANTS} elements")
@@ -237,6 +235,12 @@ class Builder:
         vectors = [table[:period] for table in tables]
         norm = Norm(vectors[0], vectors[1], np.zeros(period), np.ones(period), 0.0)
         return self.batch_norm(flat, name, norm, source).viewed(view.order)
+
+    def constant(self, value: NDArray[Any], name: str, source: str = "") -> View:
+        """``value`` as an activation: elements of the network's input times 0, plus constants."""
+        given = next(op for op in self.ops.values() if isinstance(op, ir.Input))
+        element = View(given.name, given.shape, value.shape, self.channels_first, np.zeros(value.shape, np.int64))
+        return self.affine(self.whole(element, source), name, np.zeros(1), value, source)
 
     def batch_norm(self, view: View, name: str, norm: Norm, source: str = "") -> View:
         op = ir.BatchNorm(name=self.name(name), inputs=(view.op,), shape=view.stored, source=source, norm=norm)

@@ -86,21 +86,21 @@ LAYERS = (
         ),
         _words("MaxPool GlobalMaxPool ReduceMax ReduceMin"),
         _words("MAX_POOL_2D REDUCE_MAX REDUCE_MIN"),
-        "ceil mode included; adaptive pools with even windows",
+        "ceil mode included; adaptive pools of any size",
         DSP,
     ),
     Row(
         "average pool, mean and sum over axes",
         "avg_pool",
         ANY_BITS,
-        _words("avg_pool1d avg_pool2d adaptive_avg_pool1d adaptive_avg_pool2d mean sum"),
+        _words("avg_pool1d avg_pool2d adaptive_avg_pool1d adaptive_avg_pool2d mean sum var std logsumexp"),
         _words(
             "AveragePool GlobalAveragePool ReduceMean ReduceSum ReduceL1 ReduceSumSquare ReduceLogSum ReduceLogSumExp "
             "com.microsoft.QLinearAveragePool "
             "com.microsoft.QLinearGlobalAveragePool com.microsoft.QLinearReduceMean"
         ),
         _words("AVERAGE_POOL_2D MEAN SUM"),
-        "at most 255 elements per axis; adaptive pools with even windows",
+        "a window has at most 255 rows and columns; adaptive pools of any size; variances and deviations in parts",
         DSP,
     ),
     Row(
@@ -125,10 +125,10 @@ LAYERS = (
         "L2 normalization",
         "l2_normalize",
         "8 4 2, result 8",
-        _words("linalg_vector_norm norm"),
+        _words("linalg_vector_norm norm cosine_similarity pairwise_distance"),
         _words("LpNormalization ReduceL2"),
         _words("L2_NORMALIZATION"),
-        "over any axis; also written out as x / length(x)",
+        "over any axis; also written out as x / length(x); lengths alone by table and pool",
     ),
 )
 ARITHMETIC = (
@@ -148,7 +148,7 @@ ARITHMETIC = (
         _words(
             "sigmoid tanh gelu silu mish hardswish hardsigmoid elu selu celu softplus log_sigmoid leaky_relu rrelu "
             "threshold exp log sqrt rsqrt square abs erf reciprocal pow sin cos floor ceil round sign expm1 log1p log2 "
-            "log10 exp2"
+            "log10 exp2 hardshrink softshrink"
         ),
         _words(
             "Sigmoid Tanh Gelu Swish Mish HardSwish HardSigmoid Elu Selu Celu Softplus Softsign LeakyRelu "
@@ -174,7 +174,7 @@ ARITHMETIC = (
         "sum, difference",
         "add",
         ANY_BITS,
-        _words("add sub rsub"),
+        _words("add sub rsub addcmul addcdiv"),
         _words("Add Sum Sub com.microsoft.QLinearAdd"),
         _words("ADD SUB SQUARED_DIFFERENCE"),
         "with constants: in bias or batch norm (per element: under another shape); smaller tensors are repeated",
@@ -200,6 +200,15 @@ ARITHMETIC = (
         FAST,
     ),
     Row(
+        "comparisons, masks, choices by them",
+        "table, mul, add; of one tensor one table",
+        ANY_BITS,
+        _words("gt ge lt le eq ne logical_not where masked_fill"),
+        _words("Greater GreaterOrEqual Less LessOrEqual Equal Not Where"),
+        _words("GREATER GREATER_EQUAL LESS LESS_EQUAL EQUAL NOT_EQUAL LOGICAL_NOT SELECT SELECT_V2"),
+        "a mask is an activation of zeros and ones",
+    ),
+    Row(
         "maximum, minimum",
         "extremum",
         ANY_BITS,
@@ -214,10 +223,10 @@ MOVES = (
         "concatenation, stacking",
         "concat",
         ANY_BITS,
-        _words("cat concat stack"),
+        _words("cat concat stack slice_scatter select_scatter copy"),
         _words("Concat com.microsoft.QLinearConcat"),
         _words("CONCATENATION PACK"),
-        "along every axis but the batch",
+        "along every axis but the batch; constants become activations; assignments to slices",
     ),
     Row(
         "zero and constant padding",
@@ -274,7 +283,10 @@ OTHERS = (
         "without effect in inference",
         "none",
         ANY_BITS,
-        _words("dropout feature_dropout clone alias contiguous detach lift_fresh_copy to _to_copy"),
+        _words(
+            "dropout feature_dropout clone alias contiguous detach lift_fresh_copy to _to_copy zeros_like ones_like "
+            "full_like new_zeros new_ones new_full fill"
+        ),
         _words("Dropout Identity Cast"),
         _words("CAST SHAPE"),
         "casts between float types; shapes are constants",

@@ -48,7 +48,8 @@ def reduced(
     if kind == "min":
         largest = reduced(b, "max", mirrored(b, view, f"{name}.minus", source), axes, shape, f"{name}.max", source)
         return mirrored(b, largest, name, source)
-    if rank in (3, 4) and axes <= set(spatial):
+    within = rank in (3, 4) and axes <= set(spatial) and max(view.shape[axis] for axis in axes) <= LARGEST
+    if within:
         op, stored = b.map(view, source)
         rows = rank == 4 and spatial[0] in axes
         kernel = (stored[0] if rows or rank == 3 else 1, stored[1] if spatial[-1] in axes else 1)
@@ -66,7 +67,7 @@ def reduced(
     pooled = b.emit(
         pool(name=b.name(name), inputs=(op,), shape=(0, 0, 0), source=source, window=Window(kernel, kernel)), kept
     )
-    if kept[:2] == (1, 1) and not (rank in (3, 4) and axes <= set(spatial)):
+    if not within:
         pooled = pooled.viewed(np.arange(kept[2]).reshape(kept))
     if kind == "sum":
         pooled = b.affine(pooled, f"{name}.sum", np.array(float(math.prod(kernel))), np.zeros(1), source)

@@ -79,6 +79,25 @@ def border(mode: str, size: int, before: int, after: int) -> Blend:
     return Blend(tuple(np.pad(np.arange(size), (before, after), mode=BORDERS[mode]).tolist()))  # pyright: ignore
 
 
+def adaptive(size: int, outputs: int, *, mean: bool) -> tuple[tuple[int, ...], int, int]:
+    """Windows of adaptive pooling as even ones: rows to choose first, then kernel and stride.
+
+    Where windows differ in size, each one's rows are repeated until they agree: for a ``mean`` every row equally
+    often, for a maximum the last one.
+    """
+    first = [index * size // outputs for index in range(outputs)]
+    end = [-(-(index + 1) * size // outputs) for index in range(outputs)]
+    sizes, steps = {e - f for f, e in zip(first, end, strict=True)}, set(np.diff(first).tolist())
+    if len(sizes) == 1 and len(steps) <= 1:
+        return tuple(range(size)), sizes.pop(), max(steps, default=size)
+    length = math.lcm(*sizes) if mean else max(sizes)
+    _check(length * outputs)
+    rows: list[int] = []
+    for f, e in zip(first, end, strict=True):
+        rows += [min(f + i * (e - f) // length, e - 1) if mean else min(f + i, e - 1) for i in range(length)]
+    return tuple(rows), length, length
+
+
 def resample(b: Builder, view: View, name: str, rows: Blend, columns: Blend, source: str = "") -> View:
     """Rows and columns of a map [1, C, H, W] or [1, C, L] (or channels last); nothing where nothing moves."""
     op, stored = b.map(view, source)

@@ -218,13 +218,17 @@ def per_channel(view: View, constant: NDArray[Any]) -> NDArray[np.float64]:
     if view.indices is None and len(padded) == len(view.shape) and padded[axis] == np.size(constant) in (1, channels):
         return np.broadcast_to(np.ravel(constant).astype(np.float64), (channels,)).copy()
     spread = np.zeros(int(np.prod(view.stored)))
+    order = view.order.ravel()
     try:
-        spread[view.order.ravel()] = np.broadcast_to(constant, view.shape).ravel()
+        wanted = np.broadcast_to(constant, view.shape).ravel()
     except ValueError as error:
         raise Refusal(f"a constant of shape {list(np.shape(constant))} does not fit {list(view.shape)}") from error
+    spread[order] = wanted
+    if (spread[order] != wanted).any():
+        raise Refusal("copies of one element with constants that differ")
     table = spread.reshape(-1, view.stored[2])
     seen = np.zeros(table.size, dtype=bool)
-    seen[view.order.ravel()] = True
+    seen[order] = True
     if not seen.all():
         raise Refusal("arithmetic with constants on a sliced tensor; do it before slicing")
     if (table != table[0]).any():

@@ -79,8 +79,15 @@ def layers(model: nn.Module, captured: Capture, graph: Graph, configs: dict[str,
     """One :class:`QuantLayer` per convolution, on the user's own tensors.
 
     Raises:
-        UnsupportedError: two layers share one weight.
+        UnsupportedError: two layers share one weight, or forward computes weights.
     """
+    if captured.computed:
+        named = ", ".join(sorted(set(captured.computed.values())))
+        raise UnsupportedError(
+            f"layers {named}: their weights are computed in forward (weight "
+            "or spectral normalization); training with quantization needs plain parameters. Call "
+            "torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight') on each first"
+        )
     tensors: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
     tensors.update(model.named_buffers(remove_duplicate=False))
     norms = {id(op.norm): op.name for op in captured.graph if isinstance(op, ir.BatchNorm)}

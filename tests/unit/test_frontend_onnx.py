@@ -300,6 +300,63 @@ CASES: dict[str, tuple[list[Any], tuple[int, ...], dict[str, Any], int]] = {
         {"s": ints(0), "e": ints(2), "a": ints(3)},
         18,
     ),
+    "choice by a mask": (
+        [
+            node("Greater", "x h", "g"),
+            node("Not", "g", "n"),
+            node("Cast", "n", "f", to=1),
+            node("Mul", "x h", "m"),
+            node("Where", "g x m", "w"),
+            node("Add", "w f"),
+        ],
+        (1, 4, 5, 3),
+        {"h": np.float32(0.25)},
+        18,
+    ),
+    "masks of every comparison": (
+        [node("Abs", "x", "a")]
+        + [
+            node(kind, f"x {other}", f"b{i}")
+            for i, (kind, other) in enumerate(
+                [("Less", "h"), ("LessOrEqual", "a"), ("GreaterOrEqual", "h"), ("Equal", "a")]
+            )
+        ]
+        + [
+            node("Cast", "b0", "c0", to=1),
+            node("Cast", "b1", "c1", to=1),
+            node("Cast", "b2", "c2", to=1),
+            node("Cast", "b3", "c3", to=1),
+            node("Concat", "c0 c1 c2 c3 x", axis=1),
+        ],
+        (1, 4, 5, 3),
+        {"h": np.float32(0.25)},
+        18,
+    ),
+    "joined with constants": (
+        [node("Concat", "x k", axis=1)],
+        (1, 4, 5, 3),
+        {"k": np.arange(30, dtype=np.float32).reshape(1, 2, 5, 3)},
+        18,
+    ),
+    "copies with constants of their own": (
+        [node("Tile", "x t", "r"), node("Mul", "r k")],
+        (1, 1, 5, 3),
+        {"t": ints(1, 3, 1, 1), "k": np.array([1, 2, -3], np.float32).reshape(3, 1, 1)},
+        18,
+    ),
+    "arithmetic of constants": (
+        [
+            node("Mod", "five three", "two"),
+            node("MatMul", "m m", "mm"),
+            node("ReduceL2", "mm two0", "l", keepdims=0),
+            node("Mul", "x l", "s"),
+            node("Cast", "two", "tf", to=1),
+            node("Add", "s tf"),
+        ],
+        (1, 2, 5, 3),
+        {"five": ints(5), "three": ints(3), "two0": ints(0), "m": np.eye(3, dtype=np.float32) * 2},
+        18,
+    ),
     "channel shuffle": (
         [node("Reshape", "x s", "r"), node("Transpose", "r", "t", perm=[0, 2, 1, 3, 4]), node("Reshape", "t u")],
         (1, 4, 3, 3),

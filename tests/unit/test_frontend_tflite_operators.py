@@ -120,6 +120,37 @@ def test_an_activation_and_a_constant(tmp_path: Path, kind: str, first: bool) ->
     check(tmp_path, net, lambda v: BINARY[kind](k, v) if first else BINARY[kind](v, k))  # type: ignore[call-arg]
 
 
+COMPARISONS = {"GREATER": np.greater, "GREATER_EQUAL": np.greater_equal, "LESS": np.less, "LESS_EQUAL": np.less_equal,
+               "EQUAL": np.equal, "NOT_EQUAL": np.not_equal}  # fmt: skip
+
+
+@pytest.mark.parametrize("select", ["SELECT", "SELECT_V2"])
+@pytest.mark.parametrize("kind", COMPARISONS)
+def test_choices_by_masks(tmp_path: Path, kind: str, select: str) -> None:
+    """|x| where the mask holds, else -2; and the mask the other way round."""
+    net, shape = Net(), [1, 4, 3, 2]
+    x = net.tensor(shape, "float32")
+    y = net.op("ABS", [x], net.tensor(shape, "float32"))
+    mask = net.op(kind, [x, y], net.tensor(shape, "bool"))
+    chosen = net.op(select, [mask, y, net.constant(np.array([-2], np.float32))], net.tensor(shape, "float32"))
+    other = net.op("LOGICAL_NOT", [mask], net.tensor(shape, "bool"))
+    real = net.op("CAST", [other], net.tensor(shape, "float32"))
+    net.op("CONCATENATION", [chosen, real], net.tensor([1, 4, 3, 4], "float32"), f0=("i32", 3))
+
+    def wanted(v: Any) -> Any:
+        holds = COMPARISONS[kind](v, np.abs(v))
+        return np.concatenate([np.where(holds, np.abs(v), -2), ~holds], axis=3)
+
+    check(tmp_path, net, wanted)
+
+
+def test_constants_are_joined(tmp_path: Path) -> None:
+    net, k = Net(), draw(1, 4, 3, 2)
+    x, c = net.tensor([1, 4, 3, 2], "float32"), net.constant(k)
+    net.op("CONCATENATION", [c, x], net.tensor([1, 4, 3, 4], "float32"), f0=("i32", 3))
+    check(tmp_path, net, lambda v: np.concatenate([k, v], axis=3))
+
+
 def test_log_softmax(tmp_path: Path) -> None:
     net = Net()
     net.op("LOG_SOFTMAX", [net.tensor([1, 4, 3, 5], "float32")], net.tensor([1, 4, 3, 5], "float32"))

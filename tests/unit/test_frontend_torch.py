@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -24,7 +26,7 @@ class Residual(nn.Module):
         self.drop = nn.Dropout()
         self.fc = nn.Linear(8 * 4 * 3, 10)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Any) -> Any:
         x = F.pad(x, (0, 1, 0, 2))
         y = self.relu(self.bn(self.conv(x)))
         z = self.same(y)
@@ -92,7 +94,7 @@ class Unfit(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(3, 4, 3)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Any) -> Any:
         x = torch.sort(self.conv(x), 1)[0]
         x = torch.cumsum(x, 2)
         return F.layer_norm(self.conv(x[:, :3]), (5, 5))
@@ -111,7 +113,6 @@ def test_every_unsupported_operator_in_one_error() -> None:
     ("module", "shape", "words"),
     [
         (nn.Sequential(nn.Conv2d(1, 2, 3, padding=2, padding_mode="reflect")), (2, 2, 1), "cannot capture"),
-        (nn.Sequential(nn.AdaptiveAvgPool2d(4)), (6, 6, 1), "uneven windows"),
         (nn.Sequential(nn.BatchNorm2d(2, track_running_stats=False)), (6, 6, 2), "running statistics"),
         (nn.Sequential(nn.Conv2d(3, 2, 3)), (6, 6, 2), "torch.export cannot capture Sequential"),
     ],
@@ -122,9 +123,10 @@ def test_refusals_say_why(module: nn.Module, shape: tuple[int, ...], words: str)
 
 
 def test_nan_weights_name_layer_and_count() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 2, 3))
+    conv = nn.Conv2d(3, 2, 3)
+    model = nn.Sequential(conv)
     with torch.no_grad():
-        model[0].weight[1, 2, 0] = float("nan")
+        conv.weight[1, 2, 0] = float("nan")
     with pytest.raises(ModelError, match=r"0\.weight \(3 of 54 values\)"):
         capture(model, (6, 6, 3))
 

@@ -33,6 +33,26 @@ class Many(nn.Module):
         return tuple(function(y) for function in self.functions.values())
 
 
+def assigned(x: Any) -> Any:
+    x = x.clone()
+    x[:, :4] = F.relu(x[:, :4])
+    x[:, 6] = 0.25
+    return x
+
+
+def shifted(x: Any) -> Any:
+    """One column to the left, zeros behind, as temporal shift modules do it."""
+    y = torch.zeros_like(x)
+    y[..., :-1] = x[..., 1:]
+    return y
+
+
+def coordinates(x: Any) -> Any:
+    """Places of pixels as further channels."""
+    grid = torch.meshgrid(torch.arange(6.0), torch.arange(10.0), indexing="ij")
+    return torch.cat([x[:, :2], *(g.expand(len(x), 1, 6, 10) for g in grid)], 1)
+
+
 FUNCTIONS: dict[str, Case] = {
     "sigmoid": torch.sigmoid, "tanh": torch.tanh, "gelu": F.gelu, "gelu tanh": lambda x: F.gelu(x, approximate="tanh"),
     "silu": F.silu, "mish": F.mish, "hard swish": F.hardswish, "hard sigmoid": F.hardsigmoid, "elu": F.elu,
@@ -42,7 +62,11 @@ FUNCTIONS: dict[str, Case] = {
     "sqrt": lambda x: torch.sqrt(x.abs()), "rsqrt": lambda x: torch.rsqrt(x.abs() + 1), "square": torch.square,
     "reciprocal": lambda x: 1 / (x.abs() + 1), "erf": torch.erf, "power": lambda x: (x.abs() + 0.1) ** 1.5,
     "power of a constant": lambda x: 2.0**x, "clamp": lambda x: x.clamp(-0.3, 0.4), "relu6": F.relu6,
-    "hardtanh": F.hardtanh, "neg": lambda x: -x, "swish with a factor": lambda x: x * torch.sigmoid(1.5 * x),
+    "hardtanh": F.hardtanh, "neg": lambda x: -x,
+    "choice": lambda x: torch.where(x > 0, x, 0.1 * x), "mask": lambda x: x * (x != 0).float() * (x >= -0.5).float(),
+    "hard shrink": F.hardshrink, "soft shrink": F.softshrink,
+    "power of a tensor": lambda x: x.abs() ** torch.tensor(2.5),
+    "swish with a factor": lambda x: x * torch.sigmoid(1.5 * x),
 }  # fmt: skip
 TWO: dict[str, Case] = {
     "product": lambda x: x * F.relu(x[:, :8].flip(3)),
@@ -59,6 +83,12 @@ TWO: dict[str, Case] = {
     "constants per column": lambda x: x * torch.linspace(0.5, 2, 10) - torch.arange(10.0),
     "constants per row": lambda x: torch.arange(6.0).reshape(6, 1) - x,
     "constants per element": lambda x: x / torch.linspace(0.5, 2, 480).reshape(1, 8, 6, 10),
+    "larger": lambda x: torch.max(x, x.flip(2)), "smaller": lambda x: torch.min(x, x.flip(2)),
+    "copies of a channel with their own constants": lambda x: x[:, :1].repeat(1, 3, 1, 1) * torch.arange(3.0).reshape(
+        3, 1, 1
+    ),
+    "mask of another map": lambda x: torch.where(x > 0.1, x.flip(2), 2.0) * (x.flip(3) <= x),
+    "masked fill": lambda x: x.masked_fill(x.flip(3) < 0, -1.0), "not": lambda x: torch.logical_not(x >= 0) * 1.0,
     "a multiple": lambda x: torch.add(x, x.flip(3), alpha=2), "gated linear unit": lambda x: F.glu(x, 1),
     "prelu": lambda x: F.prelu(x, torch.full((1,), 0.25)),
 }  # fmt: skip
@@ -75,6 +105,8 @@ MOVES: dict[str, Case] = {
     "halves of a vector as channels": lambda x: torch.cat(
         x.permute(0, 2, 3, 1).flatten(1).unflatten(1, (2, 2, 12, 10)).unbind(1)[::-1], 1
     ),
+    "assigned slices": assigned, "shifted": shifted,
+    "joined constants": coordinates,
     "list": lambda x: x[:, :, [0, 3, -1]], "crop and pad": lambda x: F.pad(x, (-1, 2, 0, -2), value=0.5),
     "flatten": lambda x: x.flatten(1), "pad": lambda x: F.pad(x, (1, 2, 0, 1)),
     "pad with 1": lambda x: F.pad(x, (1, 1), value=1.0), "reflect": lambda x: F.pad(x, (1, 2, 2, 1), mode="reflect"),
@@ -98,6 +130,13 @@ SHAPES: dict[str, Case] = {
     "ceil counting padding": lambda x: F.avg_pool2d(x, (3, 2), (2, 3), 1, True),
     "ceil without padding": lambda x: F.avg_pool2d(x, 4, 4, 0, True),
     "divisor": lambda x: F.avg_pool2d(x, 2, 2, 1, divisor_override=3),
+    "uneven windows": lambda x: F.adaptive_avg_pool2d(x, (4, 3)), "more windows": lambda x: F.adaptive_avg_pool2d(x, 7),
+    "uneven maxima": lambda x: F.adaptive_max_pool2d(x, (4, 7)),
+    "variance": lambda x: x.var((2, 3)), "deviation": lambda x: x.flatten(2).std(2, unbiased=False),
+    "cosine": lambda x: F.cosine_similarity(x[:, :, 0], x[:, :, 1]), "length": lambda x: x.norm(dim=1),
+    "distance": lambda x: F.pairwise_distance(x[:, :, 0, 0], x[:, :, 5, 9]),
+    "norm of all": lambda x: x.norm(dim=(2, 3)),
+    "log sum exp": lambda x: torch.logsumexp(x, 1), "sum of 480": lambda x: x.flatten(2).repeat(1, 1, 8).sum(2),
     "argmax of pixels": lambda x: x.argmax(1, keepdim=True).float(), "argmin of rows": lambda x: x.argmin(2).float(),
     "matrix": lambda x: x.mean((2, 3)) @ torch.linspace(-1, 1, 24).reshape(8, 3),
     "argmax": lambda x: x.mean((2, 3)).argmax(1).float(),

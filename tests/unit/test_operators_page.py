@@ -37,5 +37,7 @@ def test_tflite_rows_are_the_handlers() -> None:
 def test_torch_rows_are_the_handlers() -> None:
     pytest.importorskip("torch")
     from mcuq.frontend.torch import HANDLERS
+    from mcuq.frontend.torch.decompositions import DECOMPOSITIONS
 
-    assert sorted(listed("torch")) == sorted({name.split(".")[1] for name in HANDLERS})
+    read = {*HANDLERS, *map(str, DECOMPOSITIONS)}
+    assert sorted(listed("torch")) == sorted({name.split(".")[1] for name in read})

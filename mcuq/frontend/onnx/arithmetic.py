@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mcuq.frontend import masks
 from mcuq.frontend.builder import Constant
 from mcuq.frontend.elementwise import (
     Kind,
@@ -164,8 +165,37 @@ def normalization(t: Translator, node: Node) -> View:
     return normalized(t.builder, view, int(node.get("axis", -1)) % len(view.shape), node.label, node.where)
 
 
+COMPARISONS: dict[str, masks.Comparison] = {
+    "Greater": "gt", "GreaterOrEqual": "ge", "Less": "lt", "LessOrEqual": "le", "Equal": "eq"
+}  # fmt: skip
+
+
+def _operand(node: Node, position: int) -> masks.Operand:
+    value = node.inputs[position]
+    if not isinstance(value, View | Constant):
+        raise Refusal("lengths are supported in L2 normalization only: x / length(x)")
+    return value if isinstance(value, View) else value.value
+
+
+def comparison(t: Translator, node: Node) -> View:
+    kind = COMPARISONS[node.proto.op_type]
+    return masks.compared(t.builder, kind, _operand(node, 0), _operand(node, 1), node.label, node.where)
+
+
+def negation(t: Translator, node: Node) -> View:
+    return masks.inverted(t.builder, node.view(), node.label, node.where)
+
+
+def where(t: Translator, node: Node) -> View:
+    mask, first, second = (_operand(node, position) for position in range(3))
+    return masks.chosen(t.builder, mask, first, second, node.label, node.where)
+
+
 HANDLERS: Handlers = {
     "Clip": clip,
+    **dict.fromkeys(COMPARISONS, comparison),
+    "Not": negation,
+    "Where": where,
     "Relu": relu,
     **{name: arithmetic(kind) for name, kind in KINDS.items()},
     "Neg": negative,

@@ -201,6 +201,38 @@ def _unary(function: Callable[[Array], Any]) -> Evaluator:
     return lambda inputs, attributes, opset: function(inputs[0])
 
 
+def _mod(inputs: list[Any], attributes: dict[str, Any], opset: int) -> Any:
+    if np.asarray(inputs[1]).dtype.kind != "f" and np.any(np.asarray(inputs[1]) == 0):
+        raise Refusal("an integer division by zero")
+    return _binary(np.fmod if attributes.get("fmod") else np.mod)(inputs, attributes, opset)
+
+
+def _matmul(inputs: list[Any], attributes: dict[str, Any], opset: int) -> Any:
+    left, right = map(np.shape, inputs)
+    if min(len(left), len(right)) < 1:
+        raise Refusal("a matrix product of numbers")
+    rows, columns = left[-2:-1], right[-1:] if len(right) > 1 else ()
+    check_dims((*np.broadcast_shapes(left[:-2], right[:-2]), *rows, *columns), "MatMul")
+    return np.matmul(*inputs)
+
+
+def _sum_of_squares(x: Array, **options: Any) -> Any:
+    return np.sum(np.square(x), **options)
+
+
+def _length(x: Array, **options: Any) -> Any:
+    return np.sqrt(_sum_of_squares(x, **options))
+
+
+COMPARISONS: dict[str, Callable[[Array, Array], Any]] = {
+    "Equal": np.equal,
+    "Greater": np.greater,
+    "GreaterOrEqual": np.greater_equal,
+    "Less": np.less,
+    "LessOrEqual": np.less_equal,
+}
+LOGIC: dict[str, Callable[[Array, Array], Any]] = {"And": np.logical_and, "Or": np.logical_or, "Xor": np.logical_xor}
+
 STRUCTURAL: dict[str, Evaluator] = {
     "Reshape": _reshape,
     "Squeeze": _squeeze,
@@ -232,7 +264,20 @@ EVALUATORS: dict[str, Evaluator] = STRUCTURAL | {
     "Pow": _binary(np.power),
     "Min": _binary(np.minimum),
     "Max": _binary(np.maximum),
-    "Equal": _binary(np.equal),
+    "Mod": _mod,
+    "MatMul": _matmul,
+    **{kind: _binary(function) for kind, function in COMPARISONS.items()},
+    **{kind: _binary(function) for kind, function in LOGIC.items()},
+    "Not": _unary(np.logical_not),
+    "Abs": _unary(np.abs),
+    "Sign": _unary(np.sign),
+    "Log": _unary(np.log),
+    "Sin": _unary(np.sin),
+    "Cos": _unary(np.cos),
+    "Tanh": _unary(np.tanh),
+    "Sigmoid": _unary(lambda x: 1.0 / (1.0 + np.exp(-x))),
+    "Relu": _unary(lambda x: np.maximum(x, 0)),
+    "Round": _unary(np.round),
     "Neg": _unary(np.negative),
     "Sqrt": _unary(np.sqrt),
     "Reciprocal": _unary(lambda x: 1.0 / x),
@@ -245,6 +290,8 @@ EVALUATORS: dict[str, Evaluator] = STRUCTURAL | {
     "ReduceMax": _reduce(np.max),
     "ReduceMin": _reduce(np.min),
     "ReduceMean": _reduce(np.mean),
+    "ReduceL2": _reduce(_length),
+    "ReduceSumSquare": _reduce(_sum_of_squares),
 }
 
 

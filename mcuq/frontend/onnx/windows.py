@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mcuq.frontend import reductions, resampling
-from mcuq.frontend.builder import map_shape
+from mcuq.frontend.builder import Constant, map_shape
 from mcuq.frontend.elementwise import Length
 from mcuq.frontend.onnx.translate import Handler, Handlers, Node, Translator, Value
 from mcuq.frontend.reductions import Kind, composed, reduced
@@ -233,8 +233,16 @@ def _real(t: Translator, view: View, constant: Any) -> float:
     return params.scale * (value - params.zero_point - (128 if kind == "|u1" else 0))
 
 
+def _activation(t: Translator, node: Node, position: int) -> View:
+    """An input that has to be an activation: a constant becomes one."""
+    value = node.inputs[position]
+    if isinstance(value, Constant):
+        return t.builder.constant(value.value.astype(np.float64), f"{node.label}.constant", node.where)
+    return node.view(position)
+
+
 def concat(t: Translator, node: Node) -> View:
-    views = [node.view(position) for position in range(len(node.inputs))]
+    views = [_activation(t, node, position) for position in range(len(node.inputs))]
     axis = int(node.get("axis", 1)) % len(views[0].shape)
     if any(v.shape[:axis] + v.shape[axis + 1 :] != views[0].shape[:axis] + views[0].shape[axis + 1 :] for v in views):
         raise Refusal(f"shapes {[list(v.shape) for v in views]} do not fit along axis {axis}")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mcuq.frontend import resampling
+from mcuq.frontend import masks, resampling
 from mcuq.frontend.builder import Constant
 from mcuq.frontend.elementwise import Kind, binary, exponential, function, normalized, power, prelu, with_constant
 from mcuq.frontend.tflite.translate import Handlers, Node, Translator
@@ -119,7 +119,34 @@ def resize(t: Translator, node: Node) -> View:
     return resampling.resample(t.builder, view, node.label, blends[0], blends[1], node.where)
 
 
+COMPARISONS: dict[str, masks.Comparison] = {
+    "GREATER": "gt", "GREATER_EQUAL": "ge", "LESS": "lt", "LESS_EQUAL": "le", "EQUAL": "eq", "NOT_EQUAL": "ne"
+}  # fmt: skip
+
+
+def _operand(node: Node, position: int) -> masks.Operand:
+    value = node.inputs[position]
+    return node.view(position) if not isinstance(value, Constant) else value.value
+
+
+def comparison(t: Translator, node: Node) -> View:
+    kind = COMPARISONS[node.operator.kind]
+    return masks.compared(t.builder, kind, _operand(node, 0), _operand(node, 1), node.label, node.where)
+
+
+def logical_not(t: Translator, node: Node) -> View:
+    return masks.inverted(t.builder, node.view(), node.label, node.where)
+
+
+def select(t: Translator, node: Node) -> View:
+    mask, first, second = (_operand(node, position) for position in range(3))
+    return masks.chosen(t.builder, mask, first, second, node.label, node.where)
+
+
 HANDLERS: Handlers = {
+    **dict.fromkeys(COMPARISONS, comparison),
+    "LOGICAL_NOT": logical_not,
+    **dict.fromkeys(("SELECT", "SELECT_V2"), select),
     **dict.fromkeys(KINDS, arithmetic),
     **dict.fromkeys(FUNCTIONS, unary),
     **dict.fromkeys(CLAMPS, clip),

@@ -261,7 +261,12 @@ def reverse(t: Translator, node: Node) -> View:
 
 
 def concatenation(t: Translator, node: Node) -> View:
-    views = [node.view(position) for position in range(len(node.inputs))]
+    views = [
+        t.builder.constant(value.value.astype(np.float64), f"{node.label}.constant", node.where)
+        if isinstance(value, Constant)
+        else node.view(position)
+        for position, value in enumerate(node.inputs)
+    ]
     axis = node.operator.option(0, "i") % len(views[0].shape)
     if axis == 0 and len(views[0].shape) > 1 and views[0].shape[0] == 1:
         raise Refusal("tensors cannot be joined along the batch")
@@ -328,9 +333,7 @@ def softmax(t: Translator, node: Node) -> View:
     view, logarithm = node.view(), node.operator.kind == "LOG_SOFTMAX"
     if not logarithm and node.operator.option(0, "f", 0.0) != 1.0:
         raise Refusal("softmax with beta other than 1; scale the scores in the layer before")
-    return reductions.softmax(
-        t.builder, view, len(view.shape) - 1, node.label, node.where, logarithm=logarithm
-    )
+    return reductions.softmax(t.builder, view, len(view.shape) - 1, node.label, node.where, logarithm=logarithm)
 
 
 def arg_max(t: Translator, node: Node) -> View:

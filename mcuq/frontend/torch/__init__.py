@@ -24,6 +24,7 @@ from mcuq.frontend.builder import for_inputs
 from mcuq.frontend.problems import Problem
 from mcuq.frontend.simplify import checked, simplify
 from mcuq.frontend.torch import arithmetic, layers, shapes
+from mcuq.frontend.torch.decompositions import DECOMPOSITIONS
 from mcuq.frontend.torch.nodes import Normalizations, Translator
 from mcuq.ir.graph import Graph, Normalization
 from mcuq.ir.samples import InputShape
@@ -43,10 +44,13 @@ class Capture:
     Attributes:
         graph: float graph, not fused.
         parameters: operator name -> field (see ``FIELDS``) -> qualified name of the parameter or buffer.
+        computed: operator name -> module path of layers whose weights forward computes from parameters (weight norm,
+            spectral norm): constants in the graph.
     """
 
     graph: Graph
     parameters: dict[str, dict[str, str]]
+    computed: dict[str, str]
 
 
 InputNormalization = Normalization | tuple[Normalization | None, ...] | None
@@ -116,8 +120,8 @@ def _example_shapes(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
 def _export(module: nn.Module, examples: tuple[torch.Tensor, ...]) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        # The empty table keeps conv2d, linear, ... whole and makes the program functional.
-        return torch.export.export(module, examples).run_decompositions({})
+        # A table of its own keeps conv2d, linear, ... whole and makes the program functional.
+        return torch.export.export(module, examples).run_decompositions(DECOMPOSITIONS)
 
 
 @contextmanager
@@ -178,7 +182,7 @@ def _translate(program: Any, normalizations: Normalizations) -> Capture:
             advice = "state has to be constant in inference"
             builder.problems.append(Problem(f"writing to {spec.target}", "", advice))
     graph, _ = simplify(builder.graph(translator.outputs), fixed=frozenset(parameters))
-    return Capture(checked(graph, Level.FLOAT), parameters)
+    return Capture(checked(graph, Level.FLOAT), parameters, translator.computed)
 
 
 def _array(value: torch.Tensor) -> Any:

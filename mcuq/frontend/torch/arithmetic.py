@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mcuq.frontend import masks
 from mcuq.frontend.elementwise import (
     Kind,
     Length,
@@ -19,7 +20,17 @@ from mcuq.frontend.elementwise import (
     prelu,
     with_constant,
 )
-from mcuq.frontend.torch.nodes import Arguments, Handlers, Refusal, Translator, Value, handles, source_place
+from mcuq.frontend.reductions import composed
+from mcuq.frontend.torch.nodes import (
+    Arguments,
+    Handlers,
+    Refusal,
+    Translator,
+    Value,
+    aten_shape,
+    handles,
+    source_place,
+)
 from mcuq.frontend.views import View
 from mcuq.ir.functions import SAME_NAME, Function, Step
 from mcuq.ir.graph import Clamp
@@ -136,14 +147,16 @@ def _prelu(t: Translator, node: Any, a: Arguments) -> View:
     return result
 
 
-@handles(HANDLERS, "aten.pow.Tensor_Scalar")
+@handles(HANDLERS, "aten.pow.Tensor_Scalar", "aten.pow.Scalar", "aten.pow.Tensor_Tensor")
 def _power(t: Translator, node: Any, a: Arguments) -> View:
-    return power(t.builder, t.view(a["self"]), t.name(node, "pow"), float(a["exponent"]), source_place(node))
-
-
-@handles(HANDLERS, "aten.pow.Scalar")
-def _exponential(t: Translator, node: Any, a: Arguments) -> View:
-    return exponential(t.builder, t.view(a["exponent"]), t.name(node, "pow"), float(a["self"]), source_place(node))
+    base, exponent = t.operand(a["self"]), t.operand(a["exponent"])
+    constant = exponent if isinstance(base, View) else base
+    if isinstance(constant, View) or np.size(constant) != 1:
+        raise Refusal("powers of an activation with one constant exponent, or of one constant, are supported")
+    number, name, source = float(np.ravel(constant)[0]), t.name(node, "pow"), source_place(node)
+    if isinstance(base, View):
+        return power(t.builder, base, name, number, source)
+    return exponential(t.builder, exponent, name, number, source)
 
 
 KINDS: dict[str, Kind] = {
@@ -154,6 +167,8 @@ KINDS: dict[str, Kind] = {
     "aten.div.Tensor": "div",
     "aten.maximum.default": "max",
     "aten.minimum.default": "min",
+    "aten.max.other": "max",
+    "aten.min.other": "min",
 }
 
 
@@ -184,9 +199,55 @@ def _binary(t: Translator, node: Any, a: Arguments) -> View:
 
 
 @handles(HANDLERS, "aten.linalg_vector_norm.default", "aten.norm.ScalarOpt_dim")
-def _length(t: Translator, node: Any, a: Arguments) -> Length:
-    order, dims = float(a.get("ord") or a.get("p") or 2.0), a["dim"]
-    if order != 2.0 or dims is None or len(dims) != 1:
-        raise Refusal("only the Euclidean length over one axis is supported")
-    view = t.view(a["self"])
-    return Length(view, int(dims[0]), view.shape)
+def _length(t: Translator, node: Any, a: Arguments) -> Value:
+    """A length over one axis that is only divided by is half of an L2 normalization."""
+    order, view = float(a.get("ord") or a.get("p") or 2.0), t.view(a["self"])
+    given = range(len(view.shape)) if a["dim"] is None else a["dim"]
+    axes = {int(d) % len(view.shape) for d in (given if isinstance(given, (list, tuple, range)) else [given])}
+    if order not in (1.0, 2.0):
+        raise Refusal(f"norms of order 1 and 2 are supported, found {order:g}")
+    if order == 2.0 and len(axes) == 1 and _divides(node):
+        return Length(view, min(axes), view.shape)
+    kind = "length" if order == 2.0 else "sum of magnitudes"
+    return composed(t.builder, kind, view, axes, aten_shape(node), t.name(node, "norm"), source_place(node))
+
+
+PASSED = ("aten.clamp_min.default", "aten.clamp.default", "aten.expand.default", "aten.expand_as.default")
+
+
+def _divides(node: Any) -> bool:
+    """The node's result is only divided by, perhaps bounded and repeated before."""
+    readers = [(str(user.target), user) for user in node.users]
+    return bool(readers) and all(
+        _divides(user) if kind in PASSED else kind == "aten.div.Tensor" and user.args[1] is node
+        for kind, user in readers
+    )
+
+
+COMPARISONS: dict[str, masks.Comparison] = {
+    f"aten.{kind}.{form}": kind for kind in ("gt", "ge", "lt", "le", "eq", "ne") for form in ("Scalar", "Tensor")
+}
+
+
+@handles(HANDLERS, *COMPARISONS)
+def _comparison(t: Translator, node: Any, a: Arguments) -> View:
+    kind = COMPARISONS[str(node.target)]
+    left, right = t.operand(a["self"]), t.operand(a["other"])
+    return masks.compared(t.builder, kind, left, right, t.name(node, kind), source_place(node))
+
+
+@handles(HANDLERS, "aten.logical_not.default")
+def _not(t: Translator, node: Any, a: Arguments) -> View:
+    return masks.inverted(t.builder, t.view(a["self"]), t.name(node, "not"), source_place(node))
+
+
+@handles(HANDLERS, "aten.where.self", "aten.where.ScalarOther", "aten.where.ScalarSelf", "aten.where.Scalar")
+def _where(t: Translator, node: Any, a: Arguments) -> View:
+    mask, first, second = (t.operand(a[name]) for name in ("condition", "self", "other"))
+    return masks.chosen(t.builder, mask, first, second, t.name(node, "where"), source_place(node))
+
+
+@handles(HANDLERS, "aten.masked_fill.Scalar", "aten.masked_fill.Tensor")
+def _masked_fill(t: Translator, node: Any, a: Arguments) -> View:
+    mask, value, rest = (t.operand(a[name]) for name in ("mask", "value", "self"))
+    return masks.chosen(t.builder, mask, value, rest, t.name(node, "where"), source_place(node))

@@ -10,6 +10,7 @@ import numpy as np
 from mcuq.frontend import transposed
 from mcuq.frontend.builder import Constant, map_shape
 from mcuq.frontend.reductions import Kind, argmax, mirrored, reduced, softmax
+from mcuq.frontend.resampling import adaptive, resample
 from mcuq.frontend.resampling import padded as padded_
 from mcuq.frontend.torch.nodes import (
     Arguments,
@@ -24,7 +25,7 @@ from mcuq.frontend.torch.nodes import (
 )
 from mcuq.frontend.views import View
 from mcuq.ir import graph as ir
-from mcuq.ir.graph import Norm, Window
+from mcuq.ir.graph import Blend, Norm, Window
 
 HANDLERS: Handlers = {}
 
@@ -57,7 +58,7 @@ def _emit_conv(
     result = t.builder.conv(
         view, name, Constant(weight), bias, window, int(a["groups"]), aten_shape(node), source_place(node)
     )
-    t.parameters[result.op] = names
+    t.owned(node, result, names)
     return result
 
 
@@ -83,7 +84,7 @@ def _conv_transpose(t: Translator, node: Any, a: Arguments) -> View:
         groups,
         source_place(node),
     )
-    t.parameters[result.op] = names
+    t.owned(node, result, names)
     return result
 
 
@@ -101,7 +102,7 @@ def _linear(t: Translator, node: Any, a: Arguments) -> View:
         view = View(op, stored, map_shape(stored, True), True).viewed(np.arange(weight.shape[1]).reshape(view.shape))
     name = t.name(node, "linear", owner_of(weight_name))
     result = t.builder.fully_connected(view, name, Constant(weight), bias, source_place(node))
-    t.parameters[result.op] = names
+    t.owned(node, result, names)
     return result
 
 
@@ -143,7 +144,7 @@ def _batch_norm(t: Translator, node: Any, a: Arguments) -> View:
     name = t.name(node, "batch_norm", owner_of(mean_name))
     norm = Norm(gamma, beta, mean, variance, float(a["eps"]))
     result = t.builder.batch_norm(view, name, norm, source_place(node))
-    t.parameters[result.op] = names
+    t.owned(node, result, names)
     return result
 
 
@@ -214,11 +215,19 @@ def _adaptive(t: Translator, node: Any, a: Arguments, kind: str) -> View:
     view = t.view(a["self"])
     _, stored = t.builder.map(view, source_place(node))
     shape = aten_shape(node)
-    height, width = (1, shape[2]) if len(shape) == 3 else shape[2:]
-    if stored[0] % height or stored[1] % width:
-        raise Refusal(f"adaptive pooling {stored[:2]} to {(height, width)} has uneven windows; use AvgPool2d")
-    kernel = (stored[0] // height, stored[1] // width)
-    return view if kernel == (1, 1) else _pool(t, node, view, kind, Window(kernel, kernel), shape)
+    outputs = (1, shape[2]) if len(shape) == 3 else (shape[2], shape[3])
+    if outputs == stored[:2]:
+        return view
+    if outputs == (1, 1):
+        axes = set(range(2, len(shape)))
+        name, source = t.name(node, kind), source_place(node)
+        return reduced(t.builder, "mean" if kind == "avg_pool" else "max", view, axes, shape, name, source)
+    (rows, *tall), (columns, *wide) = (
+        adaptive(size, count, mean=kind == "avg_pool") for size, count in zip(stored[:2], outputs, strict=True)
+    )
+    name = f"{t.name(node, kind)}.windows"
+    view = resample(t.builder, view, name, Blend(rows), Blend(columns), source_place(node))
+    return _pool(t, node, view, kind, Window((tall[0], wide[0]), (tall[1], wide[1])), shape)
 
 
 REDUCTIONS: dict[str, Kind] = {

@@ -66,6 +66,7 @@ class Translator:
         self.values: dict[Any, Value | tuple[Value, ...] | None] = {}
         self.outputs: list[str] = []
         self.parameters: dict[str, dict[str, str]] = {}
+        self.computed: dict[str, str] = {}
 
     def visit(self, node: Any) -> None:
         match node.op:
@@ -95,10 +96,20 @@ class Translator:
         return owner or (path if layer else f"{path}.{kind}" if path else kind) or kind
 
     def parameter(self, node: Any) -> tuple[str, Any]:
-        """(qualified name, array) of a parameter or buffer; refuses tensors computed in forward."""
-        if node is None or node.name not in self.tensors:
-            raise Refusal("weights must be parameters, not computed in forward; replace them by their values first")
-        return self.tensors[node.name]
+        """(qualified name, array) of a parameter or buffer; no name when forward computes it, as weight norm does."""
+        if node is not None and node.name in self.tensors:
+            return self.tensors[node.name]
+        value = None if node is None else self.known(node)
+        if not isinstance(value, Constant):
+            raise Refusal("weights must be constant; they depend on the network's input")
+        return "", value.value
+
+    def owned(self, node: Any, result: View, names: dict[str, str]) -> None:
+        """Note which parameters ``result``'s operator has; a layer with computed ones is not the user's to train."""
+        if all(names.values()):
+            self.parameters[result.op] = names
+        else:
+            self.computed[result.op] = module_path(node)[0]
 
     def view(self, node: Any) -> View:
         """The activation ``node``. Raises Refusal for constants."""
@@ -157,13 +168,14 @@ class Translator:
             if target.startswith("aten.") and target not in self.handlers:
                 self.refuse(node, target, _advice(target))  # whatever it reads
 
-    def _folded(self, node: Any) -> Constant:
-        """A node with constant inputs, evaluated; its float64 value."""
+    def _folded(self, node: Any) -> Constant | tuple[Constant, ...]:
+        """A node with constant inputs, evaluated; its float64 value, or one for each of its outputs."""
         if int(np.prod(aten_shape(node))) > MAX_VIEWED:
             raise Refusal("a constant of that size")
         found = node.target(*self.concrete(node.args), **self.concrete(node.kwargs))
-        array = (found[0] if isinstance(found, (tuple, list)) else found).detach().cpu()
-        return Constant(array.double().numpy() if array.is_floating_point() else array.numpy())
+        if isinstance(found, (tuple, list)):
+            return tuple(_constant(item) for item in found)
+        return _constant(found)
 
     def concrete(self, value: Any) -> Any:
         """Arguments of a node with constants in the place of nodes."""
@@ -190,6 +202,11 @@ class Translator:
                 self.builder.problems.append(Problem("a constant output", "", "return activations only"))
             else:
                 self.outputs.append(self.builder.output(value, f"output {item.name}"))
+
+
+def _constant(value: torch.Tensor) -> Constant:
+    array = value.detach().cpu()
+    return Constant(array.double().numpy() if array.is_floating_point() else array.numpy())
 
 
 class Skip(Exception):

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from mcuq.frontend import resampling
+from mcuq.frontend.builder import Constant
 from mcuq.frontend.elementwise import Length
 from mcuq.frontend.torch.nodes import (
     MAX_VIEWED,
@@ -85,7 +86,7 @@ def _cast(t: Translator, node: Any, a: Arguments) -> Value:
 
 @handles(HANDLERS, "aten.cat.default", "aten.concat.default")
 def _cat(t: Translator, node: Any, a: Arguments) -> View:
-    parts = [t.view(item) for item in a["tensors"]]
+    parts = [_activation(t, node, item) for item in a["tensors"]]
     axis = int(a["dim"]) % len(parts[0].shape)
     if axis == 0:
         raise Refusal("tensors cannot be joined along the batch")
@@ -94,12 +95,68 @@ def _cat(t: Translator, node: Any, a: Arguments) -> View:
 
 @handles(HANDLERS, "aten.stack.default")
 def _stack(t: Translator, node: Any, a: Arguments) -> View:
-    parts = [t.view(item) for item in a["tensors"]]
+    parts = [_activation(t, node, item) for item in a["tensors"]]
     axis = int(a["dim"]) % (len(parts[0].shape) + 1)
     if axis == 0:
         raise Refusal("tensors cannot be joined along the batch")
     raised = [part.viewed(np.expand_dims(t.order(part), axis)) for part in parts]
     return t.builder.concat(raised, axis, t.name(node, "stack"), source_place(node))
+
+
+def _activation(t: Translator, node: Any, item: Any) -> View:
+    """An operand that has to be an activation: a constant becomes one."""
+    value = t.operand(item)
+    if isinstance(value, Length):
+        raise Refusal("a length is joined with other tensors")
+    return value if isinstance(value, View) else t.builder.constant(value, t.name(node, "constant"), source_place(node))
+
+
+FILLED = {"zeros": 0.0, "ones": 1.0}
+
+
+@handles(
+    HANDLERS,
+    *(f"aten.{what}_like.default" for what in (*FILLED, "full")),
+    *(f"aten.new_{what}.default" for what in (*FILLED, "full")),
+    "aten.fill.Scalar",
+    "aten.fill.Tensor",
+)
+def _filled(t: Translator, node: Any, a: Arguments) -> Constant:
+    kind = str(node.target).split(".")[1].removeprefix("new_").removesuffix("_like")
+    given = a.get("fill_value", a.get("value"))
+    value = FILLED[kind] if kind in FILLED else np.ravel(t.operand(given))[0]
+    if int(np.prod(aten_shape(node))) > MAX_VIEWED:
+        raise Refusal("a constant of that size")
+    return Constant(np.full(aten_shape(node), value, dtype=np.float64))
+
+
+@handles(HANDLERS, "aten.copy.default")
+def _copied(t: Translator, node: Any, a: Arguments) -> Value:
+    """``x[...] = source``: the source under the shape of what it replaces."""
+    value, shape = t.known(a["src"]), aten_shape(node)
+    if isinstance(value, View):
+        return value if value.shape == shape else value.viewed(np.broadcast_to(t.order(value), shape))
+    return value
+
+
+@handles(HANDLERS, "aten.slice_scatter.default", "aten.select_scatter.default")
+def _scattered(t: Translator, node: Any, a: Arguments) -> View:
+    """A tensor with a part along one axis replaced: what is before it, the part and what is behind it, joined."""
+    shape = aten_shape(node)
+    axis = int(a["dim"]) % len(shape)
+    whole, part = _activation(t, node, a["self"]), _activation(t, node, a["src"])
+    if "index" in a:
+        start, step = int(a["index"]) % shape[axis], 1
+        part = part.viewed(np.expand_dims(t.order(part), axis))
+    else:
+        step = int(a["step"])
+        start = slice(a["start"], None, step).indices(shape[axis])[0]
+    if step != 1:
+        raise Refusal("parts of a tensor are replaced with step 1")
+    before, _, behind = np.split(t.order(whole), [start, start + part.shape[axis]], axis=axis)
+    pieces = [whole.viewed(order) for order in (before, behind)]
+    pieces = [piece for piece in (pieces[0], part, pieces[1]) if piece.shape[axis]]
+    return t.builder.concat(pieces, axis, t.name(node, "concat"), source_place(node))
 
 
 @handles(HANDLERS, "aten.pad.default", "aten.constant_pad_nd.default")
