@@ -3,7 +3,7 @@
 Every function of ours has a frame size from the compiler. Functions of libgcc and newlib, which come without,
 are read from the disassembly: everything a function ever pushes or subtracts counts once, which bounds its frame
 as long as it has no loop around a push; their calls are followed too. A call through a pointer may reach any
-function whose address stands in the image's constants. Recursion has no bound and is an error.
+function whose address stands in the image's constants or between its code. Recursion has no bound and is an error.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ _FUNCTION = re.compile(r"^([0-9a-f]+) <([^>]+)>:$")
 _PUSH = re.compile(r"\s(v?push)(?:\.w)?\s+\{([^}]*)\}|\sstmdb(?:\.w)?\s+sp!, \{([^}]*)\}")
 _STR = re.compile(r"\sstrd?(?:\.w)?\s.*\[sp, #-(\d+)\]!")
 _SUB = re.compile(r"\ssub(?:w|\.w)?\s+(?:sp, )?sp, #(\d+)")
+_WORD = re.compile(r"\s\.word\s+0x([0-9a-f]+)")
 _ADD_NEGATIVE = re.compile(r"\sadd\s+sp,sp,-(\d+)")  # RISC-V
 _INDIRECT_CALL = "__indirect_call"  # gcc's name
 
@@ -72,7 +73,7 @@ def stack_bound(objects: Path, elf: Path, root: str) -> int:
     graph = _read_graphs(objects)
     library = _disassemble(elf)
     graph.frames[_INDIRECT_CALL] = 0
-    graph.calls[_INDIRECT_CALL] = set(address_constants(elf))
+    graph.calls[_INDIRECT_CALL] = {*address_constants(elf), *library.calls.pop(_INDIRECT_CALL)}
     if root not in graph.frames:
         raise CheckError(f"function {root} is not in the call graph of {objects}")
     return _depth(root, graph, library, ())
@@ -93,7 +94,8 @@ def _read_graphs(folder: Path) -> _Graph:
 
 
 def _disassemble(elf: Path) -> _Graph:
-    """Frames and calls of every function of the linked image, by its symbol."""
+    """Frames and calls of every function of the linked image, by its symbol; as calls through pointers those whose
+    address is a constant between code."""
     image = read_elf(elf)
     patterns = _PATTERNS[image.architecture]
     names: dict[int, list[str]] = {}
@@ -102,6 +104,7 @@ def _disassemble(elf: Path) -> _Graph:
     graph = _Graph()
     starts: list[tuple[int, str]] = []
     branches: list[tuple[str, int]] = []
+    words: set[int] = set()
     name = ""
     for line in disassembly(elf, image.architecture).splitlines():
         if found := _FUNCTION.match(line):
@@ -114,10 +117,13 @@ def _disassemble(elf: Path) -> _Graph:
                     graph.add_call(alias, name)
         elif name:
             graph.frames[name] += _grows(line)
+            if word := _WORD.search(line):
+                words.add(int(word[1], 16) - image.architecture.thumb)
             if called := patterns.call.search(line):
                 branches.append((name, int(called[1], 16)))
             if patterns.indirect.search(line):
                 graph.add_call(name, _INDIRECT_CALL)
+    graph.calls[_INDIRECT_CALL] = {function for address, function in starts if address in words}
     starts.sort()
     for source, address in branches:  # by address: beside it objdump prints any symbol of that value, also a constant
         target = starts[bisect_right(starts, (address, "\uffff")) - 1][1]

@@ -54,7 +54,7 @@ def conv_instructions(case: ConvCase, kernel: Kernel, core: str, *, calls: int =
     """Predicted instructions of one convolution in ``calls`` bands. Raises UsageError for a core or function never
     measured."""
     work = conv_work(case, kernel)
-    return predict(family(kernel), {**work, "call": work.get("call", 0) * calls}, core)
+    return predict(family(kernel.function), {**work, "call": work.get("call", 0) * calls}, core)
 
 
 def slice_instructions(source: tuple[Shape, int], bits: int, core: str, *, kept: bool = False, calls: int = 1) -> int:

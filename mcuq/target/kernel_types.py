@@ -18,14 +18,12 @@ class Facts:
     Attributes:
         accumulator: per channel the largest |bias + sum x * (w - zw)| that any input reaches;
         shift: per channel the requantization shift;
-        idle: channels whose outputs are their zero point whatever the input;
-        share_bytes: 16 B + A of the 4-bit codes of every two channels A, B fits int8.
+        idle: channels whose outputs are their zero point whatever the input.
     """
 
     accumulator: tuple[int, ...]
     shift: tuple[int, ...]
     idle: tuple[bool, ...]
-    share_bytes: bool = False
 
 
 @dataclass(frozen=True, slots=True)

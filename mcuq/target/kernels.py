@@ -19,7 +19,6 @@ from mcuq.target.kernels_dsp import CORES, select_dsp
 from mcuq.target.kernels_mve import MVE_CORES, select_mve
 from mcuq.target.layouts import largest_accumulator
 from mcuq.target.layouts_dsp import normalized_scales
-from mcuq.target.layouts_mve import shared_bytes
 from mcuq.target.overlap import may_overwrite
 
 __all__ = ["ConvCase", "Facts", "Kernel", "WeightLayout", "is_fully_connected", "layer_facts", "select"]
@@ -34,9 +33,7 @@ def layer_facts(op: QConv2d, input_bits: int) -> Facts:
     )
     bound = largest_accumulator(op.weight.astype(np.int64).reshape(channels, -1), zero, bias, input_bits)
     factor, _ = normalized_scales(bound, multiplier, shift)
-    codes = op.weight.astype(np.int64).reshape(channels, -1)
-    share = channels % 2 == 0 and bool((shared_bytes(codes) >= -128).all())
-    return Facts(tuple(bound.tolist()), tuple(shift.tolist()), tuple((factor == 0).tolist()), share)
+    return Facts(tuple(bound.tolist()), tuple(shift.tolist()), tuple((factor == 0).tolist()))
 
 
 def reads_in_place(case: ConvCase) -> bool:

@@ -42,22 +42,17 @@ def select_mve(case: ConvCase) -> Kernel | None:
         return None
     if not _matrix_admitted(case):
         return None
-    name = f"{case.weight_bits}{'z' if case.asymmetric else 's' if _shares_bytes(case) else ''}"
+    bits, zero_point = case.weight_bits, "z" if case.asymmetric else ""
+    layout = f"helium{bits}{'one' if bits == 4 and _group(case) == 1 else ''}{zero_point}"
     depth = case.weight_shape[1] * case.weight_shape[2] * case.weight_shape[3]
     return Kernel(
-        f"mcuq_conv2d_w{name.removesuffix('s')}_mve",
-        (f"mve/conv2d_w{case.weight_bits}.c", "mve/gemm.S"),
-        f"helium{name}",
+        f"mcuq_conv2d_w{bits}{zero_point}_mve",
+        (f"mve/conv2d_w{bits}.c", "mve/gemm.S"),
+        layout,
         _scratch(case, depth),
-        helium_bytes(f"helium{name}", case.output_shape[2], depth),
+        helium_bytes(layout, case.output_shape[2], depth),
         packs_parameters=True,
     )
-
-
-def _shares_bytes(case: ConvCase) -> bool:
-    """Two channels' 4-bit weights stand in a byte: an even number of at least four, whose codes fit."""
-    fits = case.facts is None or case.facts.share_bytes
-    return case.weight_bits == 4 and case.output_shape[2] % 2 == 0 and case.output_shape[2] >= CHANNELS and fits
 
 
 _PLANE_BYTES = 2048
@@ -121,11 +116,15 @@ def _admitted(position: int, facts: Facts | None) -> bool:
 
 def _scratch(case: ConvCase, depth: int) -> int:
     """int8 columns unless they lie in the input; rows of finished outputs unless stored at once."""
-    height, width, outputs = case.output_shape
-    group = PIXELS if height * width >= PIXELS else 1
+    group, outputs = _group(case), case.output_shape[2]
     columns = 0 if _in_place(case) else group * _round4(depth)
     stored_at_once = case.output_bits == 8 and outputs >= CHANNELS
     return columns + (0 if stored_at_once else _round4(group * max(outputs, CHANNELS)))
+
+
+def _group(case: ConvCase) -> int:
+    """Output pixels at a time."""
+    return PIXELS if case.output_shape[0] * case.output_shape[1] >= PIXELS else 1
 
 
 def _in_place(case: ConvCase) -> bool:

@@ -1,8 +1,9 @@
 """Weights for the Helium kernels (``runtime_c/src/mve``); docs/kernels.md draws them.
 
 Matrix kernels: parameters of four channels at a time (start values, multipliers, shifts, zero points if the layout has
-any), then the weights of channel after channel, ``ceil(K * bits / 8)`` bytes each. Channels are summed at
-``POSITIONS[bits]`` times their value, which the shifts take out again.
+any), then the weights: of channel after channel, ``ceil(K * bits / 8)`` bytes each, or, with 4 bits, of two channels
+after two channels, ``K`` bytes with a code of each. Channels are summed at ``POSITIONS[bits]`` times their value, which
+the shifts take out again.
 """
 
 from __future__ import annotations
@@ -29,21 +30,27 @@ CHANNELS = 4
 
 @dataclass(frozen=True, slots=True)
 class HeliumFormat:
-    """Weight bits, whether the header holds zero points, and whether a byte holds codes of two channels."""
+    """Weight bits, whether the header holds zero points, and whether the kernels for one column read it, which want
+    4-bit weights in another form."""
 
     bits: int
     zero_points: bool
-    shared: bool = False
+    one: bool = False
 
 
-HELIUM = {f"helium{bits}{suffix}": HeliumFormat(bits, suffix == "z") for bits in POSITIONS for suffix in ("", "z")}
-HELIUM["helium4s"] = HeliumFormat(4, zero_points=False, shared=True)
+HELIUM = {
+    f"helium{kind}{suffix}": HeliumFormat(int(kind[0]), suffix == "z", kind.endswith("one"))
+    for kind in ("8", "4", "4one", "2")
+    for suffix in ("", "z")
+}
 
 
 def helium_bytes(layout: str, channels: int, depth: int) -> int:
     """Bytes of all ``channels`` output channels with ``depth`` inputs each."""
     form = HELIUM[layout]
-    weights = max(channels, CHANNELS) * _channel_bytes(depth, form.bits)
+    computed = max(channels, CHANNELS)
+    pairs = len(_stored_channels(form, computed)) // 2
+    weights = pairs * depth if form.bits == 4 else computed * _channel_bytes(depth, form.bits)
     return 4 + -(-channels // CHANNELS) * (36 + 4 * form.zero_points) + weights
 
 
@@ -55,8 +62,7 @@ def raised_inputs(bits: int, shifts: IntArray) -> int:
 def pack_helium(
     layout: str, codes: IntArray, zero: IntArray, bias: IntArray, multiplier: IntArray, shift: IntArray
 ) -> NDArray[np.uint8]:
-    """A word (``raised_inputs``, whether channels share bytes), the parameters of four channels at a time, the weights
-    of channel after channel.
+    """A word (``raised_inputs``), the parameters of four channels at a time, the weights.
 
     Args:
         codes: [O, K]; zero, bias, multiplier, shift: [O].
@@ -71,31 +77,38 @@ def pack_helium(
     shift = np.pad(shift, (0, pad), constant_values=HIGH_WORD_SHIFT)
     raised = raised_inputs(form.bits, shift)
     start, shift = _positioned(form, bias, shift, raised)
-    if form.shared:
-        start[1::2] += start[0::2] >> 4  # modulo 2^32
-    count = len(codes)
-    panels: list[NDArray[np.uint8]] = [np.array([raised, form.shared, 0, 0], np.uint8)]
-    for first in (*range(0, count - CHANNELS, CHANNELS), count - CHANNELS):  # the last four may overlap
-        part = slice(first, first + CHANNELS)
-        words = np.concatenate([start[part], multiplier[part]]).astype("<i4").view(np.uint8)
+    lanes = _lanes(len(codes))
+    start = start[lanes]
+    if form.one:
+        start[0::2] >>= 4
+        start[1::2] += start[0::2]  # modulo 2^32
+    panels: list[NDArray[np.uint8]] = [np.array([raised, 0, 0, 0], np.uint8)]
+    for first in range(0, len(lanes), CHANNELS):
+        part = lanes[first : first + CHANNELS]
+        words = np.concatenate([start[first : first + CHANNELS], multiplier[part]]).astype("<i4").view(np.uint8)
         panels += [words, (shift[part] - VECTOR_SHIFT).astype(np.uint8)]
         if form.zero_points:
             panels.append(zero[part].astype(np.int8).view(np.uint8))
-    weights = _shared(codes) if form.shared else _fields(codes, form.bits)
+    stored = codes[_stored_channels(form, len(codes))]
+    weights = _pairs(stored, 8 * form.one) if form.bits == 4 else _fields(stored, form.bits)
     return np.concatenate([*panels, weights.reshape(-1)])
 
 
-def shared_bytes(codes: IntArray) -> IntArray:
-    """16 B + A of every two of an even number of channels A, B: [O, K] codes to [O / 2, K]."""
-    return codes[0::2] + 16 * codes[1::2]
+def _lanes(channels: int) -> IntArray:
+    """The channels of four lanes after four lanes; the last four may overlap the ones before."""
+    firsts = [*range(0, channels - CHANNELS, CHANNELS), channels - CHANNELS]
+    return (np.array(firsts)[:, None] + np.arange(CHANNELS)).reshape(-1)
 
 
-def _shared(codes: IntArray) -> NDArray[np.uint8]:
-    """Bytes [O / 2, K rounded to 2], an input's codes of two channels in each."""
-    both = shared_bytes(codes)
-    if both.min() < -128:
-        raise ValueError(f"two channels' codes give {both.min()}; -128 is the least that a byte holds")
-    return np.pad(both, ((0, 0), (0, both.shape[1] % 2))).astype(np.int8).view(np.uint8)
+def _stored_channels(form: HeliumFormat, channels: int) -> IntArray:
+    """Channels in the order of their weights. Two share a byte with 4 bits: the last four of an odd number, whose pairs
+    are others than those before, are stored again."""
+    return _lanes(channels) if form.bits == 4 and channels % 2 else np.arange(channels)
+
+
+def _pairs(codes: IntArray, offset: int) -> NDArray[np.uint8]:
+    """Codes [O, K] as bytes [O / 2, K]: of two channels A, B 16 B + (A + ``offset``), A in the low four bits."""
+    return (16 * codes[1::2] + (codes[0::2] + offset & 15) & 255).astype(np.uint8)
 
 
 NINES = {f"helium_nines{bits}{suffix}": HeliumFormat(bits, suffix == "z") for bits in POSITIONS for suffix in ("", "z")}

@@ -74,12 +74,9 @@ def conv_work(case: ConvCase, kernel: Kernel) -> Work:
     return _depthwise_tiles(case) if kernel.function.endswith("_mve") else _depthwise(case)
 
 
-def family(kernel: Kernel | str) -> str:
-    """The function without plane sizes and the mark of zero points: kernels of one family share a model. Helium's 4-bit
-    weights that share bytes have their own."""
-    function = kernel if isinstance(kernel, str) else kernel.function
-    shared = not isinstance(kernel, str) and kernel.layout == "helium4s"
-    return re.sub(r"_p\d+_|(?<=_w[842])z_", "_", function.replace("_w4_", "_w4s_") if shared else function)
+def family(function: str) -> str:
+    """``function`` without plane sizes and the mark of zero points: kernels of one family share a model."""
+    return re.sub(r"_p\d+_|(?<=_w[842])z_", "_", function)
 
 
 def _blocking(kernel: Kernel, case: ConvCase) -> tuple[int, int]:
@@ -148,13 +145,21 @@ def _transposed(case: ConvCase) -> Work:
 
 def _helium(case: ConvCase, kernel: Kernel, blocks: int, panels: int, depth: int, kind: str) -> dict[str, float]:
     """Vectors of 16 weights of four channels; the last four overlap the ones before. ``kind``: for one pixel."""
-    step, outputs = 16 * (1 if kernel.layout == "helium4s" else 8 // case.weight_bits), case.output_shape[2]
-    rest = depth % step
-    few = 0 < rest <= 16 and step > 16
-    return {
+    outputs = case.output_shape[2]
+    panel: dict[str, float] = {
         f"{kind}panel": panels,
         f"{kind}block": blocks,
         f"{kind}overlap": blocks * (outputs % 4 > 0 and outputs > 4),
+    }
+    if case.weight_bits == 4:
+        vectors = -(-depth // 16)
+        if kind:
+            return panel | {f"{kind}step": panels * vectors, f"{kind}summed": blocks * vectors}
+        return panel | {"step": panels * (depth // 64), "vector": panels * -(-(depth % 64) // 16)}
+    step = 16 * 8 // case.weight_bits
+    rest = depth % step
+    few = 0 < rest <= 16 and step > 16
+    return panel | {
         f"{kind}step": panels * (depth // step),
         f"{kind}few": panels * few,
         f"{kind}rest": panels * (rest > 0 and not few),

@@ -24,7 +24,6 @@ class Layer:
     """Shape of one convolution case; the rest of it is drawn from ``seed``.
 
     ``usual`` is the common kind of layer, for measuring: symmetric weights, scales per channel, shifts above 32.
-    ``narrow_range``: without the lowest weight code.
     """
 
     input: tuple[int, int, int]
@@ -39,7 +38,6 @@ class Layer:
     output_bits: int
     seed: int
     usual: bool = False
-    narrow_range: bool = False
     shift: int | None = None
     """Smallest shift of the layer; multipliers are then small where outputs would only saturate."""
 
@@ -117,7 +115,7 @@ def build(layer: Layer) -> Case:
     w_lo, w_hi = -(1 << (layer.weight_bits - 1)), (1 << (layer.weight_bits - 1)) - 1
     weight_shape = (layer.outputs, *layer.kernel, channels // layer.groups)
     image = draw(rng, layer.input, lo, hi, str(rng.choice(VECTORS)))
-    weights = draw(rng, weight_shape, w_lo + layer.narrow_range, w_hi, str(rng.choice(VECTORS)))
+    weights = draw(rng, weight_shape, w_lo, w_hi, str(rng.choice(VECTORS)))
     border = int(rng.integers(lo, hi + 1))
     zeros, stored_zeros = _weight_zeros(rng, layer, w_lo, w_hi)
     geometry = Geometry(layer.kernel, layer.stride, layer.dilation, (top, left), (rows, cols))

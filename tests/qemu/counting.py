@@ -70,7 +70,6 @@ def conv_shape(conv: ConvCase, target: str, rng: np.random.Generator, shift: int
     out, kh, kw, depth = conv.weight_shape
     column = kh * kw * depth
     lo, hi = weight_range(conv.weight_bits)
-    lo += (column + out) % 3 > 0  # two of three without the lowest code: some kernels want it absent
     weights = np.clip(np.rint(rng.normal(0, max(hi, 1.5) / 2.5, conv.weight_shape)), lo, hi).astype(np.int64)
     x_lo, x_hi = code_range(conv.input_bits)
     image = rng.integers(x_lo, x_hi + 1, conv.input_shape)
@@ -97,14 +96,14 @@ def conv_shape(conv: ConvCase, target: str, rng: np.random.Generator, shift: int
     buffers = ((1, pack_bytes(image, conv.input_bits)), (4, blob))
     if not kernel.packs_parameters:
         buffers = (
-            *buffers, (4, pack_bytes(bias, 32)), (4, pack_bytes(columns[0], 32)), (1, b""),
-            (1, pack_bytes(zeros, 8) if conv.asymmetric else b""),
+            *buffers, (4, pack_bytes(bias, 32)), (4, pack_bytes(columns[0].astype(np.int64), 32)), (1, b""),
+            (1, pack_bytes(zeros.astype(np.int64), 8) if conv.asymmetric else b""),
         )  # fmt: skip
     name = kernel.function if kernel.function.endswith(("_dsp", "_mve")) else "#" + kernel.function
     size = int(np.prod(conv.output_shape[:2])) * -(-conv.output_shape[2] * conv.output_bits // 8)
     text = f"{kernel.function} {conv.input_shape} {conv.window} -> {conv.output_shape} bits {_bits(conv)}"
     case = Case(name, scalars, buffers, bytes(size), text, kernel.scratch_bytes, 4 if conv.output_bits == 32 else 1)
-    return Shape(case, family(kernel), conv_work(conv, kernel), text, shift == usual)
+    return Shape(case, family(kernel.function), conv_work(conv, kernel), text, shift == usual)
 
 
 def _bits(conv: ConvCase) -> tuple[int, int, int]:
@@ -145,7 +144,7 @@ def _draw(rng: np.random.Generator, kind: str, weight_bits: int, *, asymmetric: 
         work = rows * columns * outputs * kernel[0] * kernel[1] * channels // groups
         if (kind.startswith("depthwise") and channels == 1) or not 2_000 <= work <= LARGEST:
             continue
-        shape = (outputs, *kernel, channels // groups)
+        shape = (outputs, kernel[0], kernel[1], channels // groups)
         return ConvCase((*size, channels), (rows, columns, outputs), shape, window, groups, *bits, asymmetric)
 
 

@@ -47,17 +47,16 @@ def deep(seed: int) -> list[Case]:
     return [build(layer) for layer in layers]
 
 
-def shared(seed: int) -> list[Case]:
-    """4-bit weights without their lowest code, symmetric: two channels share bytes. Odd depths, raised inputs too."""
+def pairs(seed: int) -> list[Case]:
+    """4-bit weights, two channels in a byte: one, two and many pixels, odd depths and channels, raised inputs too."""
     rng, layers = np.random.default_rng(seed), list[GridLayer]()
     for depth, xb in itertools.product((*DEPTHS, int(rng.integers(130, 200))), (8, 4, 2)):
-        size, outputs = (int(rng.integers(1, 3)), int(rng.integers(1, 4)), depth), 4 + 2 * int(rng.integers(4))
+        size, outputs = (int(rng.integers(1, 3)), int(rng.integers(1, 4)), depth), 4 + int(rng.integers(8))
         yb, shift = (8, 4, 2)[int(rng.integers(3))], (None, None, 29, 27)[int(rng.integers(4))]
         found = [GridLayer(size, outputs, (1, 1), (1, 1), (1, 1), 1, "same", xb, 4, yb, len(layers), shift=shift)]
         if depth < 40:
-            size = (4, 5, depth)
-            found.append(GridLayer(size, 6, (3, 3), (1, 2), (1, 1), 1, "same", xb, 4, yb, len(layers), shift=shift))
-        layers += [replace(layer, usual=True, narrow_range=True) for layer in found]
+            found.append(replace(found[0], input=(4, 5, depth), kernel=(3, 3), stride=(1, 2)))
+        layers += [replace(layer, usual=bool(rng.integers(3))) for layer in found]
     return [build(layer) for layer in layers]
 
 
@@ -78,7 +77,7 @@ def planes(seed: int) -> list[Case]:
 def mve_grid(seed: int) -> list[Case]:
     return [
         moved
-        for case in (*grid(seed), *wide(seed), *deep(seed), *shared(seed), *planes(seed), *raised(seed)[::3])
+        for case in (*grid(seed), *wide(seed), *deep(seed), *pairs(seed), *planes(seed), *raised(seed)[::3])
         if (moved := on_mve(case)) is not None
     ]
 
@@ -96,31 +95,19 @@ def test_the_grid_reaches_every_kernel() -> None:
     named = {name for name in named if "##" not in name}
     reached = {case.kernel for case in mve_grid(1)}
     assert len(named) == 34 and named == reached
-    assert {share_bytes(case) for case in mve_grid(1) if case.kernel == "mcuq_conv2d_w4_mve"} == {False, True}
 
 
-def share_bytes(case: Case) -> bool:
-    return case.kernel == "mcuq_conv2d_w4_mve" and case.buffers[1][1][1] == 1
-
-
-def test_two_channels_share_bytes_where_their_codes_fit(tmp_path: Path) -> None:
-    """-128 = 16 * -8 + 0 is the least; one less is another kernel's."""
+def test_every_two_codes_of_a_byte(tmp_path: Path) -> None:
+    """All 256 pairs of 4-bit codes of two channels, in whole vectors and in a tail, over one pixel and over several."""
     rng, cases = np.random.default_rng(0), list[Case]()
-    image = rng.integers(-128, 128, (2, 3, 40))
-    for lower in (0, -1):
-        weights = rng.integers(-7, 8, (4, 1, 1, 40))
-        weights[1, 0, 0, 7], weights[0, 0, 0, 7] = -8, lower
-        layer = Layer("pointwise", (2, 3, 40), 4, bits=(8, 4, 8))
-        moved = on_mve(convolution_case(layer, image, 0, weights, np.arange(4), None))
-        assert moved is not None and share_bytes(moved) == (lower == 0)
-        cases.append(moved)
-    for bias in (2**27 - 1 - 512 * 128 * 7, 2**27 - 512 * 128 * 7):  # 16 * 2^27 is 2^31
-        layer = Layer("pointwise", (2, 2, 512), 4, bits=(8, 4, 8))
-        most = np.full((2, 2, 512), -128), 0, np.full((4, 1, 1, 512), -7), np.full(4, bias)
-        moved = on_mve(convolution_case(layer, *most, None))
-        assert (moved is None) == (bias > 2**27 - 1 - 512 * 128 * 7)
-        cases += [] if moved is None else [moved]
-    assert share_bytes(cases[-1])
+    codes = np.arange(256)
+    for pixels, moved in itertools.product((1, 4), (0, 3)):
+        weights = np.stack([codes % 16 - 8, codes // 16 - 8] * 3 + [7 - codes % 16])[:, None, None, moved:]
+        layer = Layer("pointwise", (1, pixels, 256 - moved), 7, bits=(8, 4, 8))
+        image = rng.integers(-128, 128, layer.size)
+        fast = on_mve(convolution_case(layer, image, 0, weights, rng.integers(-999, 999, 7)))
+        assert fast is not None
+        cases.append(fast)
     assert check_on_target(TARGET, cases, tmp_path, kernels=KERNELS, extra=EXTRA) == []
 
 
@@ -168,10 +155,15 @@ LIMITS = [(4, 2**27 - 1 - 512 * 128 * 8), (2, 2**25 - 1 - 512 * 128 * 2)]
 
 @pytest.mark.parametrize(("weight_bits", "bias"), LIMITS)
 def test_sums_at_the_limit(weight_bits: int, bias: int, tmp_path: Path) -> None:
+    """Over several pixels, and over one, where sums of 4-bit weights with 8 added wrap on their way."""
     admitted, refused = on_mve(extreme(512, 8, weight_bits, bias)), on_mve(extreme(512, 8, weight_bits, bias + 1))
     assert admitted is not None and admitted.kernel == f"mcuq_conv2d_w{weight_bits}_mve"
     assert refused is None
-    assert check_on_target(TARGET, [admitted], tmp_path, kernels=KERNELS, extra=EXTRA) == []
+    layer = Layer("pointwise", (1, 1, 512), 4, bits=(8, weight_bits, 8))
+    weights = np.full((4, 1, 1, 512), -(1 << weight_bits - 1))
+    one = on_mve(convolution_case(layer, np.full((1, 1, 512), -128), 0, weights, np.full(4, bias)))
+    assert one is not None and one.kernel == admitted.kernel
+    assert check_on_target(TARGET, [admitted, one], tmp_path, kernels=KERNELS, extra=EXTRA) == []
 
 
 @pytest.mark.parametrize("weight_bits", [8, 4, 2])

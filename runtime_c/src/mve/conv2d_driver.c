@@ -9,14 +9,15 @@ _Static_assert(sizeof(void *) != 4u || offsetof(mcuq_mve_frame, accumulators) ==
 
 enum { PIXELS = MCUQ_MVE_PIXELS, CHANNELS = MCUQ_MVE_CHANNELS };
 
-/* A layer on its way. Weights: a word (log2 of what 4- and 2-bit inputs are multiplied by; 1 if two channels
- * share bytes), parameters, weights. */
+/* A layer on its way. Weights: a word (log2 of what 4- and 2-bit inputs are multiplied by), parameters, weights. */
 typedef struct {
     const mcuq_mve_gemm *gemm;
     const mcuq_conv2d_params *p;
     const uint8_t *input, *parameters, *weights;
     uint32_t depth, channels; /* at least CHANNELS are computed */
+    uint32_t pair_bytes;      /* weights of two channels */
     uint32_t raised;
+    int sums;   /* the kernel wants them */
     int inside; /* every column is a run of bytes of the input */
     int linear; /* moreover, the pixels of input and output correspond */
     mcuq_mve_frame frame;
@@ -43,33 +44,46 @@ static inline void set_pixels(layer *l, uint32_t first, uint32_t count)
     const int8_t *pixel = (const int8_t *)l->input + first * l->depth;
     for (uint32_t i = 0; i < count; i++, pixel += l->depth) {
         l->frame.columns[i] = pixel;
-        if (l->gemm->zero_points)
+        if (l->sums)
             l->frame.sums[i] = minus_sum(l, pixel);
+    }
+}
+
+/* Blocks of 64 inputs, and what lies behind them. */
+static void set_lengths(layer *l)
+{
+    mcuq_mve_frame *const f = &l->frame;
+    const uint32_t depth = l->depth, rest = depth % 64u, rest_bytes = (rest + 3u) / 4u;
+    f->depth = depth;
+    f->blocks = depth / 64u;
+    if (l->gemm->weight_bits == 4u) {
+        l->pair_bytes = depth;
+        f->count = f->blocks;
+        f->rest[0] = rest;
+        f->advance = depth - ((depth + 15u) & ~15u);
+        return;
+    }
+    f->count = (depth * l->gemm->weight_bits + 7u) >> 3;
+    f->advance = l->pair_bytes = 2u * f->count;
+    f->remainder = rest == 0 ? 0u : rest <= 16u ? 1u : 2u;
+    f->few = rest;
+    f->few_bytes = rest_bytes;
+    uint32_t left = rest;
+    for (uint32_t i = 0; i < 4u; i++) {
+        f->rest[i] = left < rest_bytes ? left : rest_bytes;
+        left -= f->rest[i];
     }
 }
 
 static void set_frame(layer *l)
 {
-    const uint32_t bits = l->gemm->weight_bits, fields = 8u / bits, rest = l->depth % (16u * fields);
-    const uint32_t channel_bytes = (l->depth * bits + 7u) >> 3, rest_bytes = (rest + fields - 1u) / fields;
     const uint32_t panels = (l->channels + CHANNELS - 1u) / CHANNELS;
-    mcuq_mve_frame *const f = &l->frame;
-    f->channel_bytes = channel_bytes;
-    f->pair_bytes = 2u * channel_bytes;
-    f->blocks = l->depth / (16u * fields);
+    set_lengths(l);
     l->parameters = (const uint8_t *)l->p->weights + 4;
     l->weights = l->parameters + panels * (l->gemm->zero_points ? 40u : 36u);
     l->raised = *(const uint8_t *)l->p->weights;
-    f->remainder = rest == 0 ? 0u : rest <= 16u && fields > 1u ? 1u : 2u;
-    f->few = rest;
-    f->few_bytes = rest_bytes;
-    f->depth = l->depth;
-    uint32_t left = rest;
-    for (uint32_t i = 0; i < 4u; i++) {
-        f->rest[i] = left < rest_bytes ? left : rest_bytes;
-        left -= f->rest[i];
-        f->rounding[i] = 2 * l->p->output_zero_point + 1;
-    }
+    for (uint32_t i = 0; i < 4u; i++)
+        l->frame.rounding[i] = 2 * l->p->output_zero_point + 1;
 }
 
 /* Column `index` of the frame for the window whose tap (0, 0) is input (y, x). */
@@ -80,7 +94,7 @@ static void set_column(layer *l, uint32_t index, int32_t y, int32_t x, int8_t *r
     if (l->raised > 0)
         mcuq_mve_raise(room, l->depth, l->raised);
     l->frame.columns[index] = column;
-    if (l->gemm->zero_points)
+    if (l->sums)
         l->frame.sums[index] = minus_sum(l, column);
 }
 
@@ -102,7 +116,8 @@ static void set_columns(layer *l, uint32_t first, uint32_t count, int8_t *column
     }
 }
 
-/* All channels of the frame's columns; the last four overlap the ones before. */
+/* All channels of the frame's columns; the last four overlap the ones before. Of an odd number they are stored again where two
+ * channels share a byte. */
 static void run(layer *l, mcuq_mve_matrix_kernel *kernel, int8_t *to)
 {
     const uint32_t whole = l->channels / CHANNELS * CHANNELS;
@@ -110,12 +125,13 @@ static void run(layer *l, mcuq_mve_matrix_kernel *kernel, int8_t *to)
     f->parameters = l->parameters;
     f->output = to;
     f->weights = l->weights;
-    f->weights_end = l->weights + whole * f->channel_bytes;
+    f->weights_end = l->weights + whole / 2u * l->pair_bytes;
     kernel(f);
     if (whole < l->channels) {
-        f->output = to + (l->channels - CHANNELS);
-        f->weights = l->weights + (l->channels - CHANNELS) * f->channel_bytes;
-        f->weights_end = f->weights + CHANNELS * f->channel_bytes;
+        const uint32_t first = l->channels - CHANNELS;
+        f->output = to + first;
+        f->weights = l->weights + (l->gemm->weight_bits == 4u && first % 2u ? whole : first) * l->pair_bytes / 2u;
+        f->weights_end = f->weights + CHANNELS / 2u * l->pair_bytes;
         kernel(f);
     }
 }
@@ -129,7 +145,8 @@ void mcuq_mve_conv2d(const mcuq_mve_gemm *gemm, const mcuq_conv2d_params *p, con
     const int narrow = p->clamp_lo > -128 || p->clamp_hi < 127, direct = out_bits == 8u && outputs >= CHANNELS;
     layer l = {.gemm = gemm, .p = p, .input = input, .inside = columns_inside(p),
                .depth = (uint32_t)p->window.kernel_height * p->window.kernel_width * p->input.channels,
-               .channels = outputs < CHANNELS ? (uint32_t)CHANNELS : outputs};
+               .channels = outputs < CHANNELS ? (uint32_t)CHANNELS : outputs,
+               .sums = gemm->zero_points || (gemm->weight_bits == 4u && group == 1u)};
     l.linear = l.inside && l.depth == p->input.channels && p->window.stride_height == 1 && p->window.stride_width == 1 &&
                p->output.width == p->input.width;
     const uint32_t pitch = (l.depth + 3u) & ~3u;

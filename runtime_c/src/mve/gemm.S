@@ -1,14 +1,14 @@
 /* Four output channels over three columns, or over one (Helium). docs/kernels.md draws weights and parameters.
  *
  * VMLADAVA adds 16 products to an even register. Three columns: two channels at a time, r0, r2, r4 are channel A's three
- * pixels, r6, r8, r10 channel B's; r1, r3, r5 walk the columns, r7 and r9 the weights of A and B. One column: r0, r2, r4, r6
- * are four channels; r1 walks the column, r3, r5, r7, r9 the weights, r8 the parameters, r10 the output. r11 is the next
- * channel's weights, r12 the frame, lr the loop. Loads of a tail are predicated: no byte outside a column or a channel's
- * weights is touched, and lanes that are not loaded are zero.
+ * pixels, r6, r8, r10 channel B's; r1, r3, r5 walk the columns, r7 and r9 the weights of A and B, r11 is the next channel's
+ * weights. One column: r0, r2, r4, r6 are four channels; r1 walks the column, r3, r5, r7, r9 the weights, r8 the parameters,
+ * r10 the output. r12 is the frame, lr the loop. Loads of a tail are predicated: no byte outside a column or the weights is
+ * touched, and lanes that are not loaded are zero.
  *
  * 4- and 2-bit weights are multiplied where they lie in the top bits of a byte, at 16 and 64 times their value; start
- * values and shifts are scaled alike. Or a byte holds two channels, see PAIR_SHARED. Requantization: four channels of a pixel in the lanes of a vector, as in
- * depthwise3x3_patches.S.
+ * values and shifts are scaled alike. A byte of 4-bit weights holds two channels. Requantization: four channels of a pixel
+ * in the lanes of a vector, as in depthwise3x3_patches.S.
  */
 #if defined(__ARM_FEATURE_MVE)
     .syntax unified
@@ -16,12 +16,12 @@
 
     /* mcuq_mve_frame */
     .equ COLUMNS, 0
-    .equ CHANNEL_BYTES, 12
+    .equ COUNT, 12 /* behind the columns */
     .equ OUTPUT, 16 /* and the stride */
     .equ PARAMETERS, 24
     .equ WEIGHTS, 28
     .equ WEIGHTS_END, 32
-    .equ PAIR_BYTES, 36
+    .equ ADVANCE, 36
     .equ SUMS, 40
     .equ BLOCKS, 52
     .equ REST, 56
@@ -52,27 +52,6 @@
 .macro EPILOGUE name
     pop     {r3-r11, pc}
     .size \name, . - \name
-.endm
-
-.macro MASK bits
-    vpush   {d8-d15}
-    .if \bits == 4
-    vmov.i8 q7, #0xF0
-    .else
-    vmov.i8 q7, #0xC0
-    .endif
-.endm
-
-/* \field: what of \raw lies \shift below the top, other bits masked off by q7. */
-.macro FIELD field, raw, shift, lowest
-    .if \shift == 0
-    vand    \field, \raw, q7
-    .else
-    vshl.i8 \field, \raw, #\shift
-    .if \lowest == 0
-    vand    \field, \field, q7
-    .endif
-    .endif
 .endm
 
 /* Scale and rounding of a panel: q0 multipliers, q1 minus shifts, q2 rounding, q4 zero points. r7: the parameters. */
@@ -106,15 +85,14 @@
     mov     r8, r6
     mov     r10, r6
     ldrd    r1, r3, [r12, #COLUMNS]
-    ldrd    r5, r9, [r12, #(COLUMNS + 8)]
-    mov     r7, r11
+    ldrd    r5, r9, [r12, #(COLUMNS + 8)] /* r9: COUNT */
 .endm
 
 .macro KEEP second
     strd    r0, r6, [r12, #(ACCUMULATORS + 8 * \second)]
     strd    r2, r8, [r12, #(ACCUMULATORS + 16 + 8 * \second)]
     strd    r4, r10, [r12, #(ACCUMULATORS + 32 + 8 * \second)]
-    ldr     r1, [r12, #PAIR_BYTES]
+    ldr     r1, [r12, #ADVANCE]
     add     r11, r11, r1
 .endm
 
@@ -153,6 +131,7 @@
 /* 12 instructions for 96 products. */
 .macro PAIR_W8 second
     START   \second
+    mov     r7, r11
     dlstp.8 lr, r9
     add     r9, r11, r9
 2:
@@ -183,35 +162,62 @@
     EPILOGUE \name
 .endm
 
-/* 4-bit weights, 16 B + A in a byte: its low half alone, at the top, is 16 A, and A's sum / 16 off the other leaves
- * 16 B's. 12 instructions for 96 products. */
-.macro PAIR_SHARED second
-    START   \second
-    ldr     r9, [r12, #DEPTH]
-    dlstp.8 lr, r9
-2:
-    vldrb.u8 q1, [r7], #16
+/* 16 inputs of 4-bit weights, two channels in a byte: 12 instructions for 96 products. */
+.macro NIBBLES
+    vldrb.u8 q0, [r11], #16
     vldrb.u8 q2, [r1], #16
-    vshl.i8 q0, q1, #4
-    MACS    r0, r6, q0, q1, q2
+    vshl.i8 q1, q0, #4
+    vand    q0, q0, q5
+    MACS    r0, r6, q1, q0, q2
     vldrb.u8 q3, [r3], #16
-    MACS    r2, r8, q0, q1, q3
+    MACS    r2, r8, q1, q0, q3
     vldrb.u8 q2, [r5], #16
-    MACS    r4, r10, q0, q1, q2
+    MACS    r4, r10, q1, q0, q2
+.endm
+
+/* Blocks of 64 inputs, 49 instructions each, then 16 at a time. r11 walks the weights, ADVANCE takes back what it read
+ * beyond the last. */
+.macro PAIR_W4 second
+    START   \second
+    wls     lr, r9, 3f
+2:
+    NIBBLES
+    NIBBLES
+    NIBBLES
+    NIBBLES
+    le      lr, 2b
+3:
+    ldr     r7, [r12, #REST]
+    wlstp.8 lr, r7, 4f
+2:
+    NIBBLES
     letp    lr, 2b
-    sub     r6, r6, r0, asr #4
-    sub     r8, r8, r2, asr #4
-    sub     r10, r10, r4, asr #4
+4:
     KEEP    \second
 .endm
 
-.macro GEMM_SHARED name
+.macro GEMM_W4 name, zero_points
     PROLOGUE \name
+    vpush   {d8-d11}
+    vmov.i8 q5, #0xF0
 1:
-    PAIR_SHARED 0
-    PAIR_SHARED 1
-    FINISH  0, 1b
+    PAIR_W4 0
+    PAIR_W4 1
+    FINISH  \zero_points, 1b
+    vpop    {d8-d11}
     EPILOGUE \name
+.endm
+
+/* 2-bit weights. \field: what of \raw lies \shift below the top, other bits masked off by q7. */
+.macro FIELD field, raw, shift, lowest
+    .if \shift == 0
+    vand    \field, \raw, q7
+    .else
+    vshl.i8 \field, \raw, #\shift
+    .if \lowest == 0
+    vand    \field, \field, q7
+    .endif
+    .endif
 .endm
 
 .macro BLOCK_FIELD shift, lowest
@@ -247,46 +253,33 @@
 .endm
 
 /* \to: codes of 16 inputs in order, one a byte, of \from, which has a byte of codes in each lane. */
-.macro SPREAD bits, to, from
-    .if \bits == 4
-    vshl.i16 \to, \from, #4
-    vsli.16 \to, \from, #8
-    .else
+.macro SPREAD to, from
     vshl.i32 \to, \from, #6
     vsli.32 \to, \from, #12
     vsli.32 \to, \from, #18
     vsli.32 \to, \from, #24
-    .endif
     vand    \to, \to, q7
 .endm
 
 /* Lanes for the bytes of at most 16 inputs, and their load. */
-.macro FEW_LANES bits
+.macro FEW_LANES
     ldr     lr, [r12, #FEW_BYTES]
-    .if \bits == 4
-    vctp.16 lr
-    .else
     vctp.32 lr
-    .endif
 .endm
 
-.macro LOAD_FEW bits, to, from
+.macro LOAD_FEW to, from
     vpst
-    .if \bits == 4
-    vldrbt.u16 \to, [\from]
-    .else
     vldrbt.u32 \to, [\from]
-    .endif
 .endm
 
 /* At most 16 inputs behind the last block. */
-.macro FEW_INPUTS bits
-    FEW_LANES \bits
-    LOAD_FEW \bits, q0, r7
+.macro FEW_INPUTS
+    FEW_LANES
+    LOAD_FEW q0, r7
     mov     r7, r9 /* loads that widen want a low register */
-    LOAD_FEW \bits, q1, r7
-    SPREAD  \bits, q2, q0
-    SPREAD  \bits, q3, q1
+    LOAD_FEW q1, r7
+    SPREAD  q2, q0
+    SPREAD  q3, q1
     ldr     lr, [r12, #FEW]
     vctp.8  lr
     vpsttt
@@ -298,22 +291,19 @@
     MACS    r4, r10, q2, q3, q6
 .endm
 
-/* 25 instructions for 192 products of 4-bit weights, 51 for 384 of 2-bit weights. */
-.macro PAIR_FIELDS bits, second
+/* 51 instructions for 384 products. */
+.macro PAIR_W2 second
     START   \second
+    mov     r7, r11
     ldr     lr, [r12, #BLOCKS]
     add     r9, r7, r9
     wls     lr, lr, 3f
 2:
     vldrb.u8 q0, [r7], #16
     vldrb.u8 q1, [r9], #16
-    .if \bits == 4
-    BLOCK_FIELD 4, 1
-    .else
     BLOCK_FIELD 6, 1
     BLOCK_FIELD 4, 0
     BLOCK_FIELD 2, 0
-    .endif
     BLOCK_FIELD 0, 0
     le      lr, 2b
 3:
@@ -321,7 +311,7 @@
     wls     lr, lr, 4f /* a branch when zero */
     cmp     lr, #1
     bne     5f
-    FEW_INPUTS \bits
+    FEW_INPUTS
     b       4f
 5:
     ldr     lr, [r12, #REST]
@@ -329,25 +319,21 @@
     vpstt
     vldrbt.u8 q0, [r7]
     vldrbt.u8 q1, [r9]
-    .if \bits == 4
-    REST_FIELD 4, 0
-    REST_FIELD 0, 1
-    .else
     REST_FIELD 6, 0
     REST_FIELD 4, 1
     REST_FIELD 2, 2
     REST_FIELD 0, 3
-    .endif
 4:
     KEEP    \second
 .endm
 
-.macro GEMM_FIELDS name, bits, zero_points
+.macro GEMM_W2 name, zero_points
     PROLOGUE \name
-    MASK    \bits
+    vpush   {d8-d15}
+    vmov.i8 q7, #0xC0
 1:
-    PAIR_FIELDS \bits, 0
-    PAIR_FIELDS \bits, 1
+    PAIR_W2 0
+    PAIR_W2 1
     FINISH  \zero_points, 1b
     vpop    {d8-d15}
     EPILOGUE \name
@@ -359,14 +345,14 @@
     ldrd    r0, r2, [r8]
     ldrd    r4, r6, [r8, #8]
     ldr     r1, [r12, #COLUMNS]
-    ldr     r9, [r12, #CHANNEL_BYTES]
+    ldr     r9, [r12, #COUNT]
     mov     r3, r11
     add     r5, r11, r9
     add     r7, r5, r9
     add     r11, r11, r9, lsl #2
 .endm
 
-.macro FINISH_ONE zero_points, next
+.macro FINISH_ONE weights, zero_points, next
     vmov    q3[2], q3[0], r0, r4
     vmov    q3[3], q3[1], r2, r6
     mov     r7, r8
@@ -381,7 +367,7 @@
     add     r10, r10, #4
     vstrb.32 q3, [r1]
     ldr     r0, [r12, #WEIGHTS_END]
-    cmp     r11, r0
+    cmp     \weights, r0
     bne     \next
     str     r8, [r12, #PARAMETERS]
 .endm
@@ -409,7 +395,7 @@
     ONE_MAC r4, r7
     ONE_MAC r6, r9
     letp    lr, 2b
-    FINISH_ONE \zero_points, 1b
+    FINISH_ONE r11, \zero_points, 1b
     .if \zero_points
     vpop    {d8-d9}
     .endif
@@ -421,39 +407,49 @@
     vmladava.s8 \acc, q0, q1
 .endm
 
-.macro SHARED_MACS a, b, weights
+/* \weights: 16 B + (A + 8) a byte. The byte itself adds both to \b, its low half A + 8 alone to \a. */
+.macro TWO_MACS a, b, weights
     vldrb.u8 q1, [\weights], #16
     vmladava.s8 \b, q0, q1
-    vshl.i8 q1, q1, #4
+    vand    q1, q1, q5
     vmladava.s8 \a, q0, q1
 .endm
 
-/* 10 instructions for 64 products. */
-.macro ONE_SHARED name
+/* 10 instructions for 64 products. r3 and r7 walk the two pairs, r9 is their length, r11 the way from r3 at a panel's end
+ * to the next panel, r5 what 16 times the eights add to a channel. */
+.macro ONE_W4 name, zero_points
     PROLOGUE_ONE \name
-1:
-    START_ONE
+    vpush   {d8-d11}
+    vmov.i8 q5, #0x0F
+    mov     r3, r11
     ldr     r9, [r12, #DEPTH]
+    ldr     r11, [r12, #ADVANCE]
+    ldr     r5, [r12, #SUMS]
+    add     r11, r11, r9
+    lsl     r5, r5, #3
+1:
+    ldrd    r0, r2, [r8]
+    ldrd    r4, r6, [r8, #8]
+    ldr     r1, [r12, #COLUMNS]
+    add     r7, r3, r9
     dlstp.8 lr, r9
 2:
     vldrb.u8 q0, [r1], #16
-    SHARED_MACS r0, r2, r3
-    SHARED_MACS r4, r6, r7
+    TWO_MACS r0, r2, r3
+    TWO_MACS r4, r6, r7
     letp    lr, 2b
-    sub     r2, r2, r0, asr #4
-    sub     r6, r6, r4, asr #4
-    FINISH_ONE 0, 1b
+    sub     r2, r2, r0
+    sub     r6, r6, r4
+    add     r0, r5, r0, lsl #4
+    add     r4, r5, r4, lsl #4
+    add     r3, r3, r11
+    FINISH_ONE r3, \zero_points, 1b
+    vpop    {d8-d11}
     EPILOGUE \name
 .endm
 
-/* All fields of q2's weights times the inputs in q0, q1 (4 bits) or q0, q1, q4, q5 (2 bits). */
-.macro ONE_FIELDS bits, acc
-    .if \bits == 4
-    vshl.i8 q3, q2, #4
-    vmladava.s8 \acc, q3, q0
-    vand    q3, q2, q7
-    vmladava.s8 \acc, q3, q1
-    .else
+/* All fields of q2's weights times the inputs in q0, q1, q4, q5. */
+.macro ONE_FIELDS acc
     vshl.i8 q3, q2, #6
     vmladava.s8 \acc, q3, q0
     FIELD   q3, q2, 4, 0
@@ -462,23 +458,22 @@
     vmladava.s8 \acc, q3, q4
     vand    q3, q2, q7
     vmladava.s8 \acc, q3, q5
-    .endif
 .endm
 
-.macro BLOCK_ONE bits, acc, weights
+.macro BLOCK_ONE acc, weights
     vldrb.u8 q2, [\weights], #16
-    ONE_FIELDS \bits, \acc
+    ONE_FIELDS \acc
 .endm
 
-.macro REST_ONE bits, acc, weights
+.macro REST_ONE acc, weights
     vpst
     vldrbt.u8 q2, [\weights]
-    ONE_FIELDS \bits, \acc
+    ONE_FIELDS \acc
 .endm
 
-.macro FEW_ONE bits, acc, weights
-    LOAD_FEW \bits, q2, \weights
-    SPREAD  \bits, q3, q2
+.macro FEW_ONE acc, weights
+    LOAD_FEW q2, \weights
+    SPREAD  q3, q2
     vmladava.s8 \acc, q3, q0
 .endm
 
@@ -493,10 +488,11 @@
     vldrbt.u8 \to, [r1]
 .endm
 
-/* 23 instructions for 128 products of 4-bit weights, 49 for 256 of 2-bit weights. */
-.macro ONE_W42 name, bits, zero_points
+/* 49 instructions for 256 products. */
+.macro ONE_W2 name, zero_points
     PROLOGUE_ONE \name
-    MASK    \bits
+    vpush   {d8-d15}
+    vmov.i8 q7, #0xC0
 1:
     START_ONE
     ldr     lr, [r12, #BLOCKS]
@@ -505,14 +501,12 @@
 2:
     vldrb.u8 q0, [r1], #16
     vldrb.u8 q1, [r1], #16
-    .if \bits == 2
     vldrb.u8 q4, [r1], #16
     vldrb.u8 q5, [r1], #16
-    .endif
-    BLOCK_ONE \bits, r0, r3
-    BLOCK_ONE \bits, r2, r5
-    BLOCK_ONE \bits, r4, r7
-    BLOCK_ONE \bits, r6, r9
+    BLOCK_ONE r0, r3
+    BLOCK_ONE r2, r5
+    BLOCK_ONE r4, r7
+    BLOCK_ONE r6, r9
     le      lr, 2b
 3:
     ldr     lr, [r12, #REMAINDER]
@@ -523,44 +517,40 @@
     vctp.8  lr
     vpst
     vldrbt.u8 q0, [r1]
-    FEW_LANES \bits
+    FEW_LANES
     mov     r1, r9
-    FEW_ONE \bits, r0, r3
-    FEW_ONE \bits, r2, r5
-    FEW_ONE \bits, r4, r7
-    FEW_ONE \bits, r6, r1
+    FEW_ONE r0, r3
+    FEW_ONE r2, r5
+    FEW_ONE r4, r7
+    FEW_ONE r6, r1
     b       4f
 5:
     REST_INPUTS q0, 0
     REST_INPUTS q1, 1
-    .if \bits == 2
     REST_INPUTS q4, 2
     REST_INPUTS q5, 3
-    .endif
     ldr     lr, [r12, #REST]
     vctp.8  lr
-    REST_ONE \bits, r0, r3
-    REST_ONE \bits, r2, r5
-    REST_ONE \bits, r4, r7
-    REST_ONE \bits, r6, r9
+    REST_ONE r0, r3
+    REST_ONE r2, r5
+    REST_ONE r4, r7
+    REST_ONE r6, r9
 4:
-    FINISH_ONE \zero_points, 1b
+    FINISH_ONE r11, \zero_points, 1b
     vpop    {d8-d15}
     EPILOGUE \name
 .endm
 
     GEMM_W8 mcuq_mve_gemm_w8, 0
     GEMM_W8 mcuq_mve_gemm_w8z, 1
-    GEMM_SHARED mcuq_mve_gemm_w4s
-    GEMM_FIELDS mcuq_mve_gemm_w4, 4, 0
-    GEMM_FIELDS mcuq_mve_gemm_w4z, 4, 1
-    GEMM_FIELDS mcuq_mve_gemm_w2, 2, 0
-    GEMM_FIELDS mcuq_mve_gemm_w2z, 2, 1
+    GEMM_W4 mcuq_mve_gemm_w4, 0
+    GEMM_W4 mcuq_mve_gemm_w4z, 1
+    GEMM_W2 mcuq_mve_gemm_w2, 0
+    GEMM_W2 mcuq_mve_gemm_w2z, 1
     ONE_W8  mcuq_mve_gemm1_w8, 0
     ONE_W8  mcuq_mve_gemm1_w8z, 1
-    ONE_SHARED mcuq_mve_gemm1_w4s
-    ONE_W42 mcuq_mve_gemm1_w4, 4, 0
-    ONE_W42 mcuq_mve_gemm1_w4z, 4, 1
-    ONE_W42 mcuq_mve_gemm1_w2, 2, 0
-    ONE_W42 mcuq_mve_gemm1_w2z, 2, 1
+    ONE_W4  mcuq_mve_gemm1_w4, 0
+    ONE_W4  mcuq_mve_gemm1_w4z, 1
+    ONE_W2  mcuq_mve_gemm1_w2, 0
+    ONE_W2  mcuq_mve_gemm1_w2z, 1
 #endif
