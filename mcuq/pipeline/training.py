@@ -178,6 +178,16 @@ def _qat_epochs(settings: TrainSettings, dataset: Dataset) -> int:
     return max(2, min(20, 30_000 // len(dataset.x_train)))
 
 
+def qat_config(settings: TrainSettings, dataset: Dataset, plan: BitPlan) -> Any:
+    """How a plan is trained: the recipe for its bits, with the float network as teacher where that was trained."""
+    from mcuq.quant.settings import qat_preset, taught_preset, typical_bits
+
+    epochs = _qat_epochs(settings, dataset)
+    taught = settings.weights is not None or _float_epochs(settings, dataset) > 0
+    preset = taught_preset(epochs, plan) if taught else qat_preset(epochs, typical_bits(plan))
+    return _configured(preset, settings, qat=True)
+
+
 def _configured(config: Any, settings: TrainSettings, *, qat: bool = False) -> Any:
     """The recipe with what the user set explicitly."""
     changes: dict[str, Any] = {"seed": settings.seed, "device": settings.device}
@@ -220,11 +230,9 @@ def _train_qat(
     from mcuq.quant.evaluate import quantized_ranks
     from mcuq.quant.histograms import real_weights, weight_histograms
     from mcuq.quant.progressive import stages
-    from mcuq.quant.settings import typical_bits
 
     dataset, settings = prepared.dataset, prepared.settings
-    preset = loops.qat_preset(_qat_epochs(settings, dataset), typical_bits(plan))
-    config = _configured(preset, settings, qat=True)
+    config = qat_config(settings, dataset, plan)
     teacher = copy.deepcopy(prepared.module) if config.distill > 0 else None
 
     before: dict[str, Any] = {}

@@ -12,6 +12,7 @@ from mcuq.quant.settings import (
     default_fold_delay,
     float_preset,
     qat_preset,
+    taught_preset,
 )
 from mcuq.quant.train import reestimate_batch_norm, train_float, train_qat
 
@@ -32,6 +33,7 @@ __all__ = [
     "real_inputs",
     "reestimate_batch_norm",
     "sqnr",
+    "taught_preset",
     "train_float",
     "train_qat",
 ]

@@ -40,14 +40,15 @@ def real_weights(op: QuantOp) -> dict[str, Tensor]:
 
 
 def weight_histograms(op: QuantOp, before: dict[str, Tensor]) -> dict[str, Histogram]:
-    """By layer, in steps of the present quantizers; codes are relative to the zero point."""
+    """By layer, in steps of the present quantizers, as stored; codes are relative to the zero point."""
     found: dict[str, Histogram] = {}
     for name, layer in op.layers.items():
         quantizer = layer.quantizer
-        codes, scale, _ = quantizer.codes(layer.effective(layer.real_weight()))
+        stored, scale, zero = quantizer.export(layer.effective(layer.real_weight()))
+        codes = quantizer.rows(stored.long()) - zero.unsqueeze(1)
         seen = [quantizer.real(layer.effective(w)) for w in (before[name], layer.real_weight())]
-        steps = [quantizer.rows(w) / scale for w in seen]
-        used, counts = np.unique(codes.long().cpu().numpy(), return_counts=True)
+        steps = [quantizer.rows(w) / scale.to(w).unsqueeze(1) for w in seen]
+        used, counts = np.unique(codes.cpu().numpy(), return_counts=True)
         edges = _edges(int(used[0]), int(used[-1]), quantizer.bits)
         first, second = (_counts(values, edges) for values in steps)
         found[name] = Histogram(

@@ -348,6 +348,7 @@ class QuantLayer:
         real = self.real_weight()
         codes, scale, zero = self.quantizer.export(self.effective(real).reshape(self.shape))
         gain = self.gain().double()
+        kept = torch.ones_like(gain) if self.folded else gain
         bias = torch.zeros_like(gain) if self.bias is None else self.bias.detach().double()
         if self.norm is not None:
             bias = bias * gain + self.norm.offset().double()
@@ -355,9 +356,9 @@ class QuantLayer:
             layer=self.name,
             codes=codes.permute(0, 2, 3, 1).contiguous().cpu().numpy(),
             bits=self.quantizer.bits,
-            scale=scale.cpu().numpy(),
+            scale=scale.abs().cpu().numpy(),
             zero_point=zero.cpu().numpy(),
-            gain=(torch.ones_like(gain) if self.folded else gain).cpu().numpy(),
+            gain=(kept * torch.sign(scale)).cpu().numpy(),
             bias=bias.cpu().numpy(),
             scaling=self.config.scaling,
         )

@@ -27,6 +27,19 @@ def symmetric_mse_steps(rows: Tensor, bits: int) -> Tensor:
 
 def mse_steps(rows: Tensor, grid: Grid) -> Tensor:
     """As :func:`symmetric_mse_steps`, for the codes of ``grid``."""
+    return _mse_fit(rows, grid)[0]
+
+
+def either_sign_steps(rows: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    """As :func:`mse_steps`, for ``rows`` or their negatives, whichever fit better: (steps, sign 1 or -1), both [R]."""
+    steps, error = _mse_fit(rows, grid)
+    other, other_error = _mse_fit(-rows, grid)
+    better = other_error < error
+    return torch.where(better, other, steps), torch.where(better, -torch.ones_like(steps), torch.ones_like(steps))
+
+
+def _mse_fit(rows: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    """(step, squared error) per row."""
     largest = rows.abs().amax(dim=1)
     top = largest / grid.high
     best = torch.full_like(top, torch.inf)
@@ -36,7 +49,7 @@ def mse_steps(rows: Tensor, grid: Grid) -> Tensor:
     centre = factors.clone()
     for shift in torch.linspace(-0.018, 0.018, 9).tolist():
         best, factors = _keep_better(rows, top, centre + shift, grid, best, factors)
-    return fill_empty(top * factors, largest > 0, 1.0 / grid.high)
+    return fill_empty(top * factors, largest > 0, 1.0 / grid.high), best
 
 
 def _keep_better(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, Literal, Protocol
 
 from mcuq.data.dataset import Augmentation
@@ -87,15 +87,38 @@ def float_preset(epochs: int) -> TrainConfig:
 
 def qat_preset(epochs: int, bits: int) -> TrainConfig:
     """Defaults for retraining a trained network whose :func:`typical_bits` are ``bits`` (8, 4 or 2)."""
-    lr = {8: 3e-4, 4: 2e-3, 2: 6e-3}[bits]
+    lr = {8: 1e-3, 4: 2e-3, 2: 6e-3}[bits]
     step_lr = {8: 1e-3, 4: 1e-2, 2: 1e-2}[bits]
     return TrainConfig(epochs, lr=lr, step_lr=step_lr, weight_decay=1e-3)
 
 
+def taught_preset(epochs: int, plan: BitPlan) -> TrainConfig:
+    """Defaults for retraining under ``plan`` where the float network is there as a teacher: averaged weights too.
+
+    Half of the loss is distillation where so few bits lose much of what the teacher knows; with more of them the
+    student may outgrow its teacher, and labels alone are better.
+    """
+    distill = 0.5 if sum(typical_widths(plan)) <= TAUGHT_WIDTHS else 0.0
+    return replace(qat_preset(epochs, typical_bits(plan)), ema=0.99, distill=distill)
+
+
+TAUGHT_WIDTHS = 10
+"""Most typical bits of weights and outputs together at which the float network teaches: 2/8 and 4/4, not 4/8."""
+
+
 def typical_bits(plan: BitPlan) -> int:
-    """Bits that a recipe is for: the median of weights or of outputs, the lower one; ends, often wider, left out."""
-    kinds = [[t.bits for t in plan.tensors if t.kind == kind] for kind in ("weight", "activation")]
-    return min((statistics.median_low(bits[1:-1] or bits) for bits in kinds if bits), default=8)
+    """Bits that a recipe is for: those of weights or of outputs, the lower one of :func:`typical_widths`."""
+    return min(typical_widths(plan))
+
+
+def typical_widths(plan: BitPlan) -> tuple[int, int]:
+    """Medians of the bits of (weights, outputs), 8 without any; ends, often wider, left out."""
+    weights, outputs = ([t.bits for t in plan.tensors if t.kind == kind] for kind in ("weight", "activation"))
+    return _median(weights), _median(outputs)
+
+
+def _median(bits: list[int]) -> int:
+    return statistics.median_low(bits[1:-1] or bits or [8])
 
 
 def recipe_values(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:

@@ -100,7 +100,10 @@ class WeightQuantizer(nn.Module):
         return kernels.quantize_rows(rows, scale, low, high).reshape(weight.shape), scale.reshape(-1)
 
     def export(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(int8 codes like ``weight``, scale float64 [R], zero point int64 [R]) for deployment."""
+        """(int8 codes like ``weight``, scale float64 [R], zero point int64 [R]) for deployment.
+
+        A negative scale is a row stored negated; the device takes the sign into its multiplier.
+        """
         codes, scale, zero = self.codes(weight)
         offset = zero.long() + weight_range(self.bits)[0] if self.grid.free else torch.zeros_like(zero.long())
         stored = (codes.long() + offset).reshape(weight.shape)
@@ -171,18 +174,39 @@ class LearnedSymmetric(SymmetricMinMax):
     """``SymMSE``, ``SymLSQ``: a learned step (LSQ) on its logarithm, which keeps it positive and its rate relative.
 
     It starts at the least squared error, or (``mean_start``) at LSQ's 2 mean|w| / sqrt(Qp).
+
+    Attributes:
+        sign: of each row. Stored codes reach one further below zero than above; a row that fits better the other way
+            round (-1) is stored negated, with a negative scale, chosen when the step starts at the least squared error.
     """
+
+    sign: Tensor
 
     def __init__(self, grid: Grid, channels: int, *, per_channel: bool, mean_start: bool = False) -> None:
         super().__init__(grid, channels, per_channel=per_channel)
         self.mean_start = mean_start
-        self.log_step = nn.Parameter(torch.zeros(channels if per_channel else 1))
+        count = channels if per_channel else 1
+        self.log_step = nn.Parameter(torch.zeros(count))
+        self.register_buffer("sign", torch.ones(count))
 
     def reset(self, weight: Tensor) -> None:
         with torch.no_grad():
             rows = self.rows(weight.detach())
-            steps = self.mean_steps(rows) if self.mean_start else ranges.mse_steps(rows, self.grid)
+            if self.mean_start:
+                steps = self.mean_steps(rows)
+            else:
+                steps, sign = ranges.either_sign_steps(rows, self.grid)
+                self.sign.copy_(sign)
             self.log_step.copy_(steps.log())
+
+    def scale_zero(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        scale = self.steps(rows)
+        return scale.unsqueeze(1), torch.where(self.sign < 0, self.grid.high, -self.grid.low).to(scale).unsqueeze(1)
+
+    def export(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        codes, scale, zero = self.codes(weight)
+        stored = (codes * self.sign.unsqueeze(1)).reshape(weight.shape).to(torch.int8)
+        return stored, scale.reshape(-1).double() * self.sign, torch.zeros_like(zero.reshape(-1), dtype=torch.int64)
 
     def mean_steps(self, rows: Tensor) -> Tensor:
         """2 mean|w| / sqrt(Qp) per row, mean|w| for binary codes."""
@@ -229,6 +253,9 @@ class LearnedAsymmetric(LearnedSymmetric):
     def scale_zero(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         scale = self.steps(rows).unsqueeze(1)
         return scale, (-round_half_up(self.offset.detach().unsqueeze(1) / scale)).clamp(0, self.levels)
+
+    def export(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return WeightQuantizer.export(self, weight)
 
     def gradients(self, weight: Tensor, grad: Tensor) -> Tensor:
         codes, step, zero = self.codes(weight)

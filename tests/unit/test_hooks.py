@@ -67,7 +67,8 @@ def test_dampening_adds_the_gradient_of_the_squared_distance() -> None:
     layer = op.layers["0"]
     weight = layer.weight.detach().double().requires_grad_()
     scale = layer.quantizer.quantize(layer.weight)[1].double().reshape(-1, 1, 1, 1)
-    code = torch.floor(weight.detach() / scale + 0.5).clamp(-2, 1)
+    low = torch.where(layer.quantizer.sign < 0, -1.0, -2.0).reshape(-1, 1, 1, 1)
+    code = torch.minimum(torch.maximum(torch.floor(weight.detach() / scale + 0.5), low), low + 3)
     inside = (weight.detach() / scale - code).abs() <= 0.5
     assert not bool(inside.all()), "some weights are clipped at 2 bits"
     (0.3 * ((weight - code * scale) ** 2)[inside].sum()).backward()

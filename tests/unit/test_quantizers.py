@@ -107,12 +107,29 @@ def test_learned_steps_match_finite_differences() -> None:
     masked = quantizer.gradients(weight, grad)
     step = quantizer.log_step.detach().exp().unsqueeze(1)
     ratio = weight / step
-    codes = round_half_up(ratio).clamp(-2, 1)
-    term = torch.where((ratio > -2) & (ratio < 1), codes - ratio, codes)
+    assert quantizer.sign.tolist() == [1, -1]
+    low, high = torch.tensor([[-2.0], [-1.0]]), torch.tensor([[1.0], [2.0]])
+    codes = torch.minimum(torch.maximum(round_half_up(ratio), low), high)
+    inside = (ratio > low) & (ratio < high)
+    term = torch.where(inside, codes - ratio, codes)
     expected = (grad * term * step).sum(1) / (40 * 1) ** 0.5
     assert quantizer.log_step.grad is not None
     torch.testing.assert_close(quantizer.log_step.grad, expected, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(masked, grad * ((ratio > -2) & (ratio < 1)))
+    torch.testing.assert_close(masked, grad * inside)
+
+
+@pytest.mark.parametrize("part", ["PerChannels", "PerLayer"])
+def test_rows_that_fit_better_negated_are_stored_so(part: str) -> None:
+    """Positive weights, as of a smoothing kernel: stored as they are, 2-bit codes have only 0 and 1 for them."""
+    smooth = torch.tensor([1.0, 2.0, 1.0, 2.0, 4.0, 2.0, 1.0, 2.0, 1.0]).reshape(1, 1, 3, 3)
+    for weight, sign in ((smooth, -1), (-smooth, 1)):
+        quantizer = weights.make(f"{part}SymMSE", 2, 1)
+        quantizer.reset(weight)
+        codes, scale, zero = quantizer.export(weight)
+        assert float(scale.sign()) == sign and int(zero) == 0
+        assert codes.reshape(-1).tolist() == [-1 if w < 3 else -2 for w in smooth.reshape(-1).tolist()]
+        fake = quantizer.quantize(weight)[0]
+        torch.testing.assert_close(float(scale) * codes.double(), fake.double(), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("bits", [4, 2])

@@ -6,19 +6,22 @@ import io
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
-from mcuq.data.dataset import Augmentation
+from mcuq.data.dataset import Augmentation, Dataset
 from mcuq.errors import UsageError
+from mcuq.ir.graph import Normalization
 from mcuq.ir.plans import BitPlan, Limits, TensorBits
-from mcuq.pipeline import ModelSpec, logs, model_spec, parse_recipe
+from mcuq.pipeline import BitChoice, ModelSpec, TrainSettings, logs, model_spec, parse_recipe
 from mcuq.pipeline.progress import TrainingBar, duration
 from mcuq.pipeline.settings import default_model
+from mcuq.pipeline.training import qat_config
 
 pytest.importorskip("torch")
 from mcuq.quant.progressive import stages
-from mcuq.quant.settings import EpochResult, Step, TrainConfig, recipe_values, typical_bits
+from mcuq.quant.settings import EpochResult, Step, TrainConfig, qat_preset, recipe_values, taught_preset, typical_bits
 
 
 @pytest.mark.parametrize(
@@ -78,6 +81,29 @@ def test_wider_bits_come_first(
 ) -> None:
     found = stages(plan_of(*bits), TrainConfig(epochs, progressive=share))
     assert [(s.phase, tuple(t.bits for t in s.plan.tensors), s.config.epochs) for s in found] == expected
+
+
+@pytest.mark.parametrize(
+    ("weights", "outputs", "lr", "distill"),
+    [(8, 8, 1e-3, 0.0), (4, 8, 2e-3, 0.0), (2, 8, 6e-3, 0.5), (4, 4, 2e-3, 0.5), (2, 2, 6e-3, 0.5)],
+)
+def test_the_float_network_teaches_where_bits_are_few(weights: int, outputs: int, lr: float, distill: float) -> None:
+    kinds = (("weight", weights), ("activation", outputs))
+    tensors = tuple(TensorBits(f"{kind}{i}", f"{i}", kind, n, 1) for kind, n in kinds for i in range(3))  # type: ignore[arg-type]
+    found = taught_preset(3, replace(plan_of(8), tensors=tensors))
+    assert (found.epochs, found.lr, found.ema, found.distill) == (3, lr, 0.99, distill)
+
+
+def test_a_network_that_was_never_trained_does_not_teach() -> None:
+    none = np.zeros((4, 8, 8, 1), np.uint8), np.zeros(4, np.int64)
+    data = Dataset("none", *none, *none, ("a",), Normalization(1.0, 0))
+    plan, own = plan_of(2, 2), TrainSettings(ModelSpec("resnet_tiny"), "digits", BitChoice(), epochs=2)
+    untrained = replace(own, float_epochs=0)
+    assert qat_config(own, data, plan) == taught_preset(2, plan) != qat_preset(2, 2)
+    assert qat_config(replace(untrained, weights=Path("trained")), data, plan) == taught_preset(2, plan)
+    assert qat_config(untrained, data, plan) == qat_preset(2, 2)
+    asked = replace(own, recipe=(("distill", "0"), ("ema", "0")), lr=1e-4)
+    assert qat_config(asked, data, plan) == replace(qat_preset(2, 2), lr=1e-4)
 
 
 def result(epoch: int, loss: float, accuracy: float | None = 0.5, phase: str = "qat") -> EpochResult:

@@ -117,7 +117,7 @@ def test_l2_l9_l13_fixed_point_of_32_bits_works_and_of_16_collapses() -> None:
         act_type="mPACT",
         normalization=digits.normalization,
     )
-    loops.train_qat(op, digits, loops.qat_preset(3, 8), validate=False)
+    loops.train_qat(op, digits, replace(loops.qat_preset(3, 8), lr=3e-4), validate=False)
     simulated = loops.accuracy(op, digits.x_test, digits.y_test)
     quantized = op.generate_deployment_model()
 
