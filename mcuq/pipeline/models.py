@@ -21,13 +21,15 @@ TORCH_NEEDED = "this needs torch: pip install 'mcuq[train]'"
 class Prepared:
     """A module, its data and its fused graph, checked before anything long starts.
 
-    ``settings`` are the user's with the model ``spec`` filled in.
+    ``settings`` are the user's with the model ``spec`` filled in; ``program`` is what torch.export made of the module
+    for the data's shape, None if ``graph`` is of another.
     """
 
     settings: TrainSettings
     spec: ModelSpec
     module: Any
     dataset: Dataset
+    program: Any
     graph: Graph
 
 
@@ -51,16 +53,27 @@ def prepare(settings: TrainSettings) -> Prepared:
     module, shape = build_module(spec, dataset, settings.seed)
     if settings.weights is not None:
         _load_weights(module, settings.weights)
-    return Prepared(settings, spec, module, dataset, captured(module, shape, dataset.normalization))
+    program = exported(module, shape)
+    graph = captured(module, shape, dataset.normalization, program=program)
+    return Prepared(settings, spec, module, dataset, program if shape == dataset.input_shape else None, graph)
 
 
-def captured(module: Any, shape: InputShape, normalization: Normalization | None) -> Graph:
+def exported(module: Any, shape: InputShape) -> Any:
+    """What :func:`captured` and QuantOp may begin with as long as only the module's weights change."""
+    try:
+        from mcuq.frontend.torch import export
+    except ModuleNotFoundError as error:
+        raise UsageError(TORCH_NEEDED) from error
+    return export(module, shape)
+
+
+def captured(module: Any, shape: InputShape, normalization: Normalization | None, *, program: Any = None) -> Graph:
     """The fused, verified float graph of ``module``."""
     try:
         from mcuq.frontend.torch import capture
     except ModuleNotFoundError as error:
         raise UsageError(TORCH_NEEDED) from error
-    graph = fuse(capture(module, shape, normalization).graph)
+    graph = fuse(capture(module, shape, normalization, program=program).graph)
     verify(graph, Level.FUSED)
     return graph
 

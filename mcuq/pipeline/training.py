@@ -101,7 +101,8 @@ def _trained(
     float_ranks = _train_float(prepared, run, bar, resume)
     plan: BitPlan | None = None
     if distributed.rank() == 0:
-        graph = captured(prepared.module, prepared.dataset.input_shape, prepared.dataset.normalization)
+        dataset = prepared.dataset
+        graph = captured(prepared.module, dataset.input_shape, dataset.normalization, program=prepared.program)
         plan = _plan(graph, prepared, run, bar, resume)
     plan = distributed.of_first(plan)
     assert plan is not None
@@ -213,7 +214,8 @@ def _plan(graph: Graph, prepared: Prepared, run: RunFolder, bar: TrainingBar, re
     def calibrated(plan: BitPlan) -> IntegerGraph:
         from mcuq.quant.batches import Batches
 
-        op = network(copy.deepcopy(prepared.module), dataset, settings, plan, _qat_epochs(settings, dataset))
+        module, epochs = copy.deepcopy(prepared.module), _qat_epochs(settings, dataset)
+        op = network(module, dataset, settings, plan, epochs, program=prepared.program)
         op.calibrate(Batches(dataset.x_train[:CALIBRATION], None, 64).images())
         return _lowered(op, settings)
 
@@ -238,7 +240,7 @@ def _train_qat(
     before: dict[str, Any] = {}
 
     def trained(stage: Stage) -> QuantOp:
-        op = network(prepared.module, dataset, settings, stage.plan, stage.config.epochs)
+        op = network(prepared.module, dataset, settings, stage.plan, stage.config.epochs, program=prepared.program)
         before.update(before or real_weights(op))
         bar.stage(f"quantization-aware training for {stage.config.epochs} epochs ({STAGES[stage.phase]})")
         folder = run.checkpoint / stage.phase

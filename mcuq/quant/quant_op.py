@@ -27,7 +27,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.hooks import RemovableHandle
 
 from mcuq.errors import ModelError, UsageError
-from mcuq.frontend.torch import Capture, InputNormalization, capture
+from mcuq.frontend.torch import Capture, InputNormalization, Program, capture
 from mcuq.ir import graph as ir
 from mcuq.ir.fuse import fuse
 from mcuq.ir.plans import BitPlan
@@ -65,6 +65,7 @@ class QuantOp(nn.Module):
         branch_quant: outputs of branches that an addition joins take the bits of the others; False gives them 8.
         scaling: form of the requantization factors, see ``mcuq.ir.scaling``.
         clamp_epochs: epochs before quantization starts, with activations real and weights only mapped (SAT's clamp).
+        program: of ``mcuq.frontend.torch.export``, which otherwise runs here.
 
     Raises:
         UnsupportedError: operators without counterpart, or layers that share weights.
@@ -90,10 +91,11 @@ class QuantOp(nn.Module):
         branch_quant: bool = True,
         scaling: str = "exact",
         clamp_epochs: int = 0,
+        program: Program | None = None,
     ) -> None:
         super().__init__()
         self.model = model
-        captured: Capture = capture(model, input_shape, normalization)
+        captured: Capture = capture(model, input_shape, normalization, program=program)
         self.graph = fuse(captured.graph)
         self.fold_delay = fold_delay
         self.frozen_flag: Tensor

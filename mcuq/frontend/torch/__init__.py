@@ -53,10 +53,24 @@ class Capture:
     computed: dict[str, str]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Program:
+    """What torch.export made of a module for one or more input shapes: its operators, but not its weights."""
+
+    exported: Any
+    shapes: tuple[tuple[int, ...], ...]
+
+
 InputNormalization = Normalization | tuple[Normalization | None, ...] | None
 
 
-def capture(module: nn.Module, input_shape: InputShape, normalization: InputNormalization = None) -> Capture:
+def capture(
+    module: nn.Module,
+    input_shape: InputShape,
+    normalization: InputNormalization = None,
+    *,
+    program: Program | None = None,
+) -> Capture:
     """The float graph of ``module`` in inference mode. The module is left as it was.
 
     Args:
@@ -65,15 +79,28 @@ def capture(module: nn.Module, input_shape: InputShape, normalization: InputNorm
             input of a module that takes several.
         normalization: how raw uint8 pixels become the module's input; kept in the graph's input. Of several inputs
             one for all, or one for each.
+        program: of this module, or of one that differs from it in the values of its tensors alone.
 
     Raises:
         UnsupportedError: the module holds operators mcuq has none for (all of them are listed), or torch
             cannot export it.
         ModelError: a parameter holds NaN or infinity, or a name is not plain.
-        UsageError: ``input_shape`` is not a shape.
+        UsageError: ``input_shape`` is not a shape, or not the program's.
     """
     shapes = _shapes(input_shape)
     normalizations = for_inputs(normalization, len(shapes))
+    if program is None:
+        program = export(module, input_shape)
+    elif program.shapes != shapes:
+        raise UsageError(f"the program was exported for input {program.shapes}, not {shapes}")
+    _check_finite(module)
+    return _translate(program.exported, module, normalizations)
+
+
+def export(module: nn.Module, input_shape: InputShape) -> Program:
+    """What :func:`capture` begins with, for modules whose weights change between captures. Arguments and errors as
+    there."""
+    shapes = _shapes(input_shape)
     _check_names(module)
     _check_finite(module)
     dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
@@ -83,13 +110,11 @@ def capture(module: nn.Module, input_shape: InputShape, normalization: InputNorm
         examples = tuple(torch.zeros(shape, dtype=dtype) for shape in given)
         with _inference_mode(module):
             try:
-                program = _export(module, examples)
+                return Program(_export(module, examples), shapes)
             except McuqError:
                 raise
             except Exception as error:  # torch.export raises many kinds; each is the user's module
                 failure = failure or error
-                continue
-        return _translate(program, normalizations)
     raise UnsupportedError(
         f"torch.export cannot capture {type(module).__name__} with input {', '.join(map(str, tried[0]))}: "
         f"{_first_line(failure)}. Check the input shape; data-dependent control flow has to leave forward()."
@@ -120,8 +145,16 @@ def _example_shapes(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
 def _export(module: nn.Module, examples: tuple[torch.Tensor, ...]) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        program = torch.export.export(module, examples)
         # A table of its own keeps conv2d, linear, ... whole and makes the program functional.
-        return torch.export.export(module, examples).run_decompositions(DECOMPOSITIONS)
+        return program if _is_plain(program) else program.run_decompositions(DECOMPOSITIONS)
+
+
+def _is_plain(program: Any) -> bool:
+    """Every operator has a handler and changes no argument in place: tracing it once more would find the same."""
+    called = [node.target for node in program.graph.nodes if node.op == "call_function"]
+    known = all(str(target) in HANDLERS and target not in DECOMPOSITIONS for target in called)
+    return known and not any(target._schema.is_mutable for target in called)
 
 
 @contextmanager
@@ -165,12 +198,14 @@ def _check_finite(module: nn.Module) -> None:
         )
 
 
-def _translate(program: Any, normalizations: Normalizations) -> Capture:
+def _translate(program: Any, module: nn.Module, normalizations: Normalizations) -> Capture:
     signature = program.graph_signature
     tensors: dict[str, tuple[str, Any]] = {}
+    values = {**program.constants, **dict(module.named_buffers(remove_duplicate=False))}
+    values |= dict(module.named_parameters(remove_duplicate=False))
     for spec in signature.input_specs:
         if spec.target is not None:
-            value = program.state_dict.get(spec.target, program.constants.get(spec.target))
+            value = values.get(spec.target)
             if isinstance(value, torch.Tensor):
                 tensors[spec.arg.name] = (spec.target, _array(value))
     translator = Translator(tensors, normalizations, HANDLERS)
