@@ -100,11 +100,12 @@ def _section_flags(prefix: str, board: Board | None) -> tuple[str, ...]:
     if board is None:
         return ()
     upper = prefix.upper()
+    numbers = [str(number or "") for number in range(len(board.placement.arena))]
     return (
         "-ffunction-sections",
         "-fdata-sections",
         f'-D{upper}_WEIGHTS_ATTR=__attribute__((section(".mcuq_weights")))',
-        f'-D{upper}_ARENA_ATTR=__attribute__((section(".bss.mcuq_arena")))',
+        *(f'-D{upper}_ARENA{n}_ATTR=__attribute__((section(".bss.mcuq_arena{n}")))' for n in numbers),
     )
 
 

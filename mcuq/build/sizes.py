@@ -108,8 +108,9 @@ def _sizes(image: Elf, elf: Path, board: Board, promise: Footprint, prefix: str,
         Item("model code", promise.model, code["model"]),
         Item("startup", promise.startup, code["startup"]),
     )
+    arenas = [f".mcuq_arena{number or ''}" for number in range(len(board.placement.arena))]
     ram = (
-        Item("arena", promise.arena, image.section_bytes(".mcuq_arena")),
+        Item("arena", promise.arena, sum(map(image.section_bytes, arenas))),
         Item("statics", promise.statics, image.section_bytes(".data") + image.section_bytes(".bss")),
         Item("stack", promise.stack, image.section_bytes(".stack")),
     )

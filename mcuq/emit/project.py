@@ -17,7 +17,7 @@ from mcuq.ir.integer import IntegerGraph, QTensor
 from mcuq.ir.plans import MemoryPlan
 from mcuq.ir.sources import SourceFile, TestVector
 from mcuq.numerics import pack
-from mcuq.target.board import Board, Region, emulated
+from mcuq.target.board import Board, emulated
 from mcuq.target.core import machine, optimize_flag
 from mcuq.target.files import product_file
 from mcuq.target.footprint import STACK_BYTES
@@ -73,7 +73,8 @@ def emit_project(
     if board is not None:
         files += _board_files(view, board, stack_bytes)
     files.append(_cmake(view, board, runtime, selftest=bool(vectors)))
-    readme = _render("README.md", m=view, board=board, run=_run_view(board), emulator=_emulator(board))
+    arenas = " and ".join(board.placement.arena) if board else ""
+    readme = _render("README.md", m=view, board=board, arenas=arenas, run=_run_view(board), emulator=_emulator(board))
     files.append(SourceFile("README.md", readme))
     return tuple(sorted(files, key=lambda file: file.path))
 
@@ -138,14 +139,9 @@ def _vector_lines(graph: IntegerGraph, vector: TestVector) -> list[tuple[str, ..
     return [_lines(content) for content in stored]
 
 
-def _used_regions(board: Board) -> tuple[Region, ...]:
-    roles = board.placement
-    names = (roles.code, roles.constants, roles.weights, roles.arena, roles.stack)
-    return tuple(board.region(name) for name in dict.fromkeys(names))
-
-
-def _script(board: Board, what: str, stack_bytes: int) -> bytes:
-    return _render("board.ld", board=board, regions=_used_regions(board), what=what, stack_bytes=stack_bytes)
+def _script(view: ModelView, board: Board, what: str, stack_bytes: int) -> bytes:
+    regions = [board.region(name) for name in board.placement.regions]
+    return _render("board.ld", m=view, board=board, regions=regions, what=what, stack_bytes=stack_bytes)
 
 
 def linker_scripts(board: Board) -> tuple[str, str]:
@@ -164,14 +160,14 @@ def toolchain_file(board: Board) -> str:
 def _board_files(view: ModelView, board: Board, stack_bytes: int) -> list[SourceFile]:
     link, run = linker_scripts(board)
     files = [
-        SourceFile(link, _script(board, "the addresses of the part", stack_bytes)),
+        SourceFile(link, _script(view, board, "the addresses of the part", stack_bytes)),
         SourceFile("board/main.c", _render("main.c", m=view)),
         SourceFile("board/bare.c", _render("bare.c")),
         SourceFile(toolchain_file(board), _render("toolchain.cmake", board=board)),
     ]
     if run != link:
         what = f"regions of the part's lengths at addresses of QEMU's {board.emulation.machine}"
-        files.append(SourceFile(run, _script(emulated(board), what, stack_bytes)))
+        files.append(SourceFile(run, _script(view, emulated(board), what, stack_bytes)))
     for name in ("port.h", "startup.c", "semihost.c"):
         files.append(SourceFile(f"port/{name}", product_file("runtime_c", "port", name).read_bytes()))
     return files

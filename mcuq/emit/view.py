@@ -22,10 +22,25 @@ _CHART_COLUMNS = 64
 
 
 @dataclass(frozen=True, slots=True)
+class BlockView:
+    """Arena bytes in one region: ``arena``, ``arena1``, ... with macros ``ARENA``, ``ARENA1``, ...
+
+    ``region`` counts the regions of the board's arena.
+    """
+
+    name: str
+    macro: str
+    region: int
+    start: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class TensorView:
     """An activation: C name, comment text, arena offset (None: it is part of another) and how it is declared.
 
-    ``read``: a statement names it; a reshape that only renames bytes may be named by no statement at all.
+    Offsets count from the ``block`` that holds the tensor. ``read``: a statement names it; a reshape that only renames
+    bytes may be named by no statement at all.
     """
 
     ident: str
@@ -35,6 +50,7 @@ class TensorView:
     c_type: str
     scratch: int | None
     read: bool
+    block: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,6 +88,7 @@ class PortView:
     zero_point: int
     text: str
     pixels: bool
+    block: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,7 +101,7 @@ class ModelView:
     steps: tuple[StepView, ...]
     tensors: tuple[TensorView, ...]
     chart: tuple[str, ...]
-    arena_bytes: int
+    blocks: tuple[BlockView, ...]
     alignment: int
     inputs: tuple[PortView, ...]
     outputs: tuple[PortView, ...]
@@ -92,6 +109,11 @@ class ModelView:
     weight_bytes: int
     parameter_bytes: int
     kernels: tuple[str, ...]
+
+    @property
+    def arena_bytes(self) -> int:
+        """Bytes of all blocks together."""
+        return sum(block.size for block in self.blocks)
 
 
 def tensor_text(tensor: QTensor) -> str:
@@ -115,7 +137,10 @@ def build_view(graph: IntegerGraph, plan: MemoryPlan, core: str, prefix: str) ->
     ordered = tuple(graph.op(name) for name in plan.order)
     idents = {op.name: f"l{index}" for index, op in enumerate(ordered)}
     idents |= {fusion.conv: f"{idents[fusion.into]}c" for fusion in fusions(graph)}
-    steps = tuple(_step(op, i, graph, plan, core, prefix, idents) for i, op in enumerate(ordered))
+    blocks = tuple(
+        BlockView(f"arena{i or ''}", f"ARENA{i or ''}", b.region, b.start, b.size) for i, b in enumerate(plan.blocks)
+    )
+    steps = tuple(_step(op, i, graph, plan, core, prefix, idents, blocks) for i, op in enumerate(ordered))
     arrays = [array for step in steps for _, array in step.arrays]
     named = frozenset(word for step in steps for text in step.statements for word in re.findall(r"\w+", text))
     return ModelView(
@@ -123,17 +148,22 @@ def build_view(graph: IntegerGraph, plan: MemoryPlan, core: str, prefix: str) ->
         upper=prefix.upper(),
         core=core,
         steps=steps,
-        tensors=tuple(_tensor(op, graph, plan, core, idents, named) for op in ordered),
-        chart=_chart(plan, idents),
-        arena_bytes=plan.arena_bytes,
+        tensors=tuple(_tensor(op, graph, plan, core, idents, named, blocks) for op in ordered),
+        chart=_chart(plan, idents, blocks),
+        blocks=blocks,
         alignment=plan.alignment,
-        inputs=_ports(graph.inputs, "input", idents),
-        outputs=_ports(tuple(graph.op(name) for name in graph.outputs), "output", idents),
+        inputs=_ports(graph.inputs, "input", idents, plan, blocks),
+        outputs=_ports(tuple(graph.op(name) for name in graph.outputs), "output", idents, plan, blocks),
         macs=sum(_macs(op) for op in graph),
         weight_bytes=sum(a.values.nbytes for a in arrays if a.role == "weights"),
         parameter_bytes=sum(a.values.nbytes for a in arrays if a.role == "parameters"),
         kernels=undeclared_kernels(graph, core),
     )
+
+
+def _holding(blocks: Sequence[BlockView], buffer: Buffer) -> BlockView:
+    """The block in which a buffer lies."""
+    return next(block for block in reversed(blocks) if block.start <= buffer.offset)
 
 
 def _macs(op: IntegerOp) -> int:
@@ -175,9 +205,18 @@ def _aliased(op: IntegerOp, graph: IntegerGraph, plan: MemoryPlan) -> bool:
 
 
 def _step(
-    op: IntegerOp, index: int, graph: IntegerGraph, plan: MemoryPlan, core: str, prefix: str, idents: dict[str, str]
+    op: IntegerOp,
+    index: int,
+    graph: IntegerGraph,
+    plan: MemoryPlan,
+    core: str,
+    prefix: str,
+    idents: dict[str, str],
+    blocks: tuple[BlockView, ...],
 ) -> StepView:
-    scratch = f"arena + L{index}_SCRATCH" if step_scratch(op, graph, core) else "NULL"
+    scratch = "NULL"
+    if step_scratch(op, graph, core):
+        scratch = f"{_holding(blocks, plan.buffer(op.name, 'scratch')).name} + L{index}_SCRATCH"
     target = stored(graph, op.name)
     overwritten = plan.buffer(target).alias_of if target == op.name else ""
     at = Context(graph, core, prefix, idents, scratch, _aliased(op, graph, plan), overwritten)
@@ -239,27 +278,39 @@ def _comment(
 
 
 def _tensor(
-    op: IntegerOp, graph: IntegerGraph, plan: MemoryPlan, core: str, idents: dict[str, str], named: frozenset[str]
+    op: IntegerOp,
+    graph: IntegerGraph,
+    plan: MemoryPlan,
+    core: str,
+    idents: dict[str, str],
+    named: frozenset[str],
+    blocks: tuple[BlockView, ...],
 ) -> TensorView:
-    scratch = plan.buffer(op.name, "scratch").offset if step_scratch(op, graph, core) else None
+    scratch = plan.buffer(op.name, "scratch") if step_scratch(op, graph, core) else None
+    whole = plan.buffer(op.name) if stored(graph, op.name) == op.name else None
+    block = blocks[0] if whole is None else _holding(blocks, whole)
     return TensorView(
         ident=idents[op.name],
         label=idents[op.name].upper(),
         text=f"{comment_name(op.name)}, {tensor_text(op.output)}",
-        offset=plan.buffer(op.name).offset if stored(graph, op.name) == op.name else None,
+        offset=None if whole is None else whole.offset - block.start,
         c_type="int32_t" if op.output.bits == 32 else "uint8_t",
-        scratch=scratch,
+        scratch=None if scratch is None else scratch.offset - _holding(blocks, scratch).start,
         read=idents[op.name] in named,
+        block=block.name,
     )
 
 
-def _ports(ops: Sequence[IntegerOp], kind: str, idents: dict[str, str]) -> tuple[PortView, ...]:
+def _ports(
+    ops: Sequence[IntegerOp], kind: str, idents: dict[str, str], plan: MemoryPlan, blocks: tuple[BlockView, ...]
+) -> tuple[PortView, ...]:
     """``kind``, ``kind1``, ...; of several the text says the name."""
     named = [comment_name(op.name) + ", " if len(ops) > 1 else "" for op in ops]
-    return tuple(_port(op, idents[op.name], f"{kind}{i or ''}", named[i]) for i, op in enumerate(ops))
+    found = [_holding(blocks, plan.buffer(op.name)).name for op in ops]
+    return tuple(_port(op, idents[op.name], f"{kind}{i or ''}", named[i], found[i]) for i, op in enumerate(ops))
 
 
-def _port(op: IntegerOp, ident: str, function: str, named: str) -> PortView:
+def _port(op: IntegerOp, ident: str, function: str, named: str, block: str) -> PortView:
     tensor = op.output
     height, width, channels = tensor.shape
     pixels = isinstance(op, QInput) and op.encoding == "uint8"
@@ -278,22 +329,26 @@ def _port(op: IntegerOp, ident: str, function: str, named: str) -> PortView:
         zero_point=tensor.zero_point,
         text=named + tensor_text(tensor),
         pixels=pixels,
+        block=block,
     )
 
 
-def _chart(plan: MemoryPlan, idents: dict[str, str]) -> tuple[str, ...]:
-    """Rows of the liveness table: buffer, offset, bytes, steps, and a bar over the steps."""
+def _chart(plan: MemoryPlan, idents: dict[str, str], blocks: tuple[BlockView, ...]) -> tuple[str, ...]:
+    """Rows of the liveness table: buffer, offset (in which of several blocks), bytes, steps, a bar over the steps."""
     steps = len(plan.order)
     per_column = -(-steps // _CHART_COLUMNS)
     columns = -(-steps // per_column)
-    head = f"{'buffer':<13}{'offset':>9}{'bytes':>9}  {'steps':<9}" + "one column per "
+    wide = 9 if len(blocks) == 1 else 16
+    head = f"{'buffer':<13}{'offset':>{wide}}{'bytes':>9}  {'steps':<9}" + "one column per "
     head += "step" if per_column == 1 else f"{per_column} steps"
     rows = [head]
     for buffer in sorted(plan.buffers, key=lambda b: (b.first, b.offset, b.kind, int(idents[b.name][1:]))):
         bar = "".join(_mark(buffer, column * per_column, per_column) for column in range(columns))
+        block = _holding(blocks, buffer)
         label = idents[buffer.name] + (" scratch" if buffer.kind == "scratch" else "")
+        offset = f"{block.name}+{buffer.offset - block.start}" if len(blocks) > 1 else str(buffer.offset)
         lifetime = f"{buffer.first}-{buffer.last}"
-        rows.append(f"{label:<13}{buffer.offset:>9}{buffer.size:>9}  {lifetime:<9}{bar}".rstrip())
+        rows.append(f"{label:<13}{offset:>{wide}}{buffer.size:>9}  {lifetime:<9}{bar}".rstrip())
     return tuple(rows)
 
 

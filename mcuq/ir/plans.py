@@ -87,14 +87,40 @@ class Buffer:
 
 
 @dataclass(frozen=True, slots=True)
+class Block:
+    """Bytes [start, start + size) of the arena, in the ``region``-th of the RAM regions that hold it."""
+
+    region: int
+    start: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """Order of operators and the address of every buffer; ``lower_bound`` is the liveness bound in bytes."""
+    """Order of operators and the address of every buffer; ``lower_bound`` is the liveness bound in bytes.
+
+    ``cuts``: addresses where one RAM region ends and the next begins, ascending. No buffer lies on both sides of one.
+    """
 
     order: tuple[str, ...]
     buffers: tuple[Buffer, ...]
     arena_bytes: int
     lower_bound: int
     alignment: int = 16
+    cuts: tuple[int, ...] = ()
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The arena by regions, those without a buffer left out."""
+        if not self.cuts:
+            return (Block(0, 0, self.arena_bytes),)
+        found: list[Block] = []
+        for region, start in enumerate((0, *self.cuts)):
+            end = self.cuts[region] if region < len(self.cuts) else self.arena_bytes
+            ends = [b.offset + b.size for b in self.buffers if start <= b.offset < end]
+            if ends:
+                found.append(Block(region, start, (max(ends) - start + 3) & ~3))
+        return tuple(found)
 
     def buffer(self, name: str, kind: str = "activation") -> Buffer:
         """The buffer of tensor ``name`` (or of operator ``name``'s scratch). Raises KeyError."""

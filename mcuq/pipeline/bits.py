@@ -80,7 +80,7 @@ def pareto(
         choice.core,
         resource=cast("Resource", resource),
         points=points,
-        ram_reserve=choice.ram_reserve,
+        **_memory(choice),
         **_wishes(choice),
     )
     if out is not None:
@@ -119,7 +119,12 @@ def choose(
     from mcuq.plan.exact import solve as solve_exact
 
     options: dict[str, Any] = {} if measure is None else {"best_of": BEST_OF, "measure": measure}
-    return solve_exact(graph, table, limits, choice.core, ram_reserve=choice.ram_reserve, **_wishes(choice), **options)
+    return solve_exact(graph, table, limits, choice.core, **_memory(choice), **_wishes(choice), **options)
+
+
+def _memory(choice: BitChoice) -> dict[str, Any]:
+    """What the board says of RAM besides its limit."""
+    return {"ram_reserve": choice.ram_reserve, "cuts": choice.cuts}
 
 
 def _wishes(choice: BitChoice) -> dict[str, Any]:
@@ -143,7 +148,7 @@ def refuse_early(graph: Graph, choice: BitChoice, limits: Limits) -> None:
     losses = (TensorLoss(op.name, kind, bits, 0.0) for op in graph for kind in kinds for bits in (8, 4, 2))
     nothing = Sensitivity("none", tuple(losses))
     wishes = Wishes(dict(choice.pins), choice.groups, first_last_bits=2)
-    refuse(problem_from_graph(graph, nothing, limits, choice.core, wishes=wishes, ram_reserve=choice.ram_reserve))
+    refuse(problem_from_graph(graph, nothing, limits, choice.core, wishes=wishes, **_memory(choice)))
 
 
 def refuse_infeasible(graph: Graph, choice: BitChoice, limits: Limits) -> None:
@@ -268,7 +273,7 @@ class Promise(NamedTuple):
 
 def promise(graph: IntegerGraph, choice: BitChoice) -> Promise:
     """What is promised of an integer network, as the limits count it."""
-    memory = plan_memory(graph, choice.core)
+    memory = plan_memory(graph, choice.core, cuts=choice.cuts)
     found = footprint(graph, memory, choice.core)
     try:
         instructions = graph_instructions(graph, choice.core)

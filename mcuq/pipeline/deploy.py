@@ -18,6 +18,7 @@ from mcuq.emit.project import emit_project
 from mcuq.errors import UsageError
 from mcuq.ir.files import load_integer
 from mcuq.ir.integer import IntegerGraph, QConv2d
+from mcuq.ir.plans import MemoryPlan
 from mcuq.ir.samples import split
 from mcuq.ir.sources import TestVector
 from mcuq.parity import built, compare_outputs
@@ -83,7 +84,7 @@ def verify(
     x, y, float_correct = x[:samples], y[:samples], float_correct[:samples]
     if console is not None:
         say(console, f"building for {target}, then running {len(x)} samples ...")
-    plan = plan_memory(loaded.graph, "portable" if board is None else board.core)
+    plan = plan_memory(loaded.graph, "portable") if board is None else _planned(loaded.graph, board)
     with built(loaded.graph, plan, board) as image:
         result, codes = compare_outputs(image, x)
     output = loaded.graph.outputs[0]
@@ -125,7 +126,7 @@ def profile(path: Path | None, board_name: str) -> ProfileOutcome:
     loaded, board = load(path), load_board(board_name)
     x, _, _ = loaded.run.read_test()
     graph = loaded.graph
-    with built(graph, plan_memory(graph, board.core), board) as image:
+    with built(graph, _planned(graph, board), board) as image:
         counts, found = count(image, x[0]), hotspots(image, x[0])
     layers = tuple(
         ProfiledLayer(
@@ -134,6 +135,10 @@ def profile(path: Path | None, board_name: str) -> ProfileOutcome:
         for name, instructions in counts.operators
     )
     return ProfileOutcome(board.name, board.core, counts.total, layers, found.mix, found.functions, found.loops)
+
+
+def _planned(graph: IntegerGraph, board: Board) -> MemoryPlan:
+    return plan_memory(graph, board.core, cuts=board.cuts)
 
 
 def _kernel(graph: IntegerGraph, name: str, core: str) -> str:
@@ -167,7 +172,7 @@ def emit(
     """
     loaded, board = load(path), load_board(board_name)
     x, _, _ = loaded.run.read_test()
-    plan = plan_memory(loaded.graph, board.core)
+    plan = _planned(loaded.graph, board)
     files = emit_project(loaded.graph, plan, board, prefix=prefix, vectors=_vectors(loaded.graph, x[:VECTORS]))
     folder = out or loaded.run.path / f"c-{board.name}{'-size' if board.core.endswith(SIZE) else ''}"
     sizes = measure(files, loaded.graph, plan, board, prefix=prefix) if build else None

@@ -37,16 +37,17 @@ def write(
     core: str,
     facts: Sequence[Fact] = (),
     instructions: Mapping[str, int] | None = None,
+    cuts: tuple[int, ...] = (),
 ) -> tuple[str, ...]:
     """All pictures and ``report.html``, from the networks and from what the run's folder holds.
 
     Args:
-        core: whose kernels' scratch the arena holds.
+        core: whose kernels' scratch the arena holds. cuts: where it goes on in another region of the board.
 
     Returns:
         Paths of the pictures; empty without matplotlib.
     """
-    drawn = draw(run, plan, graph, core)
+    drawn = draw(run, plan, graph, core, cuts)
     for name, picture in drawn.items():
         write_atomic(run.path / f"{name}.png", picture.png)
     record = run.record()
@@ -61,13 +62,15 @@ def write(
     return tuple(str(run.path / f"{name}.png") for name in drawn)
 
 
-def draw(run: RunFolder, plan: BitPlan, graph: IntegerGraph, core: str) -> dict[str, Picture]:
+def draw(
+    run: RunFolder, plan: BitPlan, graph: IntegerGraph, core: str, cuts: tuple[int, ...] = ()
+) -> dict[str, Picture]:
     """The pictures by name; none without matplotlib."""
     try:
         import matplotlib  # noqa: F401  # pyright: ignore[reportUnusedImport]
     except ModuleNotFoundError:
         return {}
-    memory = plan_memory(graph, core)
+    memory = plan_memory(graph, core, cuts=cuts)
     bits = {op.name: op.output.bits for op in graph}
     drawn = {
         "bits": Picture("Bits of every tensor", bits_picture(plan)),

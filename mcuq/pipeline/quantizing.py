@@ -116,7 +116,7 @@ def quantize(
             from mcuq.quant.precision_file import save_precision
 
             save_precision(precision, run.precision)
-        pictures.write(run, plan, integer, settings.choice.core)
+        pictures.write(run, plan, integer, settings.choice.core, cuts=settings.choice.cuts)
         remember(run)
     promised = promise(integer, settings.choice) if plan.method in ("exact", PRECISION) else None
     outcome = solved(plan, graph, str(run.bits), settings.choice)

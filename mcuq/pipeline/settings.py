@@ -120,7 +120,12 @@ class BitChoice:
         if self.board is None:
             return RAM_RESERVE
         placement = load_board(self.board).placement
-        return RAM_RESERVE if placement.stack == placement.arena else 0
+        return RAM_RESERVE if placement.stack in placement.arena else 0
+
+    @property
+    def cuts(self) -> tuple[int, ...]:
+        """Where the arena goes on in another RAM region of the board."""
+        return () if self.board is None else load_board(self.board).cuts
 
 
 @dataclass(frozen=True, slots=True)

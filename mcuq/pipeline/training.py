@@ -88,7 +88,7 @@ def _lead(prepared: Prepared, out: Path | None, resume: bool, overwrite: bool, c
         op, plan, ranks = _trained(prepared, run, bar, resume)
         integer = _lowered(op, settings)
         outcome = _finish(prepared, run, plan, integer, ranks, began)
-        pictures.write(run, plan, integer, settings.choice.core)
+        pictures.write(run, plan, integer, settings.choice.core, cuts=settings.choice.cuts)
     return outcome
 
 

@@ -158,12 +158,20 @@ class Geometry:
         return moved
 
     def _bytes(self, address: cp_model.IntVar, size: Step, name: str) -> cp_model.IntervalVar:
+        self._in_one_region(address, size, name)
         if isinstance(size, int):
             self.model.add(address + size <= self.top)
             return self.model.new_fixed_size_interval_var(address, size, f"bytes of {name}")
         end = self.model.new_int_var(0, self.capacity, f"top of {name}")
         self.model.add(end <= self.top)
         return self.model.new_interval_var(address, size, end, f"bytes of {name}")
+
+    def _in_one_region(self, address: cp_model.IntVar, size: Step, name: str) -> None:
+        """The bytes end at or before each cut, or begin there or behind it."""
+        for cut in self.problem.word_cuts:
+            below = self.model.new_bool_var(f"{name} below {cut}")
+            self.model.add(address + size <= cut).only_enforce_if(below)
+            self.model.add(address >= cut).only_enforce_if(~below)
 
     def _overs(
         self, output: str, later: dict[str, list[cp_model.IntVar]], earlier: dict[str, list[cp_model.IntVar]]

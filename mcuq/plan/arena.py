@@ -79,10 +79,18 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class ArenaProblem:
-    """Operators in a topological order, the storages they use."""
+    """Operators in a topological order, the storages they use.
+
+    ``cuts``: addresses in bytes where a RAM region ends. No storage and no scratch lies on both sides of one.
+    """
 
     ops: tuple[ArenaOp, ...]
     storages: tuple[Storage, ...]
+    cuts: tuple[int, ...] = ()
+
+    @property
+    def word_cuts(self) -> tuple[int, ...]:
+        return tuple(cut // WORD for cut in self.cuts)
 
     def storage(self, name: str) -> Storage:
         """The storage called ``name``. Raises KeyError."""
@@ -92,8 +100,8 @@ class ArenaProblem:
         raise KeyError(name)
 
 
-def arena_problem(graph: IntegerGraph, core: str) -> ArenaProblem:
-    """The arena problem of an integer network with the kernels of ``core``."""
+def arena_problem(graph: IntegerGraph, core: str, cuts: tuple[int, ...] = ()) -> ArenaProblem:
+    """The arena problem of an integer network with the kernels of ``core``; ``cuts`` as :class:`ArenaProblem` says."""
     owner: dict[str, str] = {}
     tensors: dict[str, list[str]] = {}
     for op in steps(graph):
@@ -115,7 +123,7 @@ def arena_problem(graph: IntegerGraph, core: str) -> ArenaProblem:
         )
         for op in steps(graph)
     )
-    return ArenaProblem(ops, storages)
+    return ArenaProblem(ops, storages, cuts)
 
 
 def _overwritable(graph: IntegerGraph, op: IntegerOp, core: str) -> tuple[str, ...]:

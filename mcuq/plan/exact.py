@@ -70,6 +70,7 @@ def solve(
     logits_bits: int = 8,
     scales: Scales | None = None,
     ram_reserve: int = RAM_RESERVE,
+    cuts: tuple[int, ...] = (),
     byte_model: ByteModel = "mcuq",
     scheme: Scheme = "MixPC",
     time_limit: float = 60.0,
@@ -83,7 +84,7 @@ def solve(
         groups: tensors that must share bits; max pools, pads and reshapes share their input's anyway.
         first_last_bits: fewest bits of the first and last layers' weights, where that fits; no floor otherwise. A
             floor is a price: the last layer of a wide network is a large part of its weights.
-        scales, ram_reserve: parameters of mcuq's byte model.
+        scales, ram_reserve, cuts: parameters of mcuq's byte model, see :func:`mcuq.plan.model.problem_from_graph`.
         scheme: quantization type of the paper's byte model.
         time_limit: deterministic seconds of search (about real ones); the answer does not depend on the machine.
         best_of, measure: re-rank the ``best_of`` best plans by ``measure`` and return the best measured.
@@ -98,7 +99,7 @@ def solve(
         if byte_model == "paper":
             return paper_problem(graph, sensitivity, limits, scheme, wishes=wishes)
         return problem_from_graph(
-            graph, sensitivity, limits, core, wishes=wishes, scales=scales, ram_reserve=ram_reserve
+            graph, sensitivity, limits, core, wishes=wishes, scales=scales, ram_reserve=ram_reserve, cuts=cuts
         )
 
     problem = build(first_last_bits)
@@ -238,7 +239,7 @@ def arena_of(problem: Problem, bits: Assignment) -> ArenaProblem:
         )
         for op in problem.ops
     )
-    return ArenaProblem(ops, storages)
+    return ArenaProblem(ops, storages, problem.cuts)
 
 
 def _largest_arena(problem: Problem) -> ArenaProblem:
@@ -248,7 +249,7 @@ def _largest_arena(problem: Problem) -> ArenaProblem:
         ArenaOp(op.name, op.reads, op.writes, op.scratch.most, tuple(t.storage for t in op.takes), op.spreads)
         for op in problem.ops
     )
-    return ArenaProblem(ops, storages)
+    return ArenaProblem(ops, storages, problem.cuts)
 
 
 def _sized(whole: BitModel, term: Term) -> Step:

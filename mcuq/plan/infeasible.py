@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 
 from ortools.sat.python import cp_model
 
@@ -67,6 +68,11 @@ def explain(problem: Problem) -> NoPlanError:
         missing_ram = ram - problem.limits.ram
         tensors += names
         texts.append(_text("RAM", problem.limits.ram, ram, names))
+    if (least := _too_long(problem)) is not None:
+        name, size, room = least
+        missing_ram = max(missing_ram, size - room)
+        tensors.append(name)
+        texts.append(f"no region holds {name}: it needs {size} bytes at the fewest bits, the largest takes {room}")
     most, count = problem.limits.instructions, 0
     if most is not None:
         count, names = _least_instructions(problem)
@@ -92,6 +98,16 @@ def _text(resource: str, limit: int, used: int, names: Sequence[str]) -> str:
         f"{resource} of {limit} bytes cannot hold {', '.join(names)}: at the fewest bits allowed the network needs "
         f"{used} bytes, {used - limit} too many"
     )
+
+
+def _too_long(problem: Problem) -> tuple[str, int, int] | None:
+    """The largest storage if no region of a cut arena holds it: name, least bytes, and what the roomiest region has."""
+    if not problem.cuts:
+        return None
+    ends = [cut for cut in problem.cuts if cut < problem.ram_limit]
+    room = max(high - low for low, high in pairwise([0, *ends, problem.ram_limit]))
+    size, name = max((storage.size.least, storage.name) for storage in problem.storages)
+    return (name, size, room) if size > room else None
 
 
 def _least_flash(problem: Problem) -> dict[str, int]:

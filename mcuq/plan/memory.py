@@ -11,7 +11,8 @@ What may share bytes: a reshape that moves no byte is a view of its input; eleme
 input that dies there and whose rows are not shorter, convolutions where their kernel reads ahead of what it writes,
 the network's input included (a caller who wants to read the input again after a run keeps a copy). Convolutions that
 only a concatenation reads write into it; any other concatenation spreads over an input that dies and copies the rest.
-Padding copies. Scratch lives one step.
+Padding copies. Scratch lives one step. An arena in several RAM regions is one address space with cuts, which nothing
+straddles; its least top uses the first region before the second.
 """
 
 from __future__ import annotations
@@ -31,12 +32,15 @@ MAX_FREE_ORDER = 60
 liveness peak, which is already optimal for the bound; ``MemoryPlan`` shows any gap that is left."""
 
 
-def plan_memory(graph: IntegerGraph, core: str, *, alignment: int = 16, effort: float = 4.0) -> MemoryPlan:
+def plan_memory(
+    graph: IntegerGraph, core: str, *, alignment: int = 16, effort: float = 4.0, cuts: tuple[int, ...] = ()
+) -> MemoryPlan:
     """Plan the arena of ``graph`` with the kernels of ``core``.
 
     Args:
         alignment: alignment that the arena itself will have; offsets inside are multiples of 4.
         effort: limit of each CP-SAT search, deterministic seconds.
+        cuts: addresses where one RAM region ends and the next begins (``Board.cuts``).
 
     Returns:
         Plan with ``arena_bytes >= lower_bound``; equal means proved minimal. Validated before it is returned.
@@ -44,7 +48,7 @@ def plan_memory(graph: IntegerGraph, core: str, *, alignment: int = 16, effort: 
     Raises:
         CheckError: the validator found a fault in the plan (a defect of the planner).
     """
-    problem = arena_problem(graph, core)
+    problem = arena_problem(graph, core, cuts)
     placement, bound = pack(problem, effort=effort)
     plan = MemoryPlan(
         placement.order,
@@ -52,6 +56,7 @@ def plan_memory(graph: IntegerGraph, core: str, *, alignment: int = 16, effort: 
         WORD * placement.top,
         WORD * bound,
         alignment,
+        cuts,
     )
     check_memory(graph, core, plan)
     return plan
@@ -78,7 +83,7 @@ def greedy(problem: ArenaProblem, order: tuple[str, ...], target: int) -> Placem
     """Addresses for ``order`` by first fit and hill climbing, ending at ``target`` words."""
     overs = take_overs(problem, order)
     items = blocks(problem, order, overs)
-    offsets, top = place(items, target)
+    offsets, top = place(items, target, cuts=problem.word_cuts)
     storages: dict[str, int] = {}
     scratch: dict[str, int] = {}
     for item, offset in zip(items, offsets, strict=True):

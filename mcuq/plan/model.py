@@ -101,11 +101,12 @@ def problem_from_graph(
     wishes: Wishes | None = None,
     scales: Scales | None = None,
     ram_reserve: int = RAM_RESERVE,
+    cuts: tuple[int, ...] = (),
 ) -> Problem:
     """The problem of a fused ``graph`` in mcuq's byte model with the kernels of ``core``.
 
     Flash: packed weights, parameter arrays and structs, tables, and the code of the kernels used (measured table). RAM:
-    arena with scratch, plus ``ram_reserve`` for stack and statics.
+    arena with scratch, cut where a RAM region ends (``Board.cuts``), plus ``ram_reserve`` for stack and statics.
 
     Raises:
         UsageError: see :func:`mcuq.plan.decisions.decide`.
@@ -137,6 +138,7 @@ def problem_from_graph(
         tensors=tuple((name, owner[name]) for name in members),
         order=tuple(op.name for op in graph),
         instructions=builder.instructions(limits),
+        cuts=cuts,
     )
 
 

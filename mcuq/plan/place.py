@@ -98,10 +98,12 @@ def blocks(problem: ArenaProblem, order: tuple[str, ...], overs: dict[str, str])
     return found
 
 
-def place(items: list[Block], target: int, *, rounds: int = 400, seed: int = 0) -> tuple[list[int], int]:
+def place(
+    items: list[Block], target: int, *, rounds: int = 400, seed: int = 0, cuts: tuple[int, ...] = ()
+) -> tuple[list[int], int]:
     """Offsets of ``items`` and their top, in words; stops as soon as the top is at most ``target``.
 
-    Deterministic: every choice comes from ``seed``.
+    Deterministic: every choice comes from ``seed``. No block lies on both sides of one of ``cuts``.
     """
     clashes = _clashes(items)
     keys: tuple[Callable[[int], object], ...] = (
@@ -114,13 +116,13 @@ def place(items: list[Block], target: int, *, rounds: int = 400, seed: int = 0) 
     best: tuple[int, list[int], list[int]] | None = None
     for key in keys:
         order = sorted(range(len(items)), key=key)  # type: ignore[arg-type]
-        offsets, top = _first_fit(items, clashes, order)
+        offsets, top = _first_fit(items, clashes, order, cuts)
         if best is None or top < best[0]:
             best = top, order, offsets
         if top <= target:
             return offsets, top
     assert best is not None
-    return _climb(items, clashes, best, target, rounds, seed)
+    return _climb(items, clashes, best, target, rounds, seed, cuts)
 
 
 def _climb(
@@ -130,6 +132,7 @@ def _climb(
     target: int,
     rounds: int,
     seed: int,
+    cuts: tuple[int, ...],
 ) -> tuple[list[int], int]:
     """Move a block of the top, or one it rests against, earlier in the order; keep what is not worse."""
     rng = random.Random(seed)
@@ -143,7 +146,7 @@ def _climb(
         moved = rng.choice(movable)
         trial.remove(moved)
         trial.insert(rng.randrange(len(trial) // 2 + 1), moved)
-        new_offsets, new_top = _first_fit(items, clashes, trial)
+        new_offsets, new_top = _first_fit(items, clashes, trial, cuts)
         if new_top <= top or rng.random() < 0.02:
             top, order, offsets = new_top, trial, new_offsets
         if new_top < best_top:
@@ -164,12 +167,15 @@ def _clashes(items: list[Block]) -> list[list[int]]:
     return found
 
 
-def _first_fit(items: list[Block], clashes: list[list[int]], order: Iterable[int]) -> tuple[list[int], int]:
+def _first_fit(
+    items: list[Block], clashes: list[list[int]], order: Iterable[int], cuts: tuple[int, ...]
+) -> tuple[list[int], int]:
     offsets = [-1] * len(items)
     top = 0
     for k in order:
         standing = (other for other in clashes[k] if offsets[other] >= 0)
-        taken = sorted(span for other in standing for span in _blocked(items, k, other, offsets))
+        spans = [span for other in standing for span in _blocked(items, k, other, offsets)]
+        taken = sorted([*spans, *((cut - items[k].size + 1, cut) for cut in cuts)])
         offset = 0
         for low, high in taken:
             if offset < high and low <= offset:

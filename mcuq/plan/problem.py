@@ -135,7 +135,7 @@ class Problem:
     ``unit`` is the number of bits per unit of flash and RAM terms: 8 (bytes), or 1 (the paper's model, whose bytes
     may be fractional). RAM is either an arena (``ops``, ``storages``; plus ``ram_reserve``) or a list of ``peaks``.
     ``order`` are the operators' names as the graph has them. ``instructions``: predicted, per operator; empty where
-    nothing is known of the core.
+    nothing is known of the core. ``cuts``: arena addresses in bytes where a RAM region ends, which nothing straddles.
     """
 
     decisions: tuple[Decision, ...]
@@ -151,6 +151,7 @@ class Problem:
     tensors: tuple[tuple[str, str], ...]
     order: tuple[str, ...]
     instructions: tuple[Cost, ...] = ()
+    cuts: tuple[int, ...] = ()
 
     def decision(self, name: str) -> Decision:
         """The decision called ``name``. Raises KeyError."""

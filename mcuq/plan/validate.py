@@ -37,8 +37,9 @@ def check_memory(graph: IntegerGraph, core: str, plan: MemoryPlan, ram: int | No
 
     Checked: the order is a topological permutation that starts with the inputs; each tensor has one buffer of
     its size whose span covers its writer and readers (graph outputs: to the end), each kernel its scratch;
-    offsets are multiples of 4 inside the arena; two buffers in use at one step share bytes only as a view or in a
-    legal hand-over in place; and, played step by step, no operator finds a byte of its inputs overwritten.
+    offsets are multiples of 4 inside the arena, no buffer lies on both sides of a cut; two buffers in use at one
+    step share bytes only as a view or in a legal hand-over in place; and, played step by step, no operator finds a
+    byte of its inputs overwritten.
     """
     _check_order(graph, plan)
     _check_spans(graph, core, plan)
@@ -89,6 +90,9 @@ def _check_spans(graph: IntegerGraph, core: str, plan: MemoryPlan) -> None:
     for b in plan.buffers:
         if b.offset < 0 or b.offset % 4 or b.offset + b.size > plan.arena_bytes:
             raise CheckError(f"buffer {b.name} at {b.offset} size {b.size}: outside the arena or not on 4 bytes")
+        for cut in plan.cuts:
+            if b.offset < cut < b.offset + b.size:
+                raise CheckError(f"buffer {b.name} at {b.offset} size {b.size} lies on both sides of the cut at {cut}")
 
 
 def _placed(graph: IntegerGraph, plan: MemoryPlan) -> dict[str, tuple[str, ...]]:

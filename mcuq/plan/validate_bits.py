@@ -75,6 +75,9 @@ def _arena(problem: Problem, plan: BitPlan, placed: Placement, bits: dict[str, i
         raise CheckError("the order is not a permutation of the operators")
     step = {name: k for k, name in enumerate(plan.order)}
     rectangles = _rectangles(problem, placed, bits, step)
+    for name, _, _, low, high in rectangles:
+        if any(low < cut < high for cut in problem.cuts):
+            raise CheckError(f"{name} lies on both sides of a cut between RAM regions")
     for i, (name, first, last, low, high) in enumerate(rectangles):
         for other, other_first, other_last, other_low, other_high in rectangles[:i]:
             if first <= other_last and other_first <= last and low < other_high and other_low < high:

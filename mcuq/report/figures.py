@@ -107,6 +107,9 @@ def memory_picture(memory: MemoryPlan, bits: Mapping[str, int] | None = None, li
         handles.append(
             Line2D([], [], color=LIMIT, linestyle="--", label=f"liveness bound {memory.lower_bound:,} bytes")
         )
+        for cut in (cut for cut in memory.cuts if cut < top):
+            axes.axhline(cut, color=INK, linewidth=1.4, zorder=5)
+            handles.append(Line2D([], [], color=INK, linewidth=1.4, label=f"next region from {cut:,} bytes"))
         if limit is not None and limit <= 2 * top:
             axes.axhline(limit, color=INK, linewidth=1.0, linestyle=":", zorder=5)
             handles.append(Line2D([], [], color=INK, linestyle=":", label=f"limit {limit:,} bytes"))

@@ -11,15 +11,16 @@ import difflib
 import tomllib
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from mcuq.errors import UsageError
 from mcuq.ir.plans import Limits
 from mcuq.target.core import SIZE, Architecture, core
+from mcuq.target.cost import RAM_RESERVE
 from mcuq.target.files import product_dir
 from mcuq.target.limits import parse_bytes
 
@@ -44,13 +45,23 @@ class Region:
 @dataclass(frozen=True, slots=True)
 class Placement:
     """Names of the regions for code with vectors, constants (a part may execute and read its flash at different
-    addresses), weights, arena, and stack with statics."""
+    addresses), weights, arena, and stack with statics. The arena may fill several regions, in this order."""
 
     code: str
     constants: str
     weights: str
-    arena: str
+    arena: tuple[str, ...]
     stack: str
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """All names, each once."""
+        return tuple(dict.fromkeys((self.code, self.constants, self.weights, *self.arena, self.stack)))
+
+    @property
+    def statics(self) -> str:
+        """The region of variables besides arena and stack: the stack's, but where the arena would fill it first."""
+        return self.stack if self.stack not in self.arena[:-1] else self.arena[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +107,13 @@ class Board:
     def region_at(self, address: int) -> Region | None:
         """The region that holds ``address``, or None."""
         return next((r for r in self.regions if r.origin <= address < r.end), None)
+
+    @property
+    def cuts(self) -> tuple[int, ...]:
+        """Addresses in the arena where a region ends and the next begins, what the stack takes left out."""
+        first = [self.region(name) for name in self.placement.arena[:-1]]
+        free = (region.length - RAM_RESERVE * (region.name == self.placement.stack) for region in first)
+        return tuple(accumulate(length // CUT * CUT for length in free))
 
     @property
     def split_weights(self) -> bool:
@@ -145,6 +163,9 @@ class _BoardFile(_Strict):
     region: list[_RegionFile] = Field(min_length=1)
 
 
+CUT = 16
+"""Cuts between regions are at multiples of an arena's alignment."""
+
 ROLES: dict[str, RegionKind] = {
     "code": "flash",
     "constants": "flash",
@@ -182,7 +203,7 @@ def load_board(name: str) -> Board:
     """The board called ``name`` (or an alias of it); a path ending in ``.toml`` is read as a board file.
 
     ``name:role=REGION,...`` moves code, constants, weights, arena or stack to other regions of the board, and its
-    limits with them: ``stm32h7:arena=DTCM``.
+    limits with them: ``stm32h7:arena=DTCM``. An arena may fill several, ``arena=DTCM+AXI_SRAM``.
     ``+size`` behind the name is for the smallest code (``mcuq.target.core.SIZE``).
 
     Raises:
@@ -213,18 +234,27 @@ def optimized(board: str, goal: str) -> str:
 
 def _moved(board: Board, moves: str) -> Board:
     """``board`` with the roles of ``moves`` (role=REGION, by commas) in other regions."""
-    places = {role: getattr(board.placement, role) for role in ROLES}
+    places: dict[str, Any] = {role: getattr(board.placement, role) for role in ROLES}
     for move in moves.split(","):
         role, _, region = (part.strip() for part in move.partition("="))
         if role not in ROLES:
             raise UsageError(f"board {board.name}:{moves} moves {role!r}; roles are {', '.join(ROLES)}")
         allowed = [r.name for r in board.regions if r.kind == ROLES[role]]
-        if region not in allowed:
-            raise UsageError(f"board {board.name}: {role} cannot lie in {region!r}, but in {' or '.join(allowed)}")
-        places[role] = region
+        named = tuple(part.strip() for part in region.split("+")) if role == "arena" else (region,)
+        for name in named:
+            if name not in allowed:
+                raise UsageError(f"board {board.name}: {role} cannot lie in {name!r}, but in {' or '.join(allowed)}")
+        if len(set(named)) < len(named):
+            raise UsageError(f"board {board.name}: {move} names a region twice")
+        places[role] = named if role == "arena" else region
     placement = Placement(**places)
-    limits = Limits(board.region(placement.weights).length, board.region(placement.arena).length)
-    return replace(board, placement=placement, limits=limits)
+    return replace(board, placement=placement, limits=_limits(board.regions, placement))
+
+
+def _limits(regions: tuple[Region, ...], placement: Placement) -> Limits:
+    """Lengths of the regions for weights and for the arena."""
+    lengths = {region.name: region.length for region in regions}
+    return Limits(lengths[placement.weights], sum(lengths[name] for name in placement.arena))
 
 
 def read_board(path: Path) -> Board:
@@ -257,11 +287,11 @@ def _first_error(error: ValidationError) -> str:
 def _board(parsed: _BoardFile, path: Path) -> Board:
     regions = tuple(Region(r.name, r.kind, r.origin, r.length) for r in parsed.region)
     roles = parsed.placement.model_dump()
-    placement = Placement(**{**roles, "constants": roles["constants"] or roles["code"]})
+    roles |= {"constants": roles["constants"] or roles["code"], "arena": tuple(roles["arena"].split("+"))}
+    placement = Placement(**roles)
     if parsed.name != path.stem:
         raise UsageError(f"board file {path}: name is {parsed.name!r}, but must be the file's name {path.stem!r}")
     _check_regions(regions, placement, path)
-    by_name = {region.name: region for region in regions}
     return Board(
         name=parsed.name,
         aliases=tuple(parsed.aliases),
@@ -272,7 +302,7 @@ def _board(parsed: _BoardFile, path: Path) -> Board:
         emulation=Emulation(parsed.emulation.machine, parsed.emulation.mode),
         placement=placement,
         regions=regions,
-        limits=Limits(flash=by_name[placement.weights].length, ram=by_name[placement.arena].length),
+        limits=_limits(regions, placement),
         sources=tuple(parsed.sources),
     )
 
@@ -282,12 +312,15 @@ def _check_regions(regions: tuple[Region, ...], placement: Placement, path: Path
     if len(by_name) != len(regions):
         raise UsageError(f"board file {path}: two regions have one name; names must differ")
     for role, kind in ROLES.items():
-        name = getattr(placement, role)
         fitting = [region.name for region in regions if region.kind == kind]
-        if name not in fitting:
-            raise UsageError(
-                f"board file {path}: placement.{role} is {name!r}, but must be a {kind} region: {', '.join(fitting)}"
-            )
+        for name in placement.arena if role == "arena" else (getattr(placement, role),):
+            if name not in fitting:
+                raise UsageError(
+                    f"board file {path}: placement.{role} is {name!r}, "
+                    f"but must be a {kind} region: {', '.join(fitting)}"
+                )
+    if len(set(placement.arena)) < len(placement.arena):
+        raise UsageError(f"board file {path}: placement.arena names a region twice")
     ordered = sorted(regions, key=lambda region: region.origin)
     for low, high in pairwise(ordered):
         if low.end > high.origin:
@@ -306,7 +339,9 @@ def emulated(board: Board) -> Board:
     if board.emulation.mode != "same-lengths":
         return board
     machine = load_board(board.emulation.machine)
-    homes = {getattr(board.placement, role): getattr(machine.placement, role) for role in ROLES}
+    own, its = board.placement, machine.placement
+    homes = {own.code: its.code, own.constants: its.constants, own.weights: its.weights}
+    homes |= {**dict.fromkeys(own.arena, its.arena[0]), own.stack: its.stack}
     moved: list[Region] = []
     used: dict[str, int] = {}
     for name, home_name in homes.items():

@@ -55,7 +55,8 @@ def footprint(graph: IntegerGraph, plan: MemoryPlan, core: str, stack_bytes: int
     """
     weights, parameters = data_bytes(graph, core)
     runtime, model, startup = code_bytes(graph, core)
-    return Footprint(weights, parameters, runtime, model, startup, plan.arena_bytes, 0, stack_bytes)
+    arena = sum(block.size for block in plan.blocks)
+    return Footprint(weights, parameters, runtime, model, startup, arena, 0, stack_bytes)
 
 
 def data_bytes(graph: IntegerGraph, core: str) -> tuple[int, int]:

@@ -32,7 +32,7 @@ def test_the_emulated_board_keeps_the_lengths_and_sits_inside_the_machine() -> N
         run = emulated(board)
         machine = load_board(run.emulation.machine)
         for role in ("code", "weights", "arena", "stack"):
-            name = getattr(board.placement, role)
+            name = board.placement.arena[0] if role == "arena" else getattr(board.placement, role)
             region = run.region(name)
             assert region.length == board.region(name).length
             home = machine.region_at(region.origin)
@@ -103,7 +103,7 @@ def test_a_board_for_the_smallest_code_runs_portable_kernels() -> None:
 
 def test_roles_move_to_other_regions_and_limits_follow() -> None:
     board = load_board("stm32h743:arena=DTCM,stack=AXI_SRAM")
-    assert (board.name, board.placement.arena, board.placement.stack) == ("stm32h7", "DTCM", "AXI_SRAM")
+    assert (board.name, board.placement.arena, board.placement.stack) == ("stm32h7", ("DTCM",), "AXI_SRAM")
     assert (board.limits.flash, board.limits.ram) == (2 << 20, 128 << 10)
     run = emulated(board)
     assert run.region("DTCM").length == 128 << 10
@@ -113,9 +113,32 @@ def test_roles_move_to_other_regions_and_limits_follow() -> None:
     )
 
 
+def test_an_arena_in_two_regions_is_cut_where_the_first_ends() -> None:
+    """What the stack takes of a region is not the arena's."""
+    board = load_board("stm32h7:arena=DTCM+AXI_SRAM")
+    assert (board.placement.arena, board.placement.statics) == (("DTCM", "AXI_SRAM"), "AXI_SRAM")
+    assert (board.cuts, board.limits.ram) == (((128 << 10) - 2048,), 640 << 10)
+    assert load_board("stm32h7:arena=ITCM+DTCM+AXI_SRAM,stack=SRAM3").cuts == (64 << 10, 192 << 10)
+    assert load_board("stm32h7:arena=AXI_SRAM+DTCM").placement.statics == "DTCM"
+    assert load_board("stm32h7").cuts == ()
+    run = emulated(board)
+    assert run.region("DTCM").end <= run.region("AXI_SRAM").origin
+    assert run.cuts == board.cuts
+
+
+def test_board_files_may_name_two_regions(tmp_path: Path) -> None:
+    source = (Path(__file__).parents[2] / "boards" / "stm32h7.toml").read_text()
+    path = tmp_path / "stm32h7.toml"
+    path.write_text(source.replace('arena = "AXI_SRAM"', 'arena = "DTCM+AXI_SRAM"'))
+    assert read_board(path).cuts == ((128 << 10) - 2048,)
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
+        ("stm32h7:arena=DTCM+DTCM", "names a region twice"),
+        ("stm32h7:arena=DTCM+FLASH", "arena cannot lie in 'FLASH', but in ITCM or DTCM"),
+        ("stm32h7:stack=DTCM+SRAM3", r"stack cannot lie in 'DTCM\+SRAM3'"),
         ("stm32h7:heap=DTCM", "moves 'heap'; roles are code, constants, weights, arena, stack"),
         ("stm32h7:arena=FLASH", "arena cannot lie in 'FLASH', but in ITCM or DTCM or AXI_SRAM"),
         ("stm32h7:weights", "weights cannot lie in '', but in FLASH"),
