@@ -25,13 +25,14 @@ from mcuq.build.toolchain import link_program
 from mcuq.ir.graph import Window
 from mcuq.ir.integer import QConv2d
 from mcuq.numerics import code_range, quantize_multiplier, weight_range
-from mcuq.target.core import core, machine
+from mcuq.target.core import CORES as PROCESSORS
+from mcuq.target.core import SIZE, core, machine, optimize_flag
 from mcuq.target.kernels import ConvCase, layer_facts, select
 from mcuq.target.layouts import ChannelParameters, pack_weights
 from mcuq.target.runtime import elementwise
 from mcuq.target.work import Elementwise, Work, conv_work, elementwise_work, family
 
-CORES = ("cortex-m0", "cortex-m0plus", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55", "rv32imc")
+CORES = tuple(processor.name + goal for processor in PROCESSORS for goal in ("", SIZE))
 BITS = (8, 4, 2)
 OTHERS = (
     "add", "max_pool", "avg_pool", "pad", "rescale_copy", "concat", "reshape", "softmax", "argmax", "pixels_to_int8",
@@ -284,9 +285,10 @@ def counted(target: str, chosen: Iterable[Shape]) -> list[int]:
     board, tests = machine(processor.machine), ROOT / "tests"
     with tempfile.TemporaryDirectory(prefix="mcuq-count-") as folder:
         files = Path(folder, "cases"), Path(folder, "results")
+        flags = (optimize_flag(target), "-DGRID_COUNT", "-DGRID_ARENA_BYTES=1000000u")
         elf = link_program(
-            processor, board, [*PORTABLE, *sources(target), tests / "grid.c", tests / "grid_arena.c", EXTRA],
-            Path(folder, "count.elf"), include=INCLUDE, flags=("-O2", "-DGRID_COUNT", "-DGRID_ARENA_BYTES=1000000u"),
+            processor, board, [*PORTABLE, *sources(processor.name), tests / "grid.c", tests / "grid_arena.c", EXTRA],
+            Path(folder, "count.elf"), include=INCLUDE, flags=flags,
         )  # fmt: skip
         write_cases([empty, *calls], files[0])
         done = run_elf(elf, board, [str(file) for file in files], seconds=900.0)

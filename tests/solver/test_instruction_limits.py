@@ -34,7 +34,7 @@ def network() -> Graph:
     return net.graph()
 
 
-@pytest.mark.parametrize("core", ["cortex-m0plus", "cortex-m55"])
+@pytest.mark.parametrize("core", ["cortex-m0plus", "cortex-m55", "cortex-m4+size"])
 def test_brute_force_agrees_under_a_limit_of_instructions(core: str) -> None:
     graph = network()
     table = synthetic(graph, 5)

@@ -8,6 +8,7 @@ from nets import integer_net
 from mcuq.errors import UsageError
 from mcuq.ir.graph import Window
 from mcuq.ir.integer import QConv2d
+from mcuq.target.core import SIZE
 from mcuq.target.instructions import (
     conv_instructions,
     elementwise_instructions,
@@ -18,7 +19,8 @@ from mcuq.target.instructions import (
 from mcuq.target.kernels import ConvCase, select
 from mcuq.target.work import Elementwise, elementwise_work, family, taps
 
-CORES = ("cortex-m0", "cortex-m0plus", "cortex-m3", "cortex-m33", "cortex-m4", "cortex-m55", "cortex-m7", "rv32imc")
+NAMES = ("cortex-m0", "cortex-m0plus", "cortex-m3", "cortex-m33", "cortex-m4", "cortex-m55", "cortex-m7", "rv32imc")
+CORES = tuple(name + goal for name in NAMES for goal in ("", SIZE))
 
 
 @pytest.mark.parametrize("window", [Window((3, 3), (2, 2), (1, 0, 1, 1)), Window((5, 2), (1, 1), (2, 1, 2, 0), (2, 1))])
