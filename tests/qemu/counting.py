@@ -165,7 +165,7 @@ def transposed_cases(rng: np.random.Generator, count: int) -> Iterator[ConvCase]
                 continue
             found += 1
             bits = int(rng.choice(BITS)), weight_bits, int(rng.choice((*BITS, 8)))
-            shape = (outputs, *kernel, channels // groups)
+            shape = (outputs, kernel[0], kernel[1], channels // groups)
             yield ConvCase((*size, channels), (rows, columns, outputs), shape, window, groups, *bits, found % 6 == 5)
 
 

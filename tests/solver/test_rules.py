@@ -154,10 +154,10 @@ def test_tie_cuts_the_output() -> None:
 
 
 def test_activation_infeasibility_is_typed_and_quick() -> None:
-    begin = time.process_time()
+    begin = time.perf_counter()
     with pytest.raises(InfeasibleError, match=r"layer pw1 does not fit 262144 bytes.* need 38912 bytes more"):
         mixed(mobilenet_v1(1.0, 224), Limits(4_500_000, 262_144), "MixPL")
-    assert time.process_time() - begin < 1.0
+    assert time.perf_counter() - begin < 1.0
 
 
 def test_static_bytes_per_layer() -> None:

@@ -6,7 +6,6 @@ import io
 import re
 import subprocess
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -28,7 +27,7 @@ from mcuq.report import (
     ranks_picture,
     sizes_picture,
 )
-from mcuq.report.style import BITS, INK, bytes_text
+from mcuq.report.style import BITS, bytes_text
 
 pytest.importorskip("matplotlib")
 Image = pytest.importorskip("PIL.Image")
@@ -104,16 +103,6 @@ def test_the_arena_shows_every_tensor():
     assert min(share(full, BITS[b]) for b in (8, 4, 2)) > 0.01
     # x fills 1024 of 3584 bytes for half of the time; conv 2048 for one step of four until the alias takes over.
     assert share(full, BITS[2]) > share(full, BITS[4]) > 0.5 * share(full, BITS[8])
-
-
-def test_a_line_in_the_arena_where_the_next_region_begins():
-    """As wide as the axes, the limit's line being dotted; none where the arena ends before the cut."""
-
-    def widest(cuts):
-        rows = (pixels(memory_picture(replace(memory(), cuts=cuts))) == [int(INK[i : i + 2], 16) for i in (1, 3, 5)])
-        return rows.all(axis=2).sum(axis=1).max()
-
-    assert widest((1024,)) > widest((4096,)) == widest(())
 
 
 def test_empty_and_tiny_inputs_still_draw():
