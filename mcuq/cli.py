@@ -401,7 +401,7 @@ def main() -> None:
             sys.stdout.write(json.dumps(document) + "\n")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        people.print("interrupted")
+        people.print("interrupted; a training goes on with --resume")
         sys.exit(130)
     except Exception:
         traceback.print_exc()

@@ -170,7 +170,7 @@ Recipe = Annotated[
 ]
 Device = Annotated[str, _training(help="cpu or cuda.")]
 Tensorboard = Annotated[bool, _training("--tensorboard", help="Write event files into RUN/events.")]
-Resume = Annotated[bool, _training("--resume", help="Go on with an interrupted run in --out.")]
+Resume = Annotated[bool, _training("--resume", help="Go on with an interrupted run: that in --out, or the latest.")]
 
 Calibrate = Annotated[
     str,

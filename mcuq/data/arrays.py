@@ -12,12 +12,23 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from mcuq.data.dataset import Augmentation, Dataset, Labels, Pixels, check, fit_normalization
+from mcuq.data.dataset import (
+    SPLIT_SEED,
+    TEST_SHARE,
+    Augmentation,
+    Dataset,
+    Labels,
+    Pixels,
+    check,
+    fit_normalization,
+    stratified_split,
+)
 from mcuq.errors import DataError
 
 MAX_BYTES = 8 << 30
 """Most bytes one file's arrays may take together; a zip of a few kilobytes can claim terabytes."""
 _ALLOWED = "numpy arrays x_train, y_train, x_test, y_test; x uint8 [N, H, W] or [N, H, W, C], y integers [N]"
+_SPLIT = "Without x_test and y_test (or with x and y alone) a quarter is held out"
 _NAMES = ("x_train", "y_train", "x_test", "y_test")
 
 
@@ -96,7 +107,7 @@ def to_pixels(x: NDArray[Any], source: str) -> Pixels:
         x = x[..., None]
     if x.ndim != 4:
         raise DataError(f"{source} has shape {list(x.shape)}; [N, H, W] or [N, H, W, C] is needed")
-    if x.shape[3] > 64 and x.shape[1] <= 4:
+    if x.shape[1] <= 4 < x.shape[3] and (x.shape[3] > 64 or (x.shape[1] == 3 and x.shape[2] == x.shape[3])):
         raise DataError(
             f"{source} has shape {list(x.shape)}, which looks like [N, C, H, W]; images are stored [N, H, W, C]"
         )
@@ -124,7 +135,8 @@ def to_labels(y: NDArray[Any], source: str) -> Labels:
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.ndim != 1:
-        raise DataError(f"{source} has shape {list(y.shape)}; one whole number per image is needed, [N]")
+        hint = "; of one-hot rows store argmax(axis=1)" if y.ndim == 2 else ""
+        raise DataError(f"{source} has shape {list(y.shape)}; one whole number per image is needed, [N]{hint}")
     if y.dtype.kind not in "iu" and not (y.dtype.kind == "f" and bool((y == np.rint(y)).all())):
         raise DataError(f"{source} is {y.dtype}; labels are whole numbers 0 .. classes - 1")
     return y.astype(np.int64)
@@ -133,13 +145,18 @@ def to_labels(y: NDArray[Any], source: str) -> Labels:
 def load_npz(path: Path, name: str | None = None) -> Dataset:
     """A data set from an ``.npz`` with x_train, y_train, x_test, y_test and, if present, ``classes`` (strings).
 
+    Without a test part, or with ``x`` and ``y`` alone, a quarter of every class is held out, as of a folder's images.
+
     Raises:
         DataError: see ``read_npz``, ``to_pixels``; or arrays are missing or contradict each other.
     """
-    arrays = read_npz(path, (*_NAMES, "classes"))
+    arrays = read_npz(path, (*_NAMES, "x", "y", "classes"))
+    for x, y in (("x_train", "y_train"), ("x", "y")):
+        if {x, y} <= arrays.keys() and not {"x_test", "y_test"} & arrays.keys():
+            arrays |= _held_out(path, arrays[x], arrays[y])
     missing = [n for n in _NAMES if n not in arrays]
     if missing:
-        raise DataError(f"{path} has no {', '.join(missing)}. It should hold {_ALLOWED}.")
+        raise DataError(f"{path} has no {', '.join(missing)}. It should hold {_ALLOWED}. {_SPLIT}.")
     x_train = to_pixels(arrays["x_train"], f"{path}: x_train")
     x_test = to_pixels(arrays["x_test"], f"{path}: x_test")
     if {arrays["x_train"].dtype.kind, arrays["x_test"].dtype.kind} == {"f", "u"}:
@@ -154,6 +171,15 @@ def load_npz(path: Path, name: str | None = None) -> Dataset:
             name or path.stem, x_train, y_train, x_test, y_test, classes, fit_normalization(x_train), Augmentation()
         )
     )
+
+
+def _held_out(path: Path, x: NDArray[Any], y: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """A quarter of every class for the test."""
+    labels = to_labels(y, f"{path}: y")
+    if len(x) != len(labels):
+        raise DataError(f"{path} holds {len(x)} images and {len(labels)} labels; one label per image is needed")
+    train, test = stratified_split(labels, TEST_SHARE, SPLIT_SEED)
+    return {"x_train": x[train], "y_train": labels[train], "x_test": x[test], "y_test": labels[test]}
 
 
 def _class_names(path: Path, names: NDArray[Any] | None, y_train: Labels, y_test: Labels) -> tuple[str, ...]:

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from mcuq.errors import DataError
 from mcuq.ir.graph import Normalization, Shape
 
+SPLIT_SEED = 20_231
+TEST_SHARE = 0.25
+"""Of data without a test part of their own."""
 Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mcuq.data.dataset import Augmentation, Dataset, Labels, Pixels, check, stratified_split
+from mcuq.data.dataset import SPLIT_SEED, TEST_SHARE, Augmentation, Dataset, Labels, Pixels, check, stratified_split
 from mcuq.data.images import pillow
 from mcuq.errors import DataError
 from mcuq.ir.graph import Normalization
@@ -16,7 +16,6 @@ from mcuq.ir.graph import Normalization
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 MAX_SIDE = 16_384
 MAX_BYTES = 16 << 30
-SPLIT_SEED = 20_231
 _ADVICE = "expected are train/<class>/*.jpg and val/<class>/*.jpg (or test/), or <class>/*.jpg, which is then split 3:1"
 # ImageNet networks of the MobileNet family see [-1, 1).
 _NORMALIZATION = Normalization(scale=1 / 128, zero_point=128)
@@ -48,7 +47,7 @@ def load_folder(folder: Path, resolution: int | None = None, name: str | None = 
         top = folder / "train" if (folder / "train").is_dir() else folder
         classes = _classes(top)
         x, y = _read(*_list(top, classes), resolution)
-        train, test = stratified_split(y, 0.25, SPLIT_SEED)
+        train, test = stratified_split(y, TEST_SHARE, SPLIT_SEED)
         x_train, y_train, x_test, y_test = x[train], y[train], x[test], y[test]
     augmentation = Augmentation(flip=True, shift=max(1, x_train.shape[1] // 16))
     return check(Dataset(name or folder.name, x_train, y_train, x_test, y_test, classes, _NORMALIZATION, augmentation))

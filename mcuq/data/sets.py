@@ -166,6 +166,8 @@ def _from_path(name: str, data_dir: Path | str | None, resolution: int | None) -
             f"{name} is neither an .npz file nor a folder of class folders with images "
             "(train/<class>/*.jpg and val/<class>/*.jpg, or <class>/*.jpg)"
         )
+    if name.endswith(".npz") or "/" in name:
+        raise UsageError(f"no file or folder {name}, neither here nor in {_searched(data_dir)}")
     raise UsageError(f"no data set {name!r}; known are {names}, a path to an .npz file, or to a folder of images")
 
 

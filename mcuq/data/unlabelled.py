@@ -23,7 +23,7 @@ def load_unlabelled(path: Path, shape: Shape | None, limit: int) -> Dataset | No
 
     Args:
         path: a folder of pictures (not of folders), or an ``.npz`` with one array ``x``, ``images`` or ``x_train`` and
-            no ``y_train``. shape: (H, W, C) to bring all to; without it pictures of one size are needed.
+            no ``y_train`` or ``y``. shape: (H, W, C) to bring all to; without it pictures of one size are needed.
 
     Raises:
         DataError: unreadable, empty, or of different sizes.
@@ -34,9 +34,9 @@ def load_unlabelled(path: Path, shape: Shape | None, limit: int) -> Dataset | No
             return None
         x = _read(found[:limit], shape)
     elif path.is_file() and path.suffix == ".npz":
-        arrays = read_npz(path, (*NAMES, "y_train"))
+        arrays = read_npz(path, (*NAMES, "y", "y_train"))
         names = [name for name in NAMES if name in arrays]
-        if len(names) != 1 or "y_train" in arrays:
+        if len(names) != 1 or {"y", "y_train"} & arrays.keys():
             return None
         x = to_pixels(arrays[names[0]][:limit], f"{path}: {names[0]}")
     else:

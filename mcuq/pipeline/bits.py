@@ -71,6 +71,8 @@ def pareto(
         raise UsageError("pareto needs limits: --mem-constraint FLASH,RAM or --board NAME")
     if resource not in get_args(Resource):
         raise UsageError(f"--over {resource!r} is unknown; use {', '.join(get_args(Resource))}")
+    if out is not None and out.suffix.lower() != ".png":
+        raise UsageError(f"--out {out}: the picture is a PNG; name a .png file")
     graph = planned_graph(spec, seed)
     table = sensitivity(graph, "data-free", None)
     found = frontier(

@@ -12,6 +12,7 @@ from mcuq.ir.fuse import fuse
 from mcuq.ir.graph import Graph, Normalization
 from mcuq.ir.samples import InputShape
 from mcuq.ir.verify import Level, verify
+from mcuq.pipeline.early import check_scores, load_data
 from mcuq.pipeline.settings import ModelSpec, TrainSettings, default_model
 
 TORCH_NEEDED = "this needs torch: pip install 'mcuq[train]'"
@@ -33,16 +34,13 @@ class Prepared:
     graph: Graph
 
 
-def prepare(settings: TrainSettings) -> Prepared:
-    """Load data and model and capture it.
+def prepare(settings: TrainSettings, dataset: Dataset | None = None) -> Prepared:
+    """Load data, unless ``dataset`` is there already, and model, and capture it.
 
     Raises:
         UsageError, DataError, ModelError, UnsupportedError: what is wrong with which.
     """
-    from mcuq import data
-
-    resolution = None if settings.model is None else settings.model.resolution
-    dataset = data.load(settings.data, settings.data_dir, resolution=resolution)
+    dataset = dataset or load_data(settings)
     spec = settings.model or default_model(dataset.input_shape)
     settings = replace(settings, model=spec)
     if settings.images is not None:
@@ -55,6 +53,7 @@ def prepare(settings: TrainSettings) -> Prepared:
         _load_weights(module, settings.weights)
     program = exported(module, shape)
     graph = captured(module, shape, dataset.normalization, program=program)
+    check_scores(graph, dataset, spec)
     return Prepared(settings, spec, module, dataset, program if shape == dataset.input_shape else None, graph)
 
 

@@ -32,6 +32,7 @@ def checked(settings: TrainSettings) -> TrainSettings:
 
     choice = settings.choice
     choice.check()
+    _overrides(settings.layer_config)
     quant_type, fold_type = settings.quant_type or "PerChannelsSymMSE", settings.fold_type or "ICN"
     one = weights.make(quant_type, choice.weight_bits or 8, 1, steps=settings.weight_range)
     if fold_type not in FOLD_TYPES:

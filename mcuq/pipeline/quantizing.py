@@ -28,6 +28,7 @@ from mcuq.lower import lower, simplified
 from mcuq.pipeline import deploy, pictures, tables
 from mcuq.pipeline.bits import decide, promise, solved
 from mcuq.pipeline.calibration import Preprocessing, calibration_set
+from mcuq.pipeline.early import check_logits
 from mcuq.pipeline.inputs import from_pixels, normalized, per_channel, pixel_scale
 from mcuq.pipeline.outcomes import TrainOutcome
 from mcuq.pipeline.runs import RunFolder, claim_run, new_run_path, remember
@@ -94,6 +95,7 @@ def quantize(
     """
     began = time.monotonic()
     settings.choice.check()
+    check_logits(settings.logits)
     check_widths(settings)
     dataset = calibration_set(settings.calibrate, settings.data_dir, settings.inputs, _input_names(settings.model))
     found = _imported(settings, dataset)

@@ -149,8 +149,8 @@ def find_run(path: Path | None) -> RunFolder:
     return run
 
 
-def claim_run(path: Path, *, resume: bool, overwrite: bool = False) -> RunFolder:
-    """A folder to train into: new or empty, or an earlier run to resume or to ``overwrite``. Raises UsageError."""
+def check_claim(path: Path, *, resume: bool, overwrite: bool = False) -> None:
+    """Raises UsageError unless ``path`` is new or empty, or an earlier run to resume or to ``overwrite``."""
     run = RunFolder(path)
     if path.exists() and not path.is_dir():
         raise UsageError(f"--out {path} is a file; give a folder")
@@ -161,18 +161,24 @@ def claim_run(path: Path, *, resume: bool, overwrite: bool = False) -> RunFolder
         raise UsageError(f"--out {path} holds files that are not mcuq's; choose an empty or new folder")
     if occupied and not resume and not overwrite:
         raise UsageError(f"--out {path} holds a run; go on with it by --resume, or choose another folder")
+
+
+def claim_run(path: Path, *, resume: bool, overwrite: bool = False) -> RunFolder:
+    """The folder to write a run into, made if it is new. Raises UsageError: as :func:`check_claim`, or read-only."""
+    check_claim(path, resume=resume, overwrite=overwrite)
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path):
             pass
     except OSError as error:
         raise UsageError(f"--out {path} cannot be written: {error.strerror}; choose another folder") from error
-    return run
+    return RunFolder(path)
 
 
 def new_run_path(model: str, data: str) -> Path:
     """First free ``runs/<model>-<data>-<n>``, names reduced to safe characters."""
-    base = "-".join("".join(c for c in part if c.isalnum() or c in "_.")[:40] for part in (model, data))
+    stem = data.removesuffix(".npz").rstrip("/").rpartition("/")[2]
+    base = "-".join("".join(c for c in part if c.isalnum() or c in "_.")[:40] for part in (model, stem))
     number = 1
     while (RUNS / f"{base}-{number}").exists():
         number += 1

@@ -169,8 +169,17 @@ class TrainSettings:
 
 
 def default_model(shape: tuple[int, ...]) -> ModelSpec:
-    """The model for images [H, W, C] when the user names none: small enough for a microcontroller at that size."""
+    """The model for images [H, W, C] when the user names none: small enough for a microcontroller at that size.
+
+    Raises:
+        UsageError: images of fewer than four rows or columns.
+    """
     side = min(shape[0], shape[1])
+    if side < 4:
+        raise UsageError(
+            f"images of {shape[0]} rows, {shape[1]} columns and {shape[2]} channels are too small for the models "
+            "chosen by size; name one by --model, or store images as [N, H, W, C] if these are [N, C, H, W]"
+        )
     if side < 16:
         return ModelSpec("resnet_tiny")
     if side < 64:

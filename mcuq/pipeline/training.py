@@ -21,13 +21,14 @@ from mcuq.ir.plans import BitPlan
 from mcuq.ir.verify import Level, verify
 from mcuq.pipeline import deploy, pictures
 from mcuq.pipeline.bits import decide, promise, refuse_infeasible, solved
+from mcuq.pipeline.early import check_settings, empty_classes, load_data
 from mcuq.pipeline.logs import STAGES, RunLog
 from mcuq.pipeline.measures import CALIBRATION
 from mcuq.pipeline.models import Prepared, captured, prepare
 from mcuq.pipeline.outcomes import DemoOutcome, TrainOutcome
 from mcuq.pipeline.progress import TrainingBar
 from mcuq.pipeline.quantizers import checked, network
-from mcuq.pipeline.runs import RunFolder, claim_run, new_run_path, remember
+from mcuq.pipeline.runs import RunFolder, claim_run, find_run, new_run_path, remember
 from mcuq.pipeline.settings import BitChoice, ModelSpec, TrainSettings
 from mcuq.pipeline.statistics import write_confusion, write_weights
 from mcuq.reference.integer import run_outputs
@@ -54,17 +55,24 @@ def train(
 ) -> TrainOutcome:
     """Train, choose bits, retrain with quantization, and save everything in ``out``.
 
-    Limits that cannot be met are reported before anything is trained; an interrupted run goes on with ``resume``;
-    a run that is there is replaced only with ``overwrite``.
+    Limits that cannot be met are reported before anything is trained; an interrupted run, the latest one without
+    ``out``, goes on with ``resume``; a run that is there is replaced only with ``overwrite``.
 
     Raises:
         UsageError, DataError, ModelError: wrong input; InfeasibleError: the limits; TrainingError: NaN, memory.
     """
+    if resume and out is None:
+        out = find_run(None).path
+    check_settings(settings, out, resume=resume, overwrite=overwrite)
+    dataset = load_data(settings)
     from mcuq.quant import distributed
+    from mcuq.quant import train as loops
 
     settings = checked(settings)
+    for preset, qat in ((loops.float_preset(1), False), (loops.qat_preset(1, 8), True)):
+        _configured(preset, settings, qat=qat)
     with distributed.processes(settings.device) as device:
-        prepared = prepare(replace(settings, device=device))
+        prepared = prepare(replace(settings, device=device), dataset)
         if distributed.rank() == 0:
             return _lead(prepared, out, resume, overwrite, console)
         with tempfile.TemporaryDirectory(prefix="mcuq-rank-") as folder, TrainingBar(None) as bar:
@@ -78,10 +86,14 @@ def _lead(prepared: Prepared, out: Path | None, resume: bool, overwrite: bool, c
     limits = settings.choice.limits()
     if limits is not None and settings.choice.bits is None:
         refuse_infeasible(prepared.graph, settings.choice, limits)
+    if settings.choice.bits is not None:
+        load_bits(settings.choice.bits, prepared.graph)
     run = claim_run(out or new_run_path(prepared.spec.name, settings.data), resume=resume, overwrite=overwrite)
     with run.locked(), TrainingBar(console) as bar:
         if not resume:
             _clear(run)
+        for name in empty_classes(prepared.dataset):
+            bar.stage(f"note: no training image of class {name}; labels count from 0")
         bar.listeners = (RunLog(run.path), *_events(settings, run, bar))
         run.write_record({"settings": _plain(settings), "finished": False})
         remember(run)

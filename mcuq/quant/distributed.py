@@ -37,8 +37,10 @@ def processes(device: str) -> Generator[str]:
     """Join the other processes of a ``torchrun``, if there are any; gives the device of this one.
 
     Raises:
-        UsageError: this torch cannot communicate.
+        UsageError: there is no such device, or this torch cannot communicate.
     """
+    if device.partition(":")[0] != "cpu" and not (device.startswith("cuda") and torch.cuda.is_available()):
+        raise UsageError(f"--device {device!r} is not there; use cpu{' or cuda' if torch.cuda.is_available() else ''}")
     if int(os.environ.get("WORLD_SIZE", "1")) <= 1 or world() > 1:
         yield device
         return

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mcuq.report.style import BITS, FAINT, GRID, INK, LIMIT, SERIES, context, figure, png
+from mcuq.report.style import BITS, FAINT, GRID, INK, LIMIT, SERIES, context, drawable, figure, png
 
 COLUMNS = 4
 SPIKE = 0.3
@@ -164,7 +164,7 @@ def _scales_panel(axes: Any, lines: Mapping[str, Sequence[float]]) -> None:
 
 def confusion_picture(matrix: NDArray[np.int64], classes: Sequence[str]) -> bytes:
     """PNG: rows are labels, columns what the network says [K, K]; shares of each row as shade, counts as text."""
-    count = len(classes)
+    count, names = len(classes), drawable(classes)
     size = min(12.0, max(3.6, 1.6 + 0.45 * count))
     with context():
         from matplotlib.colors import LinearSegmentedColormap
@@ -178,8 +178,8 @@ def confusion_picture(matrix: NDArray[np.int64], classes: Sequence[str]) -> byte
             for row, column in np.argwhere(matrix > 0):
                 color = "white" if shares[row, column] > 0.5 else LIMIT if row != column else INK
                 axes.text(column, row, str(matrix[row, column]), ha="center", va="center", fontsize=7, color=color)
-            axes.set_xticks(range(count), classes, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
-            axes.set_yticks(range(count), classes, fontsize=8)
+            axes.set_xticks(range(count), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
+            axes.set_yticks(range(count), names, fontsize=8)
         right, total = int(np.trace(matrix)), max(1, int(matrix.sum()))
         axes.set_title(f"{right:,} of {total:,} right ({100 * right / total:.2f} %)")
         axes.set_xlabel("network")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mcuq.errors import UsageError
@@ -20,7 +20,7 @@ BITS = {32: "#52606d", 8: "#1d4e89", 4: "#3aa6a0", 2: "#f2b134"}
 ON_BITS = {32: "white", 8: "white", 4: "white", 2: INK}
 SERIES = ("#1d4e89", "#d1603d", "#3aa6a0", "#7d5ba6")
 DPI = 144
-_RC = {
+_RC: dict[str, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same letters on every machine
     "font.size": 9,
     "axes.titlesize": 11,
@@ -57,6 +57,14 @@ def figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
+
+
+def drawable(names: Sequence[str]) -> list[str]:
+    """``names``; a number stands for one with letters that the pictures' font lacks."""
+    from matplotlib import font_manager
+
+    letters = font_manager.get_font(font_manager.findfont(_RC["font.family"])).get_charmap()
+    return [n if all(ord(c) in letters for c in n) else str(i) for i, n in enumerate(names)]
 
 
 def png(picture: Figure) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -91,3 +92,10 @@ def test_empty_and_tiny_inputs_still_draw() -> None:
     assert weights_picture([]) and activations_picture([]) and scales_picture({})
     assert scales_picture({"a": [1.0], "b.weight": [0.5, 0.25, 4.0]})
     assert confusion_picture(np.zeros((40, 40), np.int64), [str(i) for i in range(40)])
+
+
+def test_names_that_the_font_cannot_draw_become_numbers() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        drawn = confusion_picture(np.eye(3, dtype=np.int64), ["Äpfel", "いちご", "$x_"])
+    assert drawn == confusion_picture(np.eye(3, dtype=np.int64), ["Äpfel", "1", "$x_"])
