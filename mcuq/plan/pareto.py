@@ -12,7 +12,7 @@ from mcuq.plan.exact import Solution, arena_of, plan_of, solve
 from mcuq.plan.infeasible import least_instructions
 from mcuq.plan.memory import pack
 from mcuq.plan.model import problem_from_graph
-from mcuq.plan.problem import Problem, assignment_of
+from mcuq.plan.problem import Problem
 from mcuq.plan.rules import mixed
 
 Resource = Literal["flash", "ram", "instructions"]
@@ -102,11 +102,6 @@ def fixed_plan(problem: Problem, method: str, bits: dict[str, int]) -> BitPlan:
     placement = pack(arena_of(problem, bits))[0] if problem.ops else None
     plan = plan_of(open_problem, Solution(bits, placement, 0.0, optimal=False), method)
     return replace(plan, limits=problem.limits)
-
-
-def counted_as(problem: Problem, plan: BitPlan) -> BitPlan:
-    """``plan`` with its bytes counted anew in the byte model of ``problem``. Raises UsageError when bits differ."""
-    return fixed_plan(problem, plan.method, assignment_of(problem, plan))
 
 
 def _used(plan: BitPlan, resource: Resource) -> int:

@@ -19,7 +19,7 @@ from typing import Any
 
 from mcuq.errors import ModelError
 from mcuq.frontend.builder import safe_name
-from mcuq.ir.container import read_bytes, write_atomic
+from mcuq.ir.container import read_bytes
 from mcuq.ir.graph import Add, AvgPool, Concat, Conv2d, FloatOp, Graph, Input, MaxPool, Reshape, Softmax
 from mcuq.quant.precision import LayerPrecision, Mode, Precision
 from mcuq.quant.precision_file import LARGEST_FILE, block_of, fields_of, unique
@@ -174,11 +174,6 @@ def prototxt_text(precision: Precision, graph: Graph) -> str:
             lines += [f"    {name}: {v!r}" for v in (value if isinstance(value, list) else [value])]
         lines += ["  }", "}"]
     return "\n".join(lines) + "\n"
-
-
-def save_prototxt(precision: Precision, graph: Graph, path: Path | str) -> None:
-    """Write :func:`prototxt_text`."""
-    write_atomic(Path(path), prototxt_text(precision, graph).encode())
 
 
 def layer_type(op: FloatOp | None) -> str:

@@ -115,11 +115,6 @@ class Board:
         free = (region.length - RAM_RESERVE * (region.name == self.placement.stack) for region in first)
         return tuple(accumulate(length // CUT * CUT for length in free))
 
-    @property
-    def split_weights(self) -> bool:
-        """Weights have a region of their own, apart from code."""
-        return self.placement.weights != self.placement.code
-
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
