@@ -81,10 +81,12 @@ def test_labels_counted_from_one(tmp_path: Path) -> None:
     assert empty_classes(load_data(own(tmp_path, x=X, y=Y + 1))) == ["0"]
 
 
-def test_channels_first(tmp_path: Path) -> None:
+def test_arrays_in_other_orders(tmp_path: Path) -> None:
     planes = np.zeros((16, 3, 8, 8), np.uint8)
     with pytest.raises(DataError, match=r"looks like \[N, C, H, W\]"):
         load(own(tmp_path, x=planes, y=Y).data)
+    with pytest.raises(DataError, match=r"store argmax\(axis=1\)"):
+        load(own(tmp_path, x=X, y=np.eye(2)[Y]).data)
     with pytest.raises(UsageError, match="images of 1 rows, 28 columns and 28 channels are too small"):
         default_model((1, 28, 28))
 
