@@ -137,11 +137,13 @@ def test_bytes_are_those_of_the_two_operators(machine: str | None, case: tuple[S
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("machine", [None, "mps2-an385", "mps2-an386", "mps3-an547"])
-def test_bytes_of_all_pools_shapes_and_bits(machine: str | None) -> None:
+@pytest.mark.parametrize(
+    ("machine", "every"), [(None, 5), ("rp2040", 17), ("mps2-an385", 11), ("mps2-an386", 11), ("mps3-an547", 11)]
+)
+def test_bytes_of_all_pools_shapes_and_bits(machine: str | None, every: int) -> None:
     cases = grid()
     assert len(cases) > 150
-    for k, case in enumerate(cases[:: 5 if machine is None else 11]):  # neither divides the number of kinds or bits
+    for k, case in enumerate(cases[::every]):  # none divides the number of kinds or bits
         check(machine, case, BITS[k % len(BITS)])
 
 

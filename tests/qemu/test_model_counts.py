@@ -22,15 +22,17 @@ def test_whole_model_is_exact_and_no_dearer(model: Model, variant: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("variant", ["int8", "int4"])
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
-def test_whole_model_with_helium(model: Model) -> None:
-    result = run(model, "int8", "cortex-m55")
+def test_whole_model_with_helium(model: Model, variant: str) -> None:
+    result = run(model, variant, "cortex-m55")
     assert regressions([result], STORED) == []
     assert result.instructions <= model.m55[1]
+    assert result.instructions <= 1.05 * stored(model.name, "int8", "cortex-m55").instructions
 
 
-def stored(model: str, variant: str) -> Result:
-    return next(r for r in STORED if r.key == ("cortex-m4", model, variant))
+def stored(model: str, variant: str, core: str = "cortex-m4") -> Result:
+    return next(r for r in STORED if r.key == (core, model, variant))
 
 
 def test_a_regression_and_a_wrong_byte_are_reported() -> None:
