@@ -118,6 +118,8 @@ class Builder:
 
     def input(self, shape: tuple[int, ...], name: str, normalization: Normalization | None) -> View:
         """The network's input; ``shape`` is the model's, batch first."""
+        if not 2 <= len(shape) <= 4:
+            raise Refusal(f"inputs must be [N, C, H, W], [N, C, L] or [N, F], found {list(shape)}")
         stored = map_of(shape, channels_first=self.channels_first)
         op = ir.Input(name=self.name(name), inputs=(), shape=stored, normalization=normalization)
         return self.emit(op, shape)
@@ -268,7 +270,15 @@ class Builder:
                 return self._concat_maps([self._sliced(v, source) for v in views], axis, name, tuple(joined), source)
             except Refusal:
                 pass
+        if rank > 4 and axis == rank - 1:
+            return self._concat_last(views, name, tuple(joined), source)
         return self._concat_vectors(views, axis, name, source)
+
+    def _concat_last(self, views: list[View], name: str, shape: tuple[int, ...], source: str) -> View:
+        """Tensors joined along their last axis, which becomes the channels; the others in order are rows."""
+        parts = tuple(self.rows(view, len(shape) - 1, source)[0] for view in views)
+        op = ir.Concat(name=self.name(name), inputs=parts, shape=(0, 0, 0), source=source)
+        return self.emit(op, shape).viewed(np.arange(int(np.prod(shape))).reshape(shape))
 
     def _sliced(self, view: View, source: str) -> View:
         """A map; slices are copied, other orders of all elements are refused."""
@@ -378,6 +388,8 @@ class Builder:
 
     def output(self, view: View, what: str) -> str:
         """The operator that is the network's output; its (H, W, C) order must be the map's or the tensor's own."""
+        if len(view.shape) > 4:  # in the tensor's own order, the last axis as channels
+            return self.rows(view, len(view.shape) - 1)[0]
         if view.indices is None:
             return view.op
         size = int(np.prod(view.shape))

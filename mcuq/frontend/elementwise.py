@@ -102,7 +102,7 @@ def _repeated(b: Builder, kind: Kind, left: View, right: View, name: str, source
         shape = np.broadcast_shapes(left.shape, right.shape)
     except ValueError as error:
         raise Refusal(f"shapes {list(left.shape)} and {list(right.shape)} do not fit") from error
-    if kind == "mul" and shape in (left.shape, right.shape):
+    if kind == "mul" and shape in (left.shape, right.shape) and len(shape) <= 4:
         full, other = (left, right) if left.shape == shape else (right, left)
         ranked = other.viewed(other.order.reshape(*(1,) * (len(shape) - len(other.shape)), *other.shape))
         large, small = b.whole(full, source), b.whole(ranked, source)

@@ -78,6 +78,14 @@ LAYERS = (
         cores=FAST,
     ),
     Row(
+        "layer, group and instance normalization",
+        "conv2d or avg_pool (means), add, table, mul",
+        ANY_BITS,
+        _words("layer_norm native_layer_norm group_norm instance_norm"),
+        _words("LayerNormalization GroupNormalization InstanceNormalization"),
+        limits="written out in these parts, as TFLite's converter does; gamma and beta are constants in training",
+    ),
+    Row(
         "max pool, maximum and minimum over axes",
         "max_pool",
         ANY_BITS,
@@ -297,7 +305,7 @@ ROWS: tuple[Row, ...] = (*LAYERS, *ARITHMETIC, *MOVES, *OTHERS)
 UNSUPPORTED = (
     ("attention, products of two activations as matrices", "use convolutions, or run this part elsewhere"),
     ("LSTM, GRU, RNN, SVDF", "use convolutions over time"),
-    ("layer, group, instance and local response normalization", "use batch normalization"),
+    ("local response normalization", "use batch normalization"),
     ("3-D convolutions and pools, unpooling", "use 2-D ones"),
     ("control flow (If, Loop, Scan, While)", "export the branch that is used"),
     (

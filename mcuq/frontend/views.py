@@ -66,15 +66,17 @@ class View:
 
 
 def map_of(shape: tuple[int, ...], *, channels_first: bool) -> Shape:
-    """(H, W, C) of a model tensor [1, C, H, W], [1, C, L] or [1, F] (or channels last).
+    """(H, W, C) of a model tensor [1, C, H, W], [1, C, L] or [1, F] (or channels last); of more axes H takes several.
 
     Raises:
-        Refusal: another rank.
+        Refusal: no batch of 1.
     """
-    if len(shape) not in (2, 3, 4):
-        raise Refusal(f"tensors must be [N, C, H, W], [N, C, L] or [N, F], found {list(shape)}")
+    if len(shape) < 2 or shape[0] != 1:
+        raise Refusal(f"tensors must be [N, C, H, W], [N, C, L] or [N, F] with a batch N of 1, found {list(shape)}")
     body = shape[1:]
     channels, spatial = (body[0], body[1:]) if channels_first else (body[-1], body[:-1])
+    if len(spatial) > 2:
+        spatial = (math.prod(spatial[:-1]), spatial[-1])
     return (*(1,) * (2 - len(spatial)), *spatial, channels)  # pyright: ignore[reportReturnType]
 
 

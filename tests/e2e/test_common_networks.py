@@ -156,7 +156,25 @@ class UNet(nn.Module):
         return self.last(torch.cat([self.last_up(x), one], 1))
 
 
-NETWORKS = (UNet, MobileNetV3, Yolo, Autoencoder, Shuffle, Attention, TimeSeries)
+class ConvNeXt(nn.Module):
+    """Depthwise 7x7, layer norms over channels in both layouts, GELU, a scaled branch, group norm."""
+
+    shape = (8, 8, 3)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.deep, self.group = nn.Conv2d(3, 8, 2, 2), nn.Conv2d(8, 8, 7, 1, 3, groups=8), nn.GroupNorm(2, 8)
+        self.inner, self.last, self.scale = nn.LayerNorm(8, 1e-6), nn.LayerNorm(8), nn.Parameter(torch.full((8,), 0.5))
+        self.wide, self.narrow, self.head = nn.Linear(8, 16), nn.Linear(16, 8), nn.Linear(8, 5)
+
+    def forward(self, x: Any) -> Any:
+        x = self.group(self.stem(x))
+        y = self.inner(self.deep(x).permute(0, 2, 3, 1))
+        x = x + (self.scale * self.narrow(F.gelu(self.wide(y)))).permute(0, 3, 1, 2)
+        return self.head(self.last(x.mean((2, 3))))
+
+
+NETWORKS = (ConvNeXt, UNet, MobileNetV3, Yolo, Autoencoder, Shuffle, Attention, TimeSeries)
 
 
 def build(kind: Any) -> Any:
@@ -164,8 +182,8 @@ def build(kind: Any) -> Any:
     module = kind()
     for part in module.modules():
         if isinstance(part, nn.BatchNorm2d | nn.BatchNorm1d):
-            part.running_mean.normal_(0, 0.3)
-            part.running_var.uniform_(0.5, 2)
+            torch.as_tensor(part.running_mean).normal_(0, 0.3)
+            torch.as_tensor(part.running_var).uniform_(0.5, 2)
             nn.init.uniform_(part.weight, 0.5, 1.5)
     return module.eval()
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("onnx")
+from onnx import TensorProto, helper
 
 from mcuq.errors import UnsupportedError
 from mcuq.frontend.onnx import import_onnx
@@ -300,11 +301,26 @@ CASES: dict[str, tuple[list[Any], tuple[int, ...], dict[str, Any], int]] = {
         {"s": ints(0), "e": ints(2), "a": ints(3)},
         18,
     ),
+    "layer norm of the last axis": (
+        [node("LayerNormalization", "x s k", axis=-1, epsilon=1e-3)], (1, 4, 5, 6), {"s": draw(6), "k": draw(6)}, 17,
+    ),
+    "layer norm of a sequence, over channels": (
+        [node("Transpose", "x", "t", perm=[0, 2, 1]), node("LayerNormalization", "t s", "n"),
+         node("Transpose", "n", perm=[0, 2, 1])],
+        (1, 4, 6),
+        {"s": draw(4)},
+        17,
+    ),
+    "layer norm of everything": (
+        [node("LayerNormalization", "x s k", axis=1)], (1, 4, 5, 3), {"s": draw(4, 5, 3), "k": draw(4, 5, 3)}, 17,
+    ),
+    "instance norm": ([node("InstanceNormalization", "x s k")], (1, 4, 5, 3), {"s": draw(4), "k": draw(4)}, 17),
     "choice by a mask": (
         [
             node("Greater", "x h", "g"),
             node("Not", "g", "n"),
-            node("Cast", "n", "f", to=1),
+            node("Cast", "n", "b", to=9),
+            node("Cast", "b", "f", to=1),
             node("Mul", "x h", "m"),
             node("Where", "g x m", "w"),
             node("Add", "w f"),
@@ -415,6 +431,13 @@ def test_operator(tmp_path: Path, name: str) -> None:
     nodes, shape, constants, opset = CASES[name]
     used = {i for n in nodes for i in n.input}
     check(tmp_path, model(nodes, list(shape), {k: v for k, v in constants.items() if k in used}, opset=opset), shape)
+
+
+def test_group_norm(tmp_path: Path) -> None:
+    constants = {"s": draw(6), "k": draw(6)}
+    proto = model([node("GroupNormalization", "x s k", num_groups=2)], [1, 6, 5, 3], constants, opset=21)
+    proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 6, 5, 3]))
+    check(tmp_path, proto, (1, 6, 5, 3))
 
 
 TABLE = (

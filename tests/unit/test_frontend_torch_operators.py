@@ -33,6 +33,11 @@ class Many(nn.Module):
         return tuple(function(y) for function in self.functions.values())
 
 
+def boxes(x: Any) -> Any:
+    """[N, anchors, H, W, 4], as detectors view their last map."""
+    return x.view(len(x), 2, 4, 6, 10).permute(0, 1, 3, 4, 2)
+
+
 def assigned(x: Any) -> Any:
     x = x.clone()
     x[:, :4] = F.relu(x[:, :4])
@@ -105,6 +110,10 @@ MOVES: dict[str, Case] = {
     "halves of a vector as channels": lambda x: torch.cat(
         x.permute(0, 2, 3, 1).flatten(1).unflatten(1, (2, 2, 12, 10)).unbind(1)[::-1], 1
     ),
+    "boxes": lambda x: torch.cat([torch.sigmoid(boxes(x)[..., :1]), boxes(x)[..., 1:] * torch.ones(1, 2, 1, 1, 3)], 4),
+    "weights of two maps": lambda x: (torch.stack([x, x.abs()], 1) * x.mean((2, 3)).view(-1, 2, 4, 1, 1).repeat(
+        1, 1, 2, 1, 1).softmax(1)).sum(1),
+    "pixels as samples": lambda x: F.softmax(x.permute(0, 2, 3, 1).reshape(-1, 8), 1),
     "assigned slices": assigned, "shifted": shifted,
     "joined constants": coordinates,
     "list": lambda x: x[:, :, [0, 3, -1]], "crop and pad": lambda x: F.pad(x, (-1, 2, 0, -2), value=0.5),

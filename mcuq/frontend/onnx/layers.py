@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mcuq.frontend import transposed
+from mcuq.frontend import masks, norms, transposed
 from mcuq.frontend.builder import Constant
 from mcuq.frontend.onnx.translate import Handlers, Node, Translator
 from mcuq.frontend.onnx.windows import window_of
@@ -129,6 +129,23 @@ def batch_normalization(t: Translator, node: Node) -> View:
     )
 
 
+def layer_normalization(t: Translator, node: Node) -> View:
+    view = node.view()
+    rank = len(view.shape)
+    axes = set(range(int(node.get("axis", -1)) % rank, rank))
+    constants, epsilon = (node.array(1), node.array(2)), float(node.get("epsilon", 1e-5))
+    return norms.layer_norm(t.builder, view, axes, constants, epsilon, node.label, node.where)
+
+
+def group_normalization(t: Translator, node: Node) -> View:
+    """Instance norms are groups of one channel. Before version 21 groups, not channels, have their constants."""
+    view, channels = node.view(), node.view().shape[1]
+    groups = int(node.get("num_groups", channels))
+    gamma, beta = (None if c is None else np.repeat(c, channels // c.size) for c in (node.array(1), node.array(2)))
+    epsilon = float(node.get("epsilon", 1e-5))
+    return norms.group_norm(t.builder, view, groups, (gamma, beta), epsilon, node.label, node.where)
+
+
 def identity(t: Translator, node: Node) -> View:
     if node.proto.op_type == "Dropout" and len(node.inputs) > 2 and bool(np.any(node.array(2))):
         raise Refusal("dropout in training mode; export the model for inference")
@@ -136,6 +153,8 @@ def identity(t: Translator, node: Node) -> View:
 
 
 def cast(t: Translator, node: Node) -> View:
+    if int(node.get("to", 0)) == 9:  # bool
+        return masks.compared(t.builder, "ne", node.view(), np.zeros(1), node.label, node.where)
     if int(node.get("to", 0)) not in (1, 10, 11, 16):
         raise Refusal("casts to integers are not supported inside the network")
     return node.view()
@@ -147,6 +166,9 @@ HANDLERS: Handlers = {
     "Gemm": gemm,
     "MatMul": matmul,
     "BatchNormalization": batch_normalization,
+    "LayerNormalization": layer_normalization,
+    "GroupNormalization": group_normalization,
+    "InstanceNormalization": group_normalization,
     "Dropout": identity,
     "Identity": identity,
     "Cast": cast,

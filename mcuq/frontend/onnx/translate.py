@@ -31,9 +31,6 @@ QUANTIZERS = ("QuantizeLinear", "DequantizeLinear", "Quant", "BipolarQuant")
 """Operators that constants pass, too: their codes are kept."""
 RUN_TIME = ("DynamicQuantizeLinear", "ConvInteger", "MatMulInteger")
 ADVICE = {
-    "LayerNormalization": "use BatchNormalization",
-    "InstanceNormalization": "use BatchNormalization",
-    "GroupNormalization": "use BatchNormalization",
     "LRN": "use BatchNormalization",
     "LSTM": "use convolutions over time",
     "GRU": "use convolutions over time",

@@ -9,6 +9,7 @@ import numpy as np
 
 from mcuq.frontend import transposed
 from mcuq.frontend.builder import Constant, map_shape
+from mcuq.frontend.norms import Constants, group_norm, layer_norm
 from mcuq.frontend.reductions import Kind, argmax, mirrored, reduced, softmax
 from mcuq.frontend.resampling import adaptive, resample
 from mcuq.frontend.resampling import padded as padded_
@@ -146,6 +147,36 @@ def _batch_norm(t: Translator, node: Any, a: Arguments) -> View:
     result = t.builder.batch_norm(view, name, norm, source_place(node))
     t.owned(node, result, names)
     return result
+
+
+def _constants(t: Translator, a: Arguments) -> Constants:
+    """Gamma and beta of a norm, which training leaves as they are."""
+    gamma, beta = (None if a.get(name) is None else t.operand(a[name]) for name in ("weight", "bias"))
+    if isinstance(gamma, View) or isinstance(beta, View):
+        raise Refusal("gamma and beta have to be constant")
+    return gamma, beta
+
+
+@handles(HANDLERS, "aten.layer_norm.default", "aten.native_layer_norm.default")
+def _layer_norm(t: Translator, node: Any, a: Arguments) -> View:
+    view, name = t.view(a["input"]), t.name(node, "layer_norm")
+    rank = len(view.shape)
+    axes = set(range(rank - len(a["normalized_shape"]), rank))
+    return layer_norm(t.builder, view, axes, _constants(t, a), float(a["eps"]), name, source_place(node))
+
+
+@handles(HANDLERS, "aten.group_norm.default", "aten.instance_norm.default")
+def _group_norm(t: Translator, node: Any, a: Arguments) -> View:
+    view, name, source = t.view(a["input"]), t.name(node, "group_norm"), source_place(node)
+    epsilon = float(a["eps"])
+    if not a.get("use_input_stats", True):  # an instance norm with running statistics is a batch norm
+        mean, variance = (t.parameter(a[field])[1] for field in ("running_mean", "running_var"))
+        gamma, beta = _constants(t, a)
+        gamma, beta = np.ones_like(mean) if gamma is None else gamma, np.zeros_like(mean) if beta is None else beta
+        whole = t.builder.whole(view, source)
+        return t.builder.batch_norm(whole, name, Norm(gamma, beta, mean, variance, epsilon), source)
+    groups = int(a.get("num_groups", view.shape[1]))
+    return group_norm(t.builder, view, groups, _constants(t, a), epsilon, name, source)
 
 
 def _window(view: View, stored: tuple[int, int, int], a: Arguments, outputs: tuple[int, ...]) -> Window:

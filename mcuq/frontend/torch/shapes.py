@@ -43,8 +43,6 @@ def _move(t: Translator, node: Any, a: Arguments) -> Value | tuple[Value, ...]:
     if isinstance(value, Length):
         return value
     view = t.view(source)
-    if aten_shape(node)[:1] not in ((1,), ()) and view.shape[0] == 1 and "expand" not in str(node.target):
-        raise Refusal("the batch dimension must stay as it is")
     if int(np.prod(aten_shape(node))) > MAX_VIEWED:
         raise Refusal(f"its result has {int(np.prod(aten_shape(node)))} elements, at most {MAX_VIEWED} are supported")
     indices = torch.from_numpy(np.ascontiguousarray(t.order(view)))
