@@ -95,7 +95,7 @@ LAYERS = (
         _words("MaxPool GlobalMaxPool ReduceMax ReduceMin"),
         _words("MAX_POOL_2D REDUCE_MAX REDUCE_MIN"),
         "ceil mode included; adaptive pools of any size",
-        DSP,
+        "all: C; M4, M7, M33, M55: DSP (equal bits)",
     ),
     Row(
         "average pool, mean and sum over axes",

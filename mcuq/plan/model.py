@@ -255,9 +255,7 @@ class _Builder:
             name = FUNCTIONS[type(op).__name__]
             dilated = not isinstance(op, Add) and op.window.dilation != (1, 1)
             names, chosen = self._rows((*op.inputs, op.name))
-            return names, [
-                (key, elementwise(name, self.core, int8=set(bits) == {8}, dilated=dilated)) for key, bits in chosen
-            ]
+            return names, [(key, elementwise(name, self.core, bits, dilated=dilated)) for key, bits in chosen]
         view = isinstance(op, Reshape) and all(self._aliases(op, b) for b in self._bits(op.name))
         codes = isinstance(op, Input) and op.normalization is None
         if isinstance(op, Resample):

@@ -6,6 +6,8 @@ kernel without it, or the portable family (None).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from mcuq.numerics import SHIFT_MAX, common_shift, row_bytes
 from mcuq.target.kernel_types import ConvCase, Kernel, is_depthwise_case, is_fully_connected
 from mcuq.target.layouts_dsp import (
@@ -29,7 +31,11 @@ ELEMENTWISE = {
 }
 """Functions of int8 tensors that have a faster twin; pools without dilation."""
 
+PACKED_ELEMENTWISE = {"mcuq_max_pool": "mcuq_max_pool_packed_dsp"}
+"""The same where all tensors have 4, or all 2 bits."""
+
 ELEMENTWISE_SOURCES = {
+    "mcuq_max_pool_packed_dsp": ("armv7em/max_pool_packed_dsp.c",),
     "mcuq_add_dsp": ("armv7em/add_dsp.c", "armv7em/finish.c"),
     "mcuq_max_pool_dsp": ("armv7em/max_pool_dsp.c", "armv7em/finish.c"),
     "mcuq_avg_pool_dsp": ("armv7em/avg_pool_dsp.c",),
@@ -43,7 +49,7 @@ def select_dsp(case: ConvCase) -> Kernel | None:
     if case.output_bits == 32:
         return None
     if is_depthwise_case(case):
-        return _depthwise3x3(case)
+        return _depthwise3x3(case) or _depthwise(case)
     if case.groups != 1:
         return None
     return _matrix(case)
@@ -154,6 +160,12 @@ def _direct(case: ConvCase, layout: str, depth: int) -> Kernel | None:
     )
 
 
+_PLANE_SOURCES = (
+    "armv7em/depthwise3x3.S",
+    "armv7em/depthwise3x3_model.c",
+    "armv7em/depthwise_packed.c",
+    _FINISH,
+)
 _PITCHES = (16, 32, 64, 128, 256)
 _PLANE_BYTES = 2048
 
@@ -176,22 +188,85 @@ def _depthwise3x3(case: ConvCase) -> Kernel | None:
     strip = min(height, (max(_PLANE_BYTES // pitch, 9) - 3) // stride + 1)
     plane = ((strip - 1) * stride + 3) * pitch
     merged = 0 if case.output_bits == 8 else _round4(2 * strip * width)
+    kind = "" if case.input_bits == case.output_bits == 8 else "packed_"
     return Kernel(
-        f"mcuq_depthwise3x3_w{case.weight_bits}_s{stride}_p{pitch}_dsp",
-        ("armv7em/depthwise3x3_dsp.c", "armv7em/depthwise3x3.S", "armv7em/depthwise3x3_model.c", _FINISH),
+        f"mcuq_depthwise3x3_{kind}w{case.weight_bits}_s{stride}_p{pitch}_dsp",
+        ("armv7em/depthwise3x3_dsp.c", *_PLANE_SOURCES),
         "nines",
         2 * plane + merged,
         channels * row_bytes(9, case.weight_bits),
-        in_place=_strips_in_place(case, strip),
+        in_place=_strips_in_place(case, strip * width),
     )
 
 
-def _strips_in_place(case: ConvCase, strip: int) -> bool:
+_STEPS, BLOCK, _SPARE_ROWS, _SMALL_PLANE_BYTES, _LARGEST_PLANE = 6, 4, 3, 1024, 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Strips:
+    """How depthwise_dsp.c cuts a layer: axes 0 (down) and 1 (across) are swapped for a layer of one column, which is
+    computed as one of one row.
+
+    Attributes:
+        axes: the layer's axis that is taken as down, and as across.
+        outputs, kernel, stride: along them.
+        steps: of a kernel row. pitch: bytes of a plane row. strip: output rows of a strip.
+    """
+
+    axes: tuple[int, int]
+    outputs: tuple[int, int]
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    steps: int
+    pitch: int
+    strip: int
+
+    @property
+    def plane_bytes(self) -> int:
+        return ((self.strip - 1) * self.stride[0] + self.kernel[0]) * self.pitch
+
+
+def strips(case: ConvCase) -> Strips:
+    """The strips of a depthwise layer of stride 1 or 2 across."""
+    window = case.window
+    turned = case.input_shape[1] == case.output_shape[1] == window.kernel[1] == 1
+    down, across = axes = (1, 0) if turned else (0, 1)
+    kernel, stride = (window.kernel[down], window.kernel[across]), (window.stride[down], window.stride[across])
+    rows, columns = case.output_shape[down], case.output_shape[across]
+    steps = kernel[1] // 2 + 1 if stride[1] == 1 else -(-kernel[1] // 2)
+    wide = max(columns, BLOCK)
+    pitch = 4 * (-(-wide // 2) + steps - 1 if stride[1] == 1 else wide - 1 + steps)
+    fitting = max(_SMALL_PLANE_BYTES // pitch, kernel[0] + _SPARE_ROWS)
+    strip = min(rows, (fitting - kernel[0]) // stride[0] + 1)
+    return Strips(axes, (rows, columns), kernel, stride, steps, pitch, strip)
+
+
+def _depthwise(case: ConvCase) -> Kernel | None:
+    """Depthwise of any kernel, stride 1 or 2 along rows, four outputs at a time (depthwise_dsp.c)."""
+    s = strips(case)
+    if s.stride[1] not in (1, 2) or s.steps > _STEPS or s.plane_bytes > _LARGEST_PLANE:
+        return None
+    if case.window.dilation != (1, 1) or not _depthwise_admitted(case):
+        return None
+    columns = s.outputs[1]
+    weights = (8 if s.stride[1] == 1 else 4) * s.kernel[0] * s.steps
+    pairs = 0 if case.output_bits == 8 and columns >= BLOCK else _round4(2 * s.strip * max(columns, BLOCK))
+    return Kernel(
+        f"mcuq_depthwise_w{case.weight_bits}_s{s.stride[1]}_dsp",
+        ("armv7em/depthwise_dsp.c", "armv7em/depthwise_blocks.S", "armv7em/depthwise_blocks_model.c", *_PLANE_SOURCES),
+        "rows",
+        2 * s.plane_bytes + weights + pairs,
+        case.output_shape[2] * row_bytes(s.kernel[0] * s.kernel[1], case.weight_bits),
+        in_place=_strips_in_place(case, s.strip * columns),
+    )
+
+
+def _strips_in_place(case: ConvCase, pixels: int) -> bool:
     """A channel pair of a strip is written over its own bytes, once the strip's inputs of that pair are gathered; what
     later strips read must lie behind. A byte holds channels of one pair only at 8 and 4 bits."""
     if case.input_bits != case.output_bits or case.input_bits == 2:
         return False
-    return may_overwrite(case, strip * case.output_shape[1])
+    return may_overwrite(case, pixels)
 
 
 def _depthwise_admitted(case: ConvCase) -> bool:
@@ -228,14 +303,13 @@ def _admitted(case: ConvCase, layout: str) -> bool:
 
 
 def _matrix_scratch(case: ConvCase, depth: int, channels: int, pixels: int) -> int:
-    """Columns of int16 pairs; rows of finished outputs unless stored at once; a tap row and rests as bytes."""
+    """Columns of int16 pairs; then, in one place, a column's packed codes and rows of outputs not stored at once."""
     height, width, outputs = case.output_shape
     stored_at_once = case.output_bits == 8 and outputs % channels == 0 and height * width >= pixels
     rows = 0 if stored_at_once else pixels * _round4(-(-outputs // channels) * channels)
-    run = case.weight_shape[2] * case.weight_shape[3]
-    gathered = case.input_shape[2] * case.input_bits % 32 != 0
-    byte_rows = _round4(run) + _round4(case.weight_shape[1] * (run % 4)) if gathered else 0
-    return 2 * padded_depth(depth) * pixels + rows + byte_rows
+    joined = case.input_shape[2] * case.input_bits % 32 != 0
+    packed = _round4(row_bytes(depth, case.input_bits)) + 4 if joined else 0
+    return 2 * padded_depth(depth) * pixels + max(rows, packed)
 
 
 def _round4(size: int) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcuq.numerics import IntArray, code_range, common_shift, pack
-from mcuq.target.layouts_dsp import PANELS, column_order, normalized_scales, pack_nines, pack_panels, pair_group
+from mcuq.target.layouts_dsp import PANELS, normalized_scales, pack_nines, pack_panels
 from mcuq.target.layouts_mve import HELIUM, NINES, pack_helium, pack_helium_nines
 
 
@@ -82,10 +82,7 @@ def _panels(layout: str, codes: NDArray[Any], p: ChannelParameters) -> NDArray[n
         return pack_helium(layout, flat, zero, bias, multiplier, shift)
     if one_shift is None:
         raise ValueError(f"layout {layout}: channels have shifts {shift.min()}..{shift.max()}; one for all is allowed")
-    if not PANELS[layout].direct:
-        flat = flat[:, column_order((codes.shape[1], codes.shape[2]), codes.shape[3], p.input_bits)]
-    group = pair_group(codes.shape[3], p.input_bits)
-    return pack_panels(layout, flat, zero, bias, multiplier, one_shift, group, shared=shared)
+    return pack_panels(layout, flat, zero, bias, multiplier, one_shift, p.input_bits, shared=shared)
 
 
 def largest_accumulator(codes: IntArray, zero: IntArray, bias: IntArray, input_bits: int) -> IntArray:

@@ -76,31 +76,25 @@ PANELS: dict[str, PanelFormat] = _formats()
 """pairs and quads: 2 and 4 channels, for several pixels at a time; octets and direct: 8 channels, for one pixel."""
 
 
-def pair_group(channels: int, input_bits: int) -> int:
-    """Inputs unpacked together: pairs are (i, i + group/2). 4 where a pixel's codes do not fill whole words."""
-    return 4 if channels * input_bits % 32 else 32 // input_bits
-
-
-def column_order(kernel: tuple[int, int], channels: int, input_bits: int) -> IntArray:
-    """Order of a column's inputs: as the taps lie, or, where codes do not fill whole words, of every tap row the
-    groups of four and then what all rows leave over."""
-    depth = np.arange(kernel[0] * kernel[1] * channels)
-    if channels * input_bits % 32 == 0:
-        return depth
-    rows = depth.reshape(kernel[0], -1)
-    grouped = rows.shape[1] & ~3
-    return np.concatenate([rows[:, :grouped].reshape(-1), rows[:, grouped:].reshape(-1)])
-
-
 def padded_depth(depth: int) -> int:
     """Inputs of a column: whole groups of four."""
     return (depth + 3) & ~3
 
 
-def paired(codes: IntArray, group: int) -> IntArray:
-    """Codes [O, K] of padded depth in the order of the columns' half words: pairs of each group."""
+def paired(codes: IntArray, input_bits: int) -> IntArray:
+    """Codes [O, K] of padded depth in the order of the columns' half words: of every word of inputs the first half is
+    paired with the second; what is left behind whole words goes by 8 and 4."""
     rows, depth = codes.shape
-    return codes.reshape(rows, depth // group, 2, group // 2).swapaxes(2, 3).reshape(rows, depth)
+    parts: list[IntArray] = []
+    start, group = 0, 32 // input_bits
+    while start < depth:
+        while group > depth - start:
+            group //= 2
+        size = (depth - start) // group * group
+        part = codes[:, start : start + size].reshape(rows, size // group, 2, group // 2)
+        parts.append(part.swapaxes(2, 3).reshape(rows, size))
+        start += size
+    return np.concatenate(parts, axis=1)
 
 
 def raised_bits(shift: int) -> int:
@@ -141,7 +135,7 @@ def pack_panels(
     bias: IntArray,
     multiplier: IntArray,
     shift: int,
-    group: int,
+    input_bits: int,
     *,
     shared: bool = False,
 ) -> NDArray[np.uint8]:
@@ -170,7 +164,7 @@ def pack_panels(
     zero, start, factor = vectors
     by_panel = (panels, form.channels)
     header = _headers(form, zero.reshape(by_panel), start.reshape(by_panel))
-    words = _weight_words(form, paired(full, group).reshape(*by_panel, -1))
+    words = _weight_words(form, paired(full, input_bits).reshape(*by_panel, -1))
     multipliers = factor.reshape(by_panel)
     if form.direct:
         stream = _bytes(np.concatenate([header, words], axis=1))

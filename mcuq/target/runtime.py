@@ -33,7 +33,7 @@ from mcuq.target.cost import RESAMPLE, conv_case
 from mcuq.target.files import product_dir, product_file
 from mcuq.target.fusion import band_bytes, fusion_into, fusions
 from mcuq.target.kernels import Kernel, select
-from mcuq.target.kernels_dsp import CORES, ELEMENTWISE, ELEMENTWISE_SOURCES
+from mcuq.target.kernels_dsp import CORES, ELEMENTWISE, ELEMENTWISE_SOURCES, PACKED_ELEMENTWISE
 from mcuq.target.kernels_mve import MVE_CORES, MVE_ELEMENTWISE, MVE_ELEMENTWISE_SOURCES
 from mcuq.target.placement import placements, rows_held
 
@@ -103,17 +103,20 @@ def function(op: IntegerOp, graph: IntegerGraph, core: str) -> str:
 
 
 def _elementwise(name: str, op: QAdd | QMaxPool | QAvgPool, graph: IntegerGraph, core: str) -> str:
-    int8 = op.output.bits == 8 and all(graph.tensor(i).bits == 8 for i in op.inputs)
-    return elementwise(name, core, int8=int8, dilated=not isinstance(op, QAdd) and op.window.dilation != (1, 1))
+    bits = [op.output.bits, *(graph.tensor(i).bits for i in op.inputs)]
+    return elementwise(name, core, bits, dilated=not isinstance(op, QAdd) and op.window.dilation != (1, 1))
 
 
-def elementwise(name: str, core: str, *, int8: bool, dilated: bool) -> str:
-    """``name`` or its faster twin on ``core``, for int8 tensors and windows without dilation."""
-    if name == "mcuq_add" and core in MVE_CORES and not int8:
+def elementwise(name: str, core: str, bits: Iterable[int], *, dilated: bool) -> str:
+    """``name`` or its faster twin on ``core``, for tensors of ``bits`` and windows without dilation."""
+    widths = set(bits)
+    if name == "mcuq_add" and core in MVE_CORES and widths != {8}:
         return "mcuq_add_packed_mve"
-    if not int8 or dilated:
+    if dilated or core not in CORES or len(widths) > 1:
         return name
-    return MVE_ELEMENTWISE[name] if core in MVE_CORES else ELEMENTWISE[name] if core in CORES else name
+    if widths != {8}:
+        return PACKED_ELEMENTWISE.get(name, name)
+    return MVE_ELEMENTWISE[name] if core in MVE_CORES else ELEMENTWISE[name]
 
 
 _SOURCES = {"mcuq_pixels_to_int8": "pixels.c", "mcuq_rescale_copy": "rescale.c"}

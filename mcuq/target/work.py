@@ -14,6 +14,7 @@ from functools import cache
 
 from mcuq.ir.graph import Shape, Window
 from mcuq.target.kernel_types import ConvCase, Kernel, is_depthwise_case
+from mcuq.target.kernels_dsp import BLOCK, strips
 from mcuq.target.layouts_dsp import HIGH_WORD_SHIFT, PANELS, padded_depth
 
 Work = Mapping[str, float]
@@ -70,7 +71,7 @@ def conv_work(case: ConvCase, kernel: Kernel) -> Work:
     if not is_depthwise_case(case):
         return _matrix(case, kernel)
     if kernel.function.endswith("_dsp"):
-        return _depthwise_planes(case, kernel)
+        return _depthwise_planes(case, kernel) if "3x3" in kernel.function else _depthwise_blocks(case)
     return _depthwise_tiles(case) if kernel.function.endswith("_mve") else _depthwise(case)
 
 
@@ -212,8 +213,13 @@ def _gather(case: ConvCase, kernel: Kernel, pixels: int) -> dict[str, float]:
     }
     if kernel.function.endswith("_mve"):
         counts |= _vectors(case, rows, columns, kind, runs=path == "runs")
-    if path in ("taps", "bytes"):
+    if path in ("taps", "joined"):
         counts[f"tap {kind}"] = count * rows.kernel * columns.kernel * case.groups
+    bits = share * case.input_bits
+    if path == "joined":
+        counts[f"half {kind}"] = count * rows.kernel * columns.kernel * ((bits - 1) // 16)
+    if path in ("copies", "nines"):
+        counts[f"word {kind}"] = rows.inside * sum(-(-n * bits // 32) for n in columns.counts)
     if path == "nines":  # windows that lie inside the input take a path of their own
         whole = rows.whole * columns.whole
         part = 1 - whole / count
@@ -238,13 +244,15 @@ def _vectors(case: ConvCase, rows: Taps, columns: Taps, kind: str, *, runs: bool
 
 
 def _path(case: ConvCase, kernel: Kernel) -> str:
-    """How columns come about: none, runs of whole tap rows, single taps, or bytes."""
+    """How columns come about: none, runs of whole tap rows, single taps, copies of tap rows, or joined codes."""
     channels, bits = case.input_shape[2], case.input_bits
     window = case.window
     if kernel.packs_parameters and not kernel.function.endswith("_mve"):
         if channels * bits % 32:
+            if channels * bits % 8 or window.dilation[1] > 1:
+                return "joined"
             plain = (channels, bits, window.kernel, window.dilation) == (3, 8, (3, 3), (1, 1))
-            return "nines" if plain and min(case.input_shape[:2]) >= 3 else "bytes"
+            return "nines" if plain and min(case.input_shape[:2]) >= 3 else "copies"
         return "runs" if window.dilation[1] == 1 else "taps"
     fully = "fully_connected" in kernel.function
     if bits == 8 and (fully or _in_place(case, kernel)):
@@ -314,12 +322,47 @@ def _depthwise_planes(case: ConvCase, kernel: Kernel) -> Work:
     return work
 
 
-def _inside_rows(case: ConvCase, strip: int) -> list[int]:
-    """Input rows of every strip of output rows of a 3 x 3 window, those outside the input left out."""
-    height, stride = case.output_shape[0], case.window.stride[0]
-    starts = [first * stride - case.window.padding[0] for first in range(0, height, strip)]
+def _depthwise_blocks(case: ConvCase) -> Work:
+    """Any kernel by planes of int16, two channels and four outputs at a time (DSP)."""
+    s, channels, bits = strips(case), case.output_shape[2], case.input_bits
+    (height, width), (kernel, taps_across) = s.outputs, s.kernel
+    inside = _inside_rows(case, s.strip, s.axes[0])
+    last = (width - 1) * s.stride[1] + taps_across - case.window.padding[s.axes[1]]
+    columns, groups, count = min(last, case.input_shape[s.axes[1]]), -(-channels // 2), len(inside)
+    planes = sum((min(s.strip, height - k * s.strip) - 1) * s.stride[0] + kernel for k in range(count))
+    wide = max(width, BLOCK)
+    blocks, passes = height * channels * -(-wide // BLOCK), 1 + (wide % BLOCK > 0)
+    work = {
+        "call": 1,
+        "strip": count,
+        "plane": planes * s.pitch,
+        "channel": count * channels,
+        "tap row": count * channels * kernel,
+        "tap": count * channels * kernel * taps_across,
+        f"group {bits}": count * groups,
+        f"gather row {bits}": sum(inside) * groups,
+        f"gather {bits}": sum(inside) * columns * groups,
+        f"gather alone {bits}": sum(inside) * columns * (channels % 2),
+        "pass": count * channels * passes,
+        "row": height * channels * passes,
+        "block": blocks,
+        "kernel row": blocks * kernel,
+        "step": blocks * kernel * s.steps,
+    }
+    if case.output_bits != 8:
+        work[f"merge {case.output_bits}"] = height * width * groups
+    elif width < BLOCK:
+        work["moved"] = height * width * groups
+    return work
+
+
+def _inside_rows(case: ConvCase, strip: int, axis: int = 0) -> list[int]:
+    """Input rows (or columns) of every strip of output rows, those outside the input left out."""
+    height, stride, kernel = case.output_shape[axis], case.window.stride[axis], case.window.kernel[axis]
+    starts = [first * stride - case.window.padding[axis] for first in range(0, height, strip)]
     heights = [min(strip, height - first) for first in range(0, height, strip)]
-    ends = [min(s + (h - 1) * stride + 3, case.input_shape[0]) for s, h in zip(starts, heights, strict=True)]
+    size = case.input_shape[axis]
+    ends = [min(s + (h - 1) * stride + kernel, size) for s, h in zip(starts, heights, strict=True)]
     return [max(end - max(start, 0), 0) for start, end in zip(starts, ends, strict=True)]
 
 
@@ -396,6 +439,8 @@ def elementwise_work(case: Elementwise) -> Work:
             windows = down.inside * across.inside
             reads, chunks = windows * depth, windows * -(-depth // CHUNK)
             work["axis"] += height * (down.kernel + width * across.kernel)
+            if source_bits == bits < 8:
+                work.update(_packed_windows(-(-depth * bits // 8), bits, windows, pixels, down.inside * width))
             work.update(_windows(case.window, depth, (down, across), columns))
         work[f"read {source_bits}"] += reads
         work["read chunk"] += chunks
@@ -417,6 +462,12 @@ def _runs(case: Elementwise) -> dict[str, float]:
         found[f"joined vector {b}"] += runs * -(-run * b // 128)
         found[f"joined rest {b}"] += runs * (run % (128 // b))
     return {name: float(count) for name, count in found.items()}
+
+
+def _packed_windows(size: int, bits: int, windows: int, pixels: int, rows: int) -> dict[str, float]:
+    """Windows over pixels of ``size`` packed bytes, words of four at a time, or all of fewer: taps, tap rows, outputs."""
+    kind, words = f"packed {bits}" if size >= 4 else f"packed {bits} in {size}", -(-size // 4)
+    return {f"{kind} tap": windows * words, f"{kind} row": rows * words, f"{kind} word": pixels * words}
 
 
 def _windows(window: Window, channels: int, axes: tuple[Taps, Taps], columns: int) -> dict[str, float]:

@@ -130,6 +130,11 @@ static void avg_pool(const grid_case *c, avg_pool_kernel kernel)
         avg_pool(c, mcuq_avg_pool_##family); \
     }
 RUNNERS(dsp)
+static void run_max_pool_packed_dsp(const grid_case *c, grid_convolution unused)
+{
+    (void)unused;
+    max_pool(c, mcuq_max_pool_packed_dsp);
+}
 #if defined(__ARM_FEATURE_MVE)
 RUNNERS(mve)
 static void run_add_packed_mve(const grid_case *c, grid_convolution unused)
@@ -141,12 +146,14 @@ static void run_add_packed_mve(const grid_case *c, grid_convolution unused)
 
 #define CONVOLUTION(name) {#name, run_convolution, name}
 #define PORTABLE(name) {"#" #name, run_convolution, name}
-#define DEPTHWISE_STRIDE(bits, s) \
-    CONVOLUTION(mcuq_depthwise3x3_w##bits##_##s##_p16_dsp), CONVOLUTION(mcuq_depthwise3x3_w##bits##_##s##_p32_dsp), \
-        CONVOLUTION(mcuq_depthwise3x3_w##bits##_##s##_p64_dsp), \
-        CONVOLUTION(mcuq_depthwise3x3_w##bits##_##s##_p128_dsp), \
-        CONVOLUTION(mcuq_depthwise3x3_w##bits##_##s##_p256_dsp)
-#define DEPTHWISE(bits) DEPTHWISE_STRIDE(bits, s1), DEPTHWISE_STRIDE(bits, s2)
+#define DEPTHWISE_STRIDE(kind, s) \
+    CONVOLUTION(mcuq_depthwise3x3_##kind##_##s##_p16_dsp), CONVOLUTION(mcuq_depthwise3x3_##kind##_##s##_p32_dsp), \
+        CONVOLUTION(mcuq_depthwise3x3_##kind##_##s##_p64_dsp), \
+        CONVOLUTION(mcuq_depthwise3x3_##kind##_##s##_p128_dsp), \
+        CONVOLUTION(mcuq_depthwise3x3_##kind##_##s##_p256_dsp)
+#define DEPTHWISE(bits) \
+    DEPTHWISE_STRIDE(w##bits, s1), DEPTHWISE_STRIDE(w##bits, s2), DEPTHWISE_STRIDE(packed_w##bits, s1), \
+        DEPTHWISE_STRIDE(packed_w##bits, s2)
 #define HELIUM_DEPTHWISE(bits) \
     CONVOLUTION(mcuq_depthwise3x3_w##bits##_s1_mve), CONVOLUTION(mcuq_depthwise3x3_w##bits##z_s1_mve), \
         CONVOLUTION(mcuq_depthwise3x3_w##bits##_s2_mve), CONVOLUTION(mcuq_depthwise3x3_w##bits##z_s2_mve), \
@@ -178,6 +185,12 @@ const grid_entry grid_extra[] = {
     DEPTHWISE(8),
     DEPTHWISE(4),
     DEPTHWISE(2),
+    CONVOLUTION(mcuq_depthwise_w8_s1_dsp),
+    CONVOLUTION(mcuq_depthwise_w8_s2_dsp),
+    CONVOLUTION(mcuq_depthwise_w4_s1_dsp),
+    CONVOLUTION(mcuq_depthwise_w4_s2_dsp),
+    CONVOLUTION(mcuq_depthwise_w2_s1_dsp),
+    CONVOLUTION(mcuq_depthwise_w2_s2_dsp),
 #if defined(__ARM_FEATURE_MVE)
     CONVOLUTION(mcuq_conv2d_w8_mve),
     CONVOLUTION(mcuq_conv2d_w8z_mve),
@@ -210,6 +223,7 @@ const grid_entry grid_extra[] = {
 #endif
     {"mcuq_add_dsp", run_add_dsp, NULL},
     {"mcuq_max_pool_dsp", run_max_pool_dsp, NULL},
+    {"mcuq_max_pool_packed_dsp", run_max_pool_packed_dsp, NULL},
     {"mcuq_avg_pool_dsp", run_avg_pool_dsp, NULL},
     {NULL, NULL, NULL},
 };

@@ -134,8 +134,9 @@ def _draw(rng: np.random.Generator, kind: str, weight_bits: int, *, asymmetric: 
                 size, channels = (1, 1), int(rng.integers(2, 90)) * int(rng.choice((1, 4, 8)))
                 bits = (bits[0], weight_bits, int(rng.choice((8, 8, 32))))
             case _:
-                other = ((5, 5), (3, 1), (2, 2))[int(rng.integers(3))]
+                other = ((5, 5), (3, 1), (2, 2), (7, 7), (1, 9))[int(rng.integers(5))]
                 kernel = (3, 3) if kind == "depthwise 3 x 3" or rng.integers(2) else other
+                stride = 3 if kind == "depthwise" and rng.integers(4) == 0 else stride  # which few kernels do
                 groups, outputs = channels, channels
                 bits = (8, weight_bits, 8) if rng.integers(2) else bits
         window = padded(kernel, size, stride, bool(rng.integers(4)))
@@ -182,6 +183,8 @@ def _element(rng: np.random.Generator, kind: str, target: str, *, int8: bool) ->
     if kind in ("softmax", "argmax"):
         size, channels = (1, 1), int(rng.integers(2, 60))
     x, y, z = (8, 8, 8) if int8 else (int(b) for b in rng.choice(BITS, 3))
+    if kind == "max_pool" and rng.integers(2):
+        x = y
     lo, hi = code_range(y)
     shape, affine = (*size, channels), (1 << 20, (lo + hi + 1) << 20, 21)
     image = (1, pack_bytes(rng.integers(*_ends(x), shape), x))
@@ -254,7 +257,7 @@ def _element(rng: np.random.Generator, kind: str, target: str, *, int8: bool) ->
             output, scalars, buffers = output_pair[0], (size[0] * size[1] * channels,), (image,)
     case = Elementwise(inputs, (shape, y) if kind == "concat" else output, window, kept)
     if kind in ("add", "max_pool", "avg_pool"):
-        name = elementwise(name, target, int8={b for _, b in (*inputs, output)} == {8}, dilated=False)
+        name = elementwise(name, target, [b for _, b in (*inputs, output)], dilated=False)
     length = output[0][0] * output[0][1] * -(-output[0][2] * output[1] // 8)
     driver = Case(name, tuple(int(s) for s in scalars), (*buffers, *extra), bytes(length), f"{name} {case}", 0,
                   4 if output[1] == 32 else 1, in_place=kind == "pixels_to_int8")  # fmt: skip

@@ -13,7 +13,7 @@ from drivers import ROOT
 
 from mcuq.ir.integer import QConv2d
 from mcuq.target.kernels import layer_facts, select
-from mcuq.target.kernels_dsp import ELEMENTWISE
+from mcuq.target.kernels_dsp import ELEMENTWISE, PACKED_ELEMENTWISE
 from mcuq.target.kernels_mve import MVE_CORES, MVE_ELEMENTWISE
 from mcuq.target.layouts import ChannelParameters, pack_weights
 
@@ -44,8 +44,9 @@ def on_dsp(case: Case, core: str = "cortex-m4", families: tuple[str, ...] = ("_d
     """``case`` as the compiler would run it on ``core``; None when its kernel is of none of the ``families``."""
     if case.conv is None:
         twins = MVE_ELEMENTWISE if "_mve" in families and core in MVE_CORES else ELEMENTWISE
-        twin = twins.get(case.kernel)
-        return renamed(case, twin) if twin is not None and _int8_without_dilation(case) else None
+        twin = twins.get(case.kernel) if _bits(case) == {8} else PACKED_ELEMENTWISE.get(case.kernel)
+        known = twin is not None and len(_bits(case)) == 1 and twin.endswith(families)
+        return renamed(case, twin) if twin is not None and known else None
     assert case.weights is not None
     p = parameters(case)
     op = SimpleNamespace(
@@ -65,8 +66,9 @@ def on_dsp(case: Case, core: str = "cortex-m4", families: tuple[str, ...] = ("_d
     return replace(moved, buffers=tuple(own))
 
 
-def _int8_without_dilation(case: Case) -> bool:
+def _bits(case: Case) -> set[int]:
+    """Of the tensors of an addition or of a pool without dilation; of another none."""
     s = case.scalars
     if case.kernel == "mcuq_add":
-        return s[3:6] == (8, 8, 8)
-    return s[3] == s[7] == 8 and s[12:14] == (1, 1)
+        return set(s[3:6])
+    return {s[3], s[7]} if s[12:14] == (1, 1) else set()

@@ -3,7 +3,7 @@
  * of conv2d and fully connected kernels hold bias, multipliers, shifts and weight zero points too.
  *
  * Suffix z: weight zero points; c: 8-bit weights without range condition; direct: int8 inputs read where they lie;
- * sN: stride; pN: bytes of a depthwise plane row. */
+ * packed: inputs or outputs of 4 or 2 bits (max pool: both of the same); sN: stride; pN: bytes of a depthwise plane row. */
 #ifndef MCUQ_DSP_H
 #define MCUQ_DSP_H
 
@@ -23,20 +23,27 @@ mcuq_conv2d_kernel mcuq_fully_connected_w8_dsp, mcuq_fully_connected_w8z_dsp, mc
     mcuq_fully_connected_w8_direct_dsp, mcuq_fully_connected_w8z_direct_dsp, mcuq_fully_connected_w4_direct_dsp,
     mcuq_fully_connected_w4z_direct_dsp, mcuq_fully_connected_w2_direct_dsp, mcuq_fully_connected_w2z_direct_dsp;
 
-#define MCUQ_DEPTHWISE3X3(bits, stride) \
-    mcuq_conv2d_kernel mcuq_depthwise3x3_w##bits##_s##stride##_p16_dsp, mcuq_depthwise3x3_w##bits##_s##stride##_p32_dsp, \
-        mcuq_depthwise3x3_w##bits##_s##stride##_p64_dsp, mcuq_depthwise3x3_w##bits##_s##stride##_p128_dsp, \
-        mcuq_depthwise3x3_w##bits##_s##stride##_p256_dsp
-MCUQ_DEPTHWISE3X3(8, 1);
-MCUQ_DEPTHWISE3X3(8, 2);
-MCUQ_DEPTHWISE3X3(4, 1);
-MCUQ_DEPTHWISE3X3(4, 2);
-MCUQ_DEPTHWISE3X3(2, 1);
-MCUQ_DEPTHWISE3X3(2, 2);
+#define MCUQ_DEPTHWISE3X3(kind, stride) \
+    mcuq_conv2d_kernel mcuq_depthwise3x3_##kind##_s##stride##_p16_dsp, mcuq_depthwise3x3_##kind##_s##stride##_p32_dsp, \
+        mcuq_depthwise3x3_##kind##_s##stride##_p64_dsp, mcuq_depthwise3x3_##kind##_s##stride##_p128_dsp, \
+        mcuq_depthwise3x3_##kind##_s##stride##_p256_dsp
+#define MCUQ_DEPTHWISE3X3_BITS(bits) \
+    MCUQ_DEPTHWISE3X3(w##bits, 1); \
+    MCUQ_DEPTHWISE3X3(w##bits, 2); \
+    MCUQ_DEPTHWISE3X3(packed_w##bits, 1); \
+    MCUQ_DEPTHWISE3X3(packed_w##bits, 2)
+MCUQ_DEPTHWISE3X3_BITS(8);
+MCUQ_DEPTHWISE3X3_BITS(4);
+MCUQ_DEPTHWISE3X3_BITS(2);
+#undef MCUQ_DEPTHWISE3X3_BITS
 #undef MCUQ_DEPTHWISE3X3
+
+mcuq_conv2d_kernel mcuq_depthwise_w8_s1_dsp, mcuq_depthwise_w8_s2_dsp, mcuq_depthwise_w4_s1_dsp, mcuq_depthwise_w4_s2_dsp,
+    mcuq_depthwise_w2_s1_dsp, mcuq_depthwise_w2_s2_dsp;
 
 void mcuq_add_dsp(const mcuq_add_params *p, const void *a, const void *b, void *output);
 void mcuq_max_pool_dsp(const mcuq_max_pool_params *p, const void *input, void *output);
+void mcuq_max_pool_packed_dsp(const mcuq_max_pool_params *p, const void *input, void *output);
 void mcuq_avg_pool_dsp(const mcuq_avg_pool_params *p, const void *input, void *output);
 
 #ifdef __cplusplus

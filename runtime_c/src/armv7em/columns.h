@@ -2,9 +2,9 @@
  * defined (1, 2 or 4).
  *
  * Word PIXELS * j + i is pair j of pixel i. Pairs follow what one instruction unpacks from a word of packed codes:
- * of every 4 int8 codes (0,2) (1,3); of 8 nibbles (0,4) (1,5) (2,6) (3,7); of 16 crumbs (i, i + 8). Where a pixel's
- * channels do not fill whole words, every tap row is taken as bytes: its groups of four are paired as int8, and what
- * the rows leave over follows together. mcuq/target/layouts_dsp.py orders the weights the same way.
+ * of every 4 int8 codes (0,2) (1,3); of 8 nibbles (0,4) (1,5) (2,6) (3,7); of 16 crumbs (i, i + 8). What is left of a
+ * column behind its whole words goes by 8 and 4 codes, the first half paired with the second.
+ * mcuq/target/layouts_dsp.py orders the weights the same way.
  */
 #include "simd.h"
 
@@ -49,12 +49,11 @@ static __attribute__((noinline)) column_end expand8(column_end at, const uint8_t
     return at;
 }
 
-/* Four int8 codes. */
-static inline column_end expand_group(column_end at, const uint8_t *codes)
+static inline uint32_t load_half(const uint8_t *codes)
 {
-    PUT_CODES(0);
-    at.next += 2 * PIXELS;
-    return at;
+    uint16_t half;
+    memcpy(&half, codes, sizeof half);
+    return half;
 }
 
 static inline column_end expand4(column_end at, const uint8_t *codes, uint32_t count)
@@ -65,6 +64,11 @@ static inline column_end expand4(column_end at, const uint8_t *codes, uint32_t c
         PUT(1, word >> 4 & 0x000F000Fu);
         PUT(2, word >> 8 & 0x000F000Fu);
         PUT(3, word >> 12 & 0x000F000Fu);
+    }
+    if (count > 0) {
+        const uint32_t half = load_half(codes), word = half | half << 8;
+        PUT(0, word & 0x000F000Fu);
+        PUT(1, word >> 4 & 0x000F000Fu);
     }
     return at;
 }
@@ -82,6 +86,21 @@ static inline column_end expand2(column_end at, const uint8_t *codes, uint32_t c
         PUT(6, word >> 12 & 0x00030003u);
         PUT(7, word >> 14 & 0x00030003u);
     }
+    if (count >= 8) {
+        const uint32_t half = load_half(codes), word = half | half << 8;
+        PUT(0, word & 0x00030003u);
+        PUT(1, word >> 2 & 0x00030003u);
+        PUT(2, word >> 4 & 0x00030003u);
+        PUT(3, word >> 6 & 0x00030003u);
+        count -= 8;
+        codes += 2;
+        at.next += 4 * PIXELS;
+    }
+    if (count > 0) {
+        const uint32_t word = *codes | (uint32_t)*codes << 12;
+        PUT(0, word & 0x00030003u);
+        PUT(1, word >> 2 & 0x00030003u);
+    }
     return at;
 }
 
@@ -98,6 +117,15 @@ static __attribute__((noinline)) column_end fill(column_end at, int32_t code, ui
     at.sum += code * (int32_t)count;
     for (; count >= 2; count -= 2, at.next += PIXELS)
         *at.next = pair;
+    return at;
+}
+
+/* Four int8 codes in a register. */
+static inline column_end expand_word(column_end at, uint32_t codes)
+{
+    PUT(0, mcuq_sxtb16(codes));
+    PUT(1, mcuq_sxtb16_high(codes));
+    at.next += 2 * PIXELS;
     return at;
 }
 

@@ -1,6 +1,7 @@
 /* Convolution over a matrix kernel: columns of PIXELS output pixels at a time, then all channels. Include with
- * PIXELS defined. Scratch: columns, then finished rows (unless the kernel stores in the output itself), then the
- * bytes of one tap row and of what tap rows leave over (unless words of codes are whole); mcuq/target/kernels_dsp.py adds up the same. */
+ * PIXELS defined. Scratch: columns, then in one place what is never there at once: the packed codes of a column (unless
+ * words of codes are whole) and finished rows (unless the kernel stores in the output itself);
+ * mcuq/target/kernels_dsp.py adds up the same. */
 #ifdef LANE_SHIFT
 #include "lane_columns.h"
 #else
@@ -11,8 +12,8 @@
 typedef struct {
     const mcuq_conv2d_params *p;
     const uint8_t *input;
-    uint8_t *row;   /* where words of codes are not whole: one tap row as bytes, else NULL */
-    uint8_t *rests; /* behind it: what each tap row leaves over after groups of four */
+    uint8_t *packed; /* where words of codes are not whole: the codes of a column without gaps, else NULL */
+    uint32_t zeros;  /* a word of codes of the input's zero point */
     uint32_t inner_height, inner_width, row_bytes; /* see find_inner */
 } column_source;
 
@@ -64,91 +65,129 @@ static int32_t column_of_words(const column_source *s, int32_t y, int32_t x, col
 
 #ifndef LANE_SHIFT
 
-/* Bytes of a tap outside the input. */
-static __attribute__((noinline)) uint8_t *border(uint8_t *out, uint8_t code, uint32_t count)
+/* Bytes of taps outside the input; up to three more are written. */
+static __attribute__((noinline)) uint8_t *border(uint8_t *out, uint32_t zeros, uint32_t count)
 {
-    for (; count > 0; count--) {
-        *out++ = code;
-        __asm__("" : "+r"(out)); /* else gcc calls memset, for a few bytes */
+    uint8_t *end = out + count;
+    for (; out < end; out += 4)
+        mcuq_store(out, zeros);
+    return end;
+}
+
+/* Bytes of taps inside the input. */
+static __attribute__((noinline)) uint8_t *copy(uint8_t *out, const uint8_t *codes, uint32_t count)
+{
+    uint8_t *end = out + count;
+    if (count >= 4) {
+        const uint32_t last = mcuq_load(codes + count - 4);
+        for (; end - out > 4; out += 4, codes += 4)
+            mcuq_store(out, mcuq_load(codes));
+        mcuq_store(end - 4, last);
+        return end;
     }
-    return out;
+    while (out < end) {
+        *out++ = *codes++;
+        __asm__("" : "+r"(out)); /* else gcc calls memcpy, for a few bytes */
+    }
+    return end;
 }
 
-/* One pixel's codes as bytes. */
-static uint8_t *unpack_pixel(uint8_t *out, const uint8_t *codes, const mcuq_shape *shape)
+/* A tap row of pixels of whole bytes. */
+static uint8_t *copy_row(const column_source *s, int32_t y, const tap_span *span, uint32_t pixel, uint8_t *out)
 {
-    const uint32_t bits = shape->bits, mask = (1u << bits) - 1u;
-    for (uint32_t c = 0; c < shape->channels; c++)
-        *out++ = (uint8_t)((uint32_t)codes[c * bits >> 3] >> (c * bits & 7u) & mask);
-    return out;
+    if (y < 0 || y >= s->p->input.height)
+        return border(out, s->zeros, s->p->window.kernel_width * pixel);
+    const int32_t x = span->left + (int32_t)span->before;
+    if (span->before > 0)
+        out = border(out, s->zeros, span->before * pixel);
+    out = copy(out, s->input + (uint32_t)(y * s->p->input.width + x) * pixel, span->inside * pixel);
+    return span->after > 0 ? border(out, s->zeros, span->after * pixel) : out;
 }
 
-/* One tap row as bytes: in the input itself where it lies there whole, else gathered. */
-static const uint8_t *tap_row(const column_source *s, int32_t y, const tap_span *span)
+/* Where the next code goes: `filled` bits, below 16, wait in `word`. */
+typedef struct {
+    uint8_t *out;
+    uint32_t word, filled;
+} code_end;
+
+static inline uint8_t *store_half(uint8_t *out, uint32_t word)
 {
-    const mcuq_conv2d_params *p = s->p;
-    const mcuq_window *w = &p->window;
-    const int32_t width = p->input.width;
-    const uint32_t channels = p->input.channels;
-    const int inside = y >= 0 && y < p->input.height;
-    if (inside && span->inside == w->kernel_width && w->dilation_width == 1 && p->input.bits == 8)
-        return s->input + (uint32_t)(y * width + span->left) * channels;
-    const uint32_t pixel = mcuq_row_bytes(channels, p->input.bits);
-    uint8_t *out = s->row;
-    int32_t x = span->left;
-    for (uint32_t kx = w->kernel_width; kx > 0; kx--, x += w->dilation_width) {
-        if (!inside || x < 0 || x >= width) {
-            out = border(out, (uint8_t)p->input_zero_point, channels);
-        } else {
-            out = unpack_pixel(out, s->input + (uint32_t)(y * width + x) * pixel, &p->input);
+    const uint16_t half = (uint16_t)word;
+    memcpy(out, &half, sizeof half);
+    return out + sizeof half;
+}
+
+/* A tap row of any pixels, code after code. */
+static void join_row(const column_source *s, int32_t y, int32_t x, code_end *end)
+{
+    const mcuq_shape *in = &s->p->input;
+    const uint32_t pixel = mcuq_row_bytes(in->channels, in->bits), pixel_bits = (uint32_t)in->channels * in->bits;
+    const uint32_t last = (pixel_bits - 1u) & 15u, mask = 0xFFFFu >> (15u - last); /* last + 1 bits behind whole halves */
+    const uint32_t width = y >= 0 && y < in->height ? in->width : 0u;
+    const uint8_t *row = s->input + (uint32_t)y * width * pixel;
+    code_end at = *end;
+    for (uint32_t kx = s->p->window.kernel_width; kx > 0; kx--, x += s->p->window.dilation_width) {
+        const uint8_t *codes = (const uint8_t *)&s->zeros;
+        uint32_t step = 0;
+        if ((uint32_t)x < width) {
+            codes = row + (uint32_t)x * pixel;
+            step = 2;
+        }
+        for (uint32_t halves = (pixel_bits - 1u) / 16u; halves > 0; halves--, codes += step) {
+            at.word |= load_half(codes) << at.filled;
+            at.out = store_half(at.out, at.word);
+            at.word >>= 16;
+        }
+        at.word |= ((last >= 8u ? load_half(codes) : *codes) & mask) << at.filled;
+        at.filled += last + 1u;
+        if (at.filled >= 16u) {
+            at.out = store_half(at.out, at.word);
+            at.word >>= 16;
+            at.filled -= 16u;
         }
     }
-    return s->row;
+    *end = at;
 }
 
-/* Column of bytes: of every tap row the groups of four, then what all rows leave over. */
-static int32_t column_of_bytes(const column_source *s, int32_t y, int32_t x, column_end at)
+/* Column of pixels that do not fill words: packed without gaps, zeros behind, then expanded at once. */
+static int32_t column_of_codes(const column_source *s, int32_t y, int32_t x, column_end at)
 {
     const mcuq_conv2d_params *p = s->p;
     const mcuq_window *w = &p->window;
-    const uint32_t run = (uint32_t)w->kernel_width * p->input.channels, rest = run & 3u;
+    const uint32_t bits = p->input.bits, pixel_bits = p->input.channels * bits;
     const tap_span span = clip(p, x);
-    uint8_t *left_over = s->rests;
+    const int whole = pixel_bits % 8u == 0 && w->dilation_width == 1;
+    code_end end = {s->packed, 0, 0};
     for (uint32_t ky = w->kernel_height; ky > 0; ky--, y += w->dilation_height) {
-        const uint8_t *row = tap_row(s, y, &span);
-        at = expand8(at, row, run - rest);
-        row += run - rest;
-        for (uint32_t i = 0; i < rest; i++)
-            *left_over++ = row[i];
+        if (whole)
+            end.out = copy_row(s, y, &span, pixel_bits / 8u, end.out);
+        else
+            join_row(s, y, x, &end);
     }
-    while ((uint32_t)(left_over - s->rests) & 3u)
-        *left_over++ = 0;
-    return expand8(at, s->rests, (uint32_t)(left_over - s->rests)).sum;
+    mcuq_store(end.out, end.word);
+    const uint32_t depth = (uint32_t)w->kernel_height * w->kernel_width * p->input.channels;
+    return expand(at, s->packed, (depth + 3u) & ~3u, bits).sum;
 }
 
 /* The same for 3 x 3 taps of 3 int8 channels, all inside the input: the usual first layer. */
 static __attribute__((noinline)) int32_t column_of_27(const uint8_t *codes, uint32_t row_bytes, column_end at)
 {
     const uint8_t *below = codes + row_bytes, *last = below + row_bytes;
-    at = expand_group(expand_group(at, codes), codes + 4);
-    at = expand_group(expand_group(at, below), below + 4);
-    at = expand_group(expand_group(at, last), last + 4);
-    const uint32_t left_over[2] = {((uint32_t)(int8_t)codes[8] & 0xFFFFu) | (uint32_t)(int8_t)last[8] << 16,
-                                   (uint32_t)(int8_t)below[8] & 0xFFFFu};
-    at.next[0] = left_over[0];
-    at.next[PIXELS] = left_over[1];
-    return mcuq_smlad(left_over[1], 0x00010001u, mcuq_smlad(left_over[0], 0x00010001u, at.sum));
+    at = expand_word(expand_word(at, mcuq_load(codes)), mcuq_load(codes + 4));
+    at = expand_word(expand_word(at, codes[8] | mcuq_load(below) << 8), mcuq_load(below + 3));
+    at = expand_word(at, load_half(below + 7) | load_half(last) << 16);
+    return expand_word(expand_word(at, mcuq_load(last + 2)), mcuq_load(last + 5) >> 8).sum;
 }
 
 static inline int32_t column(const column_source *s, int32_t y, int32_t x, column_end at)
 {
-    if (s->row == NULL)
+    if (s->packed == NULL)
         return column_of_words(s, y, x, at);
     if (s->inner_width > 0) {
         if ((uint32_t)y < s->inner_height && (uint32_t)x < s->inner_width)
             return column_of_27(s->input + (uint32_t)y * s->row_bytes + 3u * (uint32_t)x, s->row_bytes, at);
     }
-    return column_of_bytes(s, y, x, at);
+    return column_of_codes(s, y, x, at);
 }
 
 /* 3 x 3 x 3 windows: how many top left corners have the whole window inside the input; 0 for other windows. */
@@ -210,9 +249,9 @@ static void conv2d(const mcuq_conv2d_params *p, const void *input, void *output,
     const uint32_t row_stride = (panels * gemm->channels + 3u) & ~3u;
     const uint32_t out_row = mcuq_row_bytes(channels, out_bits);
     const int whole = p->input.channels * in_bits % 32u == 0;
-    uint8_t *row = whole ? NULL : (uint8_t *)rows + (direct ? 0u : row_stride * PIXELS);
-    const uint32_t run = (uint32_t)p->window.kernel_width * p->input.channels;
-    column_source source = {p, input, row, whole ? NULL : row + ((run + 3u) & ~3u), 0, 0, 0};
+    const uint32_t ones = 0xFFu >> (8u - in_bits); /* a code */
+    const uint32_t zeros = ((uint32_t)p->input_zero_point & ones) * (0xFFFFFFFFu / ones);
+    column_source source = {p, input, whole ? NULL : (uint8_t *)rows, zeros, 0, 0, 0};
     find_inner(&source);
     const uint32_t raised = p->shift < 33u ? 33u - p->shift : 0u, v = p->shift + raised - 33u;
     mcuq_gemm_frame frame; /* an initializer would clear the rest of it first: a call of memset */

@@ -183,6 +183,81 @@ mcuq_depthwise_gather8:
     bne.w   1b
     pop     {r4-r11, pc}
 
+/* The same of codes of \bits: r5 holds both channels of both pixels; r7 mask, r9 shift. */
+.macro GATHER_TWO_PACKED bits
+    ldrb    r5, [r0]
+    ldrb    r6, [r0, r1]
+    add     r0, r0, r1, lsl #1
+    orr     r5, r5, r6, lsl #16
+    .if \bits == 2
+    lsr     r5, r5, r9
+    .endif
+    and     r6, r7, r5
+    and     r5, r7, r5, lsr #\bits
+    str     r6, [r2], #4
+    str     r5, [r3], #4
+.endm
+
+/* gather8 with rows and row_bytes at sp. */
+.macro GATHER_PACKED bits
+    .section .text.mcuq_depthwise_gather\bits, "ax", %progbits
+    .balign 4
+    .global mcuq_depthwise_gather\bits
+    .type mcuq_depthwise_gather\bits, %function
+    .thumb_func
+mcuq_depthwise_gather\bits:
+    push    {r4-r11, lr}
+    sub     sp, sp, #12
+    mov     r9, r1
+    ldm     r0, {r0-r7}
+    strd    r5, r6, [sp]
+    mov     r8, r0
+    mov     r10, r7
+    mov     r7, #((1 << \bits) - 1) * 0x00010001
+    ands    lr, r4, #1
+    lsr     r12, r4, #1
+    and     r4, r12, #3
+    rsb     r4, r4, #4
+    mov     r5, #(3f - 2f) / 4
+    adr.w   r11, 2f
+    mla     r11, r4, r5, r11
+    orr     r11, r11, #1
+    lsr     r12, r12, #2
+1:  mov     r0, r8
+    ldr     r5, [sp, #4]
+    add     r8, r8, r5
+    mov     r4, r12
+    bx      r11
+    .balign 4
+2:
+    .rept 4
+    GATHER_TWO_PACKED \bits
+    .endr
+3:
+    subs    r4, r4, #1
+    bpl.w   2b
+    cmp     lr, #0
+    beq     4f
+    ldrb    r5, [r0]
+    lsr     r5, r5, r9
+    and     r6, r7, r5
+    and     r5, r7, r5, lsr #\bits
+    strh    r6, [r2], #2
+    strh    r5, [r3], #2
+4:
+    add     r2, r2, r10
+    add     r3, r3, r10
+    ldr     r5, [sp]
+    subs    r5, r5, #1
+    str     r5, [sp]
+    bne.w   1b
+    add     sp, sp, #12
+    pop     {r4-r11, pc}
+.endm
+
+    GATHER_PACKED 4
+    GATHER_PACKED 2
+
     /* MCUQ_DEPTHWISE_CHAIN_* of depthwise3x3.h: rows of 16 and 32 bytes hold no more blocks. */
     ROWS    mcuq_depthwise_rows_s1_p16, 1, 16, 3
     ROWS    mcuq_depthwise_rows_s1_p32, 1, 32, 7

@@ -4,6 +4,8 @@
 
 #include <stdint.h>
 
+#include "mcuq/mcuq.h"
+
 /* Field order is known to depthwise3x3.S. */
 typedef struct {
     int32_t bias;
@@ -22,7 +24,7 @@ typedef struct {
 /* Two neighbouring channels of `rows` rows of int8 codes into two planes. Field order is known to depthwise3x3.S. */
 typedef struct {
     const uint8_t *codes;
-    uint32_t channels;    /* bytes between neighbouring pixels */
+    uint32_t channels;    /* bytes between neighbouring pixels, at any width */
     int16_t *left, *right;
     uint32_t width, rows; /* at least 1 */
     uint32_t row_bytes;   /* of the input */
@@ -30,6 +32,15 @@ typedef struct {
 } mcuq_depthwise_gather;
 
 void mcuq_depthwise_gather8(const mcuq_depthwise_gather *g);
+
+/* The same for codes of 4 and 2 bits, the left channel's at bit `shift` of a byte. */
+void mcuq_depthwise_gather4(const mcuq_depthwise_gather *g, uint32_t shift);
+void mcuq_depthwise_gather2(const mcuq_depthwise_gather *g, uint32_t shift);
+
+/* Clamps outputs of channels `channel` and `channel` + 1, two bytes a pixel, and packs them into the pixels at `out`. */
+typedef void mcuq_depthwise_merge_kernel(const mcuq_conv2d_params *p, const int8_t *bytes, uint8_t *out, uint32_t pixels,
+                                         uint32_t channel);
+mcuq_depthwise_merge_kernel mcuq_depthwise_merge;
 
 typedef void mcuq_depthwise_row_kernel(const mcuq_depthwise_rows *rows);
 

@@ -10,16 +10,22 @@
 
 enum { PLANE_BYTES = 2048 }; /* strips keep a plane below this */
 
-/* One function of this file: row kernel, how weights (less their zero point, times 2^scale) are loaded, plane rows. */
+struct strip;
+struct inside;
+
+/* One function of this file: row kernel, how weights (less their zero point, times 2^scale) are loaded, how planes are
+ * filled, how outputs below 8 bits are packed (NULL: never), plane rows. */
 typedef struct variant {
     mcuq_depthwise_row_kernel *rows;
     void (*load)(const uint8_t *codes, int32_t zero, uint32_t scale, uint32_t *pairs);
+    void (*gather)(const struct strip *s, const struct inside *in, uint32_t channel, int both);
+    mcuq_depthwise_merge_kernel *merge;
     uint16_t pitch;
     uint8_t weight_bytes; /* of a channel */
     uint8_t chain;        /* most blocks of a row at a time */
 } variant;
 
-typedef struct {
+typedef struct strip {
     const mcuq_conv2d_params *p;
     const uint8_t *input;
     uint8_t *output;
@@ -30,11 +36,11 @@ typedef struct {
     uint32_t plane_words; /* int16 from the first to the last plane row of the outputs */
     int32_t rounding;
     int32_t first_row, rows; /* output rows of the strip */
-    const struct variant *kind;
+    const variant *kind;
 } strip;
 
 /* Input rows and columns of the strip's planes that lie inside the input. */
-typedef struct {
+typedef struct inside {
     int32_t top, bottom, width; /* rows top..bottom-1 of the input; columns 0..width-1 */
     uint32_t offset;            /* of its first code in the plane, in int16 */
 } inside;
@@ -80,23 +86,23 @@ static void gather8(const strip *s, const inside *in, uint32_t channel, int both
             left[x] = (int8_t)codes[(uint32_t)x * channels];
 }
 
-static void gather_packed(const strip *s, const inside *in, uint32_t channel)
+/* Inputs of 8, 4 or 2 bits. */
+static void gather(const strip *s, const inside *in, uint32_t channel, int both)
 {
-    const uint32_t bits = s->p->input.bits, mask = (1u << bits) - 1u;
-    const uint32_t row = mcuq_row_bytes(s->p->input.channels, bits), shift = channel * bits & 7u;
-    const uint8_t *codes = s->input + (uint32_t)in->top * s->p->input.width * row + (channel * bits >> 3);
-    int16_t *left = s->planes[0] + in->offset, *right = s->planes[1] + in->offset;
-    for (int32_t y = in->top; y < in->bottom; y++) {
-        const uint8_t *next = codes;
-        for (int32_t x = 0; x < in->width; x++, next += row) {
-            const uint32_t code = (uint32_t)*next >> shift;
-            left[x] = (int16_t)(code & mask);
-            right[x] = (int16_t)(code >> bits & mask);
-        }
-        left += s->pitch / 2u;
-        right += s->pitch / 2u;
-        codes += s->p->input.width * row;
+    const uint32_t bits = s->p->input.bits, row = mcuq_row_bytes(s->p->input.channels, bits);
+    const uint32_t row_bytes = s->p->input.width * row;
+    if (bits == 8) {
+        gather8(s, in, channel, both);
+        return;
     }
+    const mcuq_depthwise_gather g = {
+        s->input + (uint32_t)in->top * row_bytes + (channel * bits >> 3), row, s->planes[0] + in->offset,
+        s->planes[1] + in->offset, (uint32_t)in->width, (uint32_t)(in->bottom - in->top), row_bytes,
+        s->pitch - 2u * (uint32_t)in->width};
+    if (bits == 4)
+        mcuq_depthwise_gather4(&g, 0);
+    else
+        mcuq_depthwise_gather2(&g, channel * 2u & 7u);
 }
 
 /* (low of a, low of b) and (low of a, high of b). */
@@ -215,22 +221,6 @@ static inline void convolve(const strip *s, uint32_t channel, const int16_t *pla
     }
 }
 
-/* Clamps and merges the byte outputs of channels `channel`, `channel` + 1 into packed rows. */
-static void merge(const strip *s, uint32_t channel, uint32_t count)
-{
-    const mcuq_conv2d_params *p = s->p;
-    const uint32_t bits = p->output.bits, row = mcuq_row_bytes(p->output.channels, bits), shift = channel * bits & 7u;
-    const uint32_t pixels = (uint32_t)s->rows * p->output.width;
-    uint8_t *out = s->output + (uint32_t)s->first_row * p->output.width * row + (channel * bits >> 3);
-    const int8_t *bytes = s->bytes;
-    for (uint32_t i = 0; i < pixels; i++, out += row, bytes += 2) {
-        uint32_t pair = (uint32_t)mcuq_clamp(bytes[0], p->clamp_lo, p->clamp_hi);
-        if (count == 2u)
-            pair |= (uint32_t)mcuq_clamp(bytes[1], p->clamp_lo, p->clamp_hi) << bits;
-        *out = (uint8_t)((shift == 0u ? 0u : *out) | pair << shift);
-    }
-}
-
 static void depthwise(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch,
                       const variant *kind)
 {
@@ -243,9 +233,10 @@ static void depthwise(const mcuq_conv2d_params *p, const void *input, void *outp
     const uint32_t height = p->output.height, channels = p->output.channels;
     const uint32_t strip_rows = height < most ? height : most;
     const uint32_t plane = ((strip_rows - 1u) * s.stride + 3u) * pitch;
+    const uint32_t out_row = mcuq_row_bytes(channels, p->output.bits);
     s.planes[0] = scratch;
     s.planes[1] = s.planes[0] + plane / 2u;
-    s.bytes = p->output.bits == 8 ? NULL : (int8_t *)(s.planes[1] + plane / 2u);
+    s.bytes = kind->merge == NULL || p->output.bits == 8 ? NULL : (int8_t *)(s.planes[1] + plane / 2u);
     for (uint32_t y = 0; y < height; y += strip_rows) {
         s.first_row = (int32_t)y;
         s.rows = (int32_t)(height - y < strip_rows ? height - y : strip_rows);
@@ -254,10 +245,7 @@ static void depthwise(const mcuq_conv2d_params *p, const void *input, void *outp
         const inside in = clip(&s);
         for (uint32_t c = 0; c < channels; c += 2u) {
             const uint32_t count = channels - c < 2u ? 1u : 2u;
-            if (p->input.bits == 8)
-                gather8(&s, &in, c, count == 2u);
-            else
-                gather_packed(&s, &in, c);
+            kind->gather(&s, &in, c, count == 2u);
             for (uint32_t i = 0; i < count; i++) {
                 if (s.bytes != NULL)
                     convolve(&s, c + i, s.planes[i], s.bytes + i, 2u);
@@ -265,25 +253,29 @@ static void depthwise(const mcuq_conv2d_params *p, const void *input, void *outp
                     convolve(&s, c + i, s.planes[i], (int8_t *)s.output + y * p->output.width * channels + c + i, channels);
             }
             if (s.bytes != NULL)
-                merge(&s, c, count);
+                kind->merge(p, s.bytes, s.output + y * p->output.width * out_row, (uint32_t)s.rows * p->output.width, c);
         }
     }
-    if (p->output.bits == 8 && (p->clamp_lo > -128 || p->clamp_hi < 127))
+    if (s.bytes == NULL && (p->clamp_lo > -128 || p->clamp_hi < 127))
         mcuq_clamp_row8(output, output, height * p->output.width * channels, p->clamp_lo, p->clamp_hi);
 }
 
-#define KERNEL(bits, stride, pitch) \
-    void mcuq_depthwise3x3_w##bits##_s##stride##_p##pitch##_dsp(const mcuq_conv2d_params *p, const void *input, \
-                                                                void *output, void *scratch) \
+#define KERNEL(name, bits, stride, pitch, ...) \
+    void mcuq_depthwise3x3_##name##_s##stride##_p##pitch##_dsp(const mcuq_conv2d_params *p, const void *input, \
+                                                               void *output, void *scratch) \
     { \
-        static const variant kind = {mcuq_depthwise_rows_s##stride##_p##pitch, load##bits, pitch, (9 * bits + 7) / 8, \
-                                     MCUQ_DEPTHWISE_CHAIN_##stride##_##pitch}; \
+        static const variant kind = {mcuq_depthwise_rows_s##stride##_p##pitch, load##bits, __VA_ARGS__, pitch, \
+                                     (9 * bits + 7) / 8, MCUQ_DEPTHWISE_CHAIN_##stride##_##pitch}; \
         depthwise(p, input, output, scratch, &kind); \
     }
 
+/* int8 on both sides, which need no more than the first of each pair has; any codes. */
+#define BOTH(bits, stride, pitch) \
+    KERNEL(w##bits, bits, stride, pitch, gather8, NULL) \
+    KERNEL(packed_w##bits, bits, stride, pitch, gather, mcuq_depthwise_merge)
+
 #define KERNELS(pitch) \
-    KERNEL(8, 1, pitch) KERNEL(8, 2, pitch) KERNEL(4, 1, pitch) KERNEL(4, 2, pitch) KERNEL(2, 1, pitch) \
-        KERNEL(2, 2, pitch)
+    BOTH(8, 1, pitch) BOTH(8, 2, pitch) BOTH(4, 1, pitch) BOTH(4, 2, pitch) BOTH(2, 1, pitch) BOTH(2, 2, pitch)
 
 KERNELS(16)
 KERNELS(32)

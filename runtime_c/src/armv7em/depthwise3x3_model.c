@@ -36,6 +36,32 @@ void mcuq_depthwise_gather8(const mcuq_depthwise_gather *g)
     }
 }
 
+static void gather_packed(const mcuq_depthwise_gather *g, uint32_t bits, uint32_t shift)
+{
+    const uint32_t mask = (1u << bits) - 1u;
+    const uint8_t *codes = g->codes;
+    int16_t *left = g->left, *right = g->right;
+    for (uint32_t y = 0; y < g->rows; y++, codes += g->row_bytes) {
+        for (uint32_t x = 0; x < g->width; x++) {
+            const uint32_t pair = (uint32_t)codes[x * g->channels] >> shift;
+            *left++ = (int16_t)(pair & mask);
+            *right++ = (int16_t)(pair >> bits & mask);
+        }
+        left += g->plane_step / 2u;
+        right += g->plane_step / 2u;
+    }
+}
+
+void mcuq_depthwise_gather4(const mcuq_depthwise_gather *g, uint32_t shift)
+{
+    gather_packed(g, 4, shift);
+}
+
+void mcuq_depthwise_gather2(const mcuq_depthwise_gather *g, uint32_t shift)
+{
+    gather_packed(g, 2, shift);
+}
+
 #define KERNELS(pitch) \
     void mcuq_depthwise_rows_s1_p##pitch(const mcuq_depthwise_rows *r) \
     { \
