@@ -4,7 +4,6 @@
  *
  * Scratch: two planes, a channel's weights, then, where outputs are below 8 bits or fewer than four a row, two bytes per
  * output of a strip, at least four a row. mcuq/target/kernels_dsp.py adds up the same. */
-#include "../pack.h"
 #include "depthwise3x3.h"
 #include "depthwise_blocks.h"
 #include "mcuq/dsp.h"
@@ -94,16 +93,24 @@ static void gather(const strip *s, const inside *in, uint32_t channel)
     }
 }
 
+/* Weight code `tap` of a channel. */
+static inline int32_t weight(const uint8_t *codes, uint32_t tap, uint32_t bits)
+{
+    const uint32_t at = tap * bits;
+    return (int32_t)((uint32_t)codes[at >> 3] << (32u - bits - (at & 7u))) >> (32u - bits);
+}
+
 /* Weights of a channel less their zero point, times 2^scale, as the block kernels read them; returns their end. */
-MCUQ_TEMPLATE uint32_t *load(uint32_t *out, const uint8_t *codes, uint32_t rows, uint32_t width, int32_t zero,
-                             uint32_t scale, uint32_t bits, uint32_t stride)
+static inline __attribute__((always_inline)) uint32_t *load(uint32_t *out, const uint8_t *codes, uint32_t rows,
+                                                            uint32_t width, int32_t zero, uint32_t scale, uint32_t bits,
+                                                            uint32_t stride)
 {
     uint32_t tap = 0;
     for (; rows > 0; rows--) {
         uint32_t before = 0, x = 0;
         for (; x < width; x += 2) {
-            const uint32_t even = (uint32_t)(mcuq_get_weight(codes, tap++, bits) - zero) << scale;
-            const uint32_t odd = x + 1u == width ? 0u : (uint32_t)(mcuq_get_weight(codes, tap++, bits) - zero) << scale;
+            const uint32_t even = (uint32_t)(weight(codes, tap++, bits) - zero) << scale;
+            const uint32_t odd = x + 1u == width ? 0u : (uint32_t)(weight(codes, tap++, bits) - zero) << scale;
             *out++ = (even & 0xFFFFu) | odd << 16;
             if (stride == 1u)
                 *out++ = (before & 0xFFFFu) | even << 16;

@@ -1,11 +1,10 @@
 /* Max pool of 4- or 2-bit tensors, the same bits on both sides, four bytes at a time: codes are masked apart, a byte each, and
  * SSUB8 and SEL take the larger ones. Windows without dilation. */
-#include "../pack.h"
 #include "pool.h"
 #include "simd.h"
 
 /* One to four bytes; no more is read or written. */
-MCUQ_TEMPLATE uint32_t load_bytes(const uint8_t *at, uint32_t count)
+static inline __attribute__((always_inline)) uint32_t load_bytes(const uint8_t *at, uint32_t count)
 {
     if (count >= 4u)
         return mcuq_load(at);
@@ -17,7 +16,7 @@ MCUQ_TEMPLATE uint32_t load_bytes(const uint8_t *at, uint32_t count)
     return word;
 }
 
-MCUQ_TEMPLATE void store_bytes(uint8_t *at, uint32_t word, uint32_t count)
+static inline __attribute__((always_inline)) void store_bytes(uint8_t *at, uint32_t word, uint32_t count)
 {
     if (count >= 4u) {
         mcuq_store(at, word);
@@ -36,7 +35,7 @@ typedef struct {
 } taps;
 
 /* Largest codes over the taps of `count` bytes, or of four. */
-MCUQ_TEMPLATE uint32_t largest(const uint8_t *row, const taps *t, uint32_t count, uint32_t bits)
+static inline __attribute__((always_inline)) uint32_t largest(const uint8_t *row, const taps *t, uint32_t count, uint32_t bits)
 {
     const uint32_t mask = bits == 4u ? 0x0F0F0F0Fu : 0x03030303u;
     uint32_t a = 0, b = 0, c = 0, d = 0;
@@ -56,7 +55,7 @@ MCUQ_TEMPLATE uint32_t largest(const uint8_t *row, const taps *t, uint32_t count
 }
 
 /* One output pixel: words from its first byte on, the last overlapping the one before; fewer than four bytes alone. */
-MCUQ_TEMPLATE void pool_pixel(const uint8_t *input, uint8_t *out, const taps *t, uint32_t bits)
+static inline __attribute__((always_inline)) void pool_pixel(const uint8_t *input, uint8_t *out, const taps *t, uint32_t bits)
 {
     const uint32_t pixel = t->pixel;
     if (pixel < 4u) {
@@ -74,9 +73,9 @@ static void rescale_rows(const mcuq_max_pool_params *p, uint8_t *out, uint32_t p
     const uint32_t bits = p->output.bits, channels = p->output.channels, pixel = mcuq_row_bytes(channels, bits);
     for (; pixels > 0; pixels--, out += pixel)
         for (uint32_t c = 0; c < channels; c++) {
-            const int32_t code = mcuq_get(out, c, bits), mask = (1 << bits) - 1;
+            const int32_t mask = (1 << bits) - 1;
             const uint32_t byte = c * bits >> 3, shift = c * bits & 7u;
-            const int32_t other = out[byte] & ~(mask << shift);
+            const int32_t code = out[byte] >> shift & mask, other = out[byte] & ~(mask << shift);
             out[byte] = (uint8_t)(other | mcuq_rescale(code, &p->affine, p->clamp_lo, p->clamp_hi) << shift);
         }
 }
