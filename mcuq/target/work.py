@@ -465,7 +465,7 @@ def _runs(case: Elementwise) -> dict[str, float]:
 
 
 def _packed_windows(size: int, bits: int, windows: int, pixels: int, rows: int) -> dict[str, float]:
-    """Windows over pixels of ``size`` packed bytes, words of four at a time, or all of fewer: taps, tap rows, outputs."""
+    """Windows over pixels of ``size`` packed bytes, words of four at a time, or all of fewer."""
     kind, words = f"packed {bits}" if size >= 4 else f"packed {bits} in {size}", -(-size // 4)
     return {f"{kind} tap": windows * words, f"{kind} row": rows * words, f"{kind} word": pixels * words}
 
