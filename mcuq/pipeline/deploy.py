@@ -13,9 +13,10 @@ from rich.console import Console
 from mcuq.build.hotspots import hotspots
 from mcuq.build.run import count
 from mcuq.build.sizes import measure
+from mcuq.build.toolchain import find_program
 from mcuq.build.write import write_project
 from mcuq.emit.project import emit_project
-from mcuq.errors import UsageError
+from mcuq.errors import ToolchainError, UsageError
 from mcuq.ir.files import load_integer
 from mcuq.ir.integer import IntegerGraph, QConv2d
 from mcuq.ir.plans import MemoryPlan
@@ -171,6 +172,8 @@ def emit(
         ToolchainError: a compiler is missing or failed.
     """
     loaded, board = load(path), load_board(board_name)
+    if build:
+        _check_compiler(board)
     x, _, _ = loaded.run.read_test()
     plan = _planned(loaded.graph, board)
     files = emit_project(loaded.graph, plan, board, prefix=prefix, vectors=_vectors(loaded.graph, x[:VECTORS]))
@@ -192,6 +195,14 @@ def emit(
         stack=sizes.stack_bound if sizes else None,
         items=tuple(items),
     )
+
+
+def _check_compiler(board: Board) -> None:
+    """Raises ToolchainError, before anything is computed, when there is no compiler for ``board``."""
+    try:
+        find_program(board.architecture.tool("gcc"))
+    except ToolchainError as error:
+        raise ToolchainError(f"{error}; --no-build writes the C project without") from None
 
 
 def _vectors(graph: IntegerGraph, x: NDArray[Any]) -> tuple[TestVector, ...]:

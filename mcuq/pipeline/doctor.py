@@ -38,7 +38,7 @@ def examine() -> ListOutcome:
             version = _number(printed)
             rows.append((f"{name} ({use})", True, version, ""))
         except ToolchainError as error:
-            rows.append((f"{name} ({use})", False, "missing", str(error)))
+            rows.append((f"{name} ({use})", False, "missing", str(error).partition("; ")[2] or str(error)))
             healthy = healthy and not needed
     for name, use, cure in PACKAGES:
         try:

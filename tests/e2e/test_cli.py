@@ -152,6 +152,17 @@ def test_nan_weights_name_the_layer(mcuq: Any) -> None:
     assert not Path("run").exists()
 
 
+def test_emit_without_a_compiler(mcuq: Any, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    refused = mcuq("emit", str(trained), "--board", "stm32f4", "--out", "c")
+    assert refused.code == 2 and "arm-none-eabi-gcc was not found" in refused.words
+    assert "--no-build writes the C project without" in refused.words and not Path("c").exists()
+    assert mcuq("emit", str(trained), "--board", "stm32f4", "--out", "c", "--no-build").code == 0
+    assert (Path("c") / "README.md").exists()
+    cures = {row["name"].split()[0]: row["cure"] for row in mcuq("doctor", "--json").document["findings"]}
+    assert cures["qemu-system-arm"] == "on Debian: sudo apt-get install qemu-system-arm"
+
+
 def test_foreign_folder_is_left_alone(mcuq: Any) -> None:
     Path("mine").mkdir()
     Path("mine/thesis.txt").write_text("years of work")
