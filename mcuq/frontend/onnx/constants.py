@@ -6,6 +6,7 @@ result shape is checked against the limits of ``model`` before memory is taken.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,8 @@ from onnx.onnx_ml_pb2 import NodeProto
 from mcuq.frontend.onnx.model import check_dims, check_elements, to_array
 from mcuq.frontend.views import Refusal
 
+MAX_PRODUCTS = 1 << 28
+"""Multiplications of one folded matrix product."""
 Array = NDArray[Any]
 Evaluator = Callable[[list[Any], dict[str, Any], int], Any]
 
@@ -212,7 +215,10 @@ def _matmul(inputs: list[Any], attributes: dict[str, Any], opset: int) -> Any:
     if min(len(left), len(right)) < 1:
         raise Refusal("a matrix product of numbers")
     rows, columns = left[-2:-1], right[-1:] if len(right) > 1 else ()
-    check_dims((*np.broadcast_shapes(left[:-2], right[:-2]), *rows, *columns), "MatMul")
+    dims = (*np.broadcast_shapes(left[:-2], right[:-2]), *rows, *columns)
+    check_dims(dims, "MatMul")
+    if math.prod(dims) * left[-1] > MAX_PRODUCTS:
+        raise Refusal(f"a product of constant matrices with more than {MAX_PRODUCTS} products")
     return np.matmul(*inputs)
 
 

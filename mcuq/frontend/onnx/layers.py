@@ -141,7 +141,10 @@ def group_normalization(t: Translator, node: Node) -> View:
     """Instance norms are groups of one channel. Before version 21 groups, not channels, have their constants."""
     view, channels = node.view(), node.view().shape[1]
     groups = int(node.get("num_groups", channels))
-    gamma, beta = (None if c is None else np.repeat(c, channels // c.size) for c in (node.array(1), node.array(2)))
+    constants = (node.array(1), node.array(2))
+    if any(c is not None and (not c.size or channels % c.size) for c in constants):
+        raise Refusal(f"its constants do not fit {channels} channels")
+    gamma, beta = (None if c is None else np.repeat(c, channels // c.size) for c in constants)
     epsilon = float(node.get("epsilon", 1e-5))
     return norms.group_norm(t.builder, view, groups, (gamma, beta), epsilon, node.label, node.where)
 
