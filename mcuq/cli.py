@@ -257,7 +257,7 @@ def quantize(
     scaling: o.CalibratedScaling = "exact",
     norms: o.Norms = "folded",
     equalize: o.Equalize = False,
-    two_roundings: o.TwoRoundings = False,
+    one_rounding: o.OneRounding = False,
     optimize: o.Optimize = "speed",
     out: o.RunOut = None,
     as_json: o.Json = False,
@@ -304,7 +304,7 @@ def quantize(
         equalize=equalize,
         images=images,
         logits=logits,
-        two_roundings=two_roundings,
+        one_rounding=one_rounding,
     )
     outcome = pipeline.quantize(settings, out, console=people)
     _emit(outcome.document(), as_json, lambda: outcome.show(people))

@@ -152,7 +152,9 @@ Precision = Annotated[
 ]
 Norms = Annotated[str, _quantizer(help="Batch norms: folded, or fixed (kept as fixed point).")]
 Equalize = Annotated[bool, _quantizer("--equalize", help="Balance ranges across layers first.")]
-TwoRoundings = Annotated[bool, _quantizer("--two-roundings", help="As TFLite's kernels; slower.")]
+OneRounding = Annotated[
+    bool, _quantizer("--one-rounding", help="Of quantized TFLite models, whose kernels round twice.")
+]
 
 Epochs = Annotated[int | None, _training(help="Epochs with quantization in the loop.", min=0)]
 FloatEpochs = Annotated[int | None, _training(help="Epochs of float training before.", min=0)]

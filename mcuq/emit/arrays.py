@@ -74,5 +74,5 @@ def const_arrays(op: IntegerOp, graph: IntegerGraph, core: str) -> tuple[ConstAr
 
 def _packed_weights(op: QConv2d, graph: IntegerGraph, layout: str) -> NDArray[np.uint8]:
     input_bits = graph.tensor(op.inputs[0]).bits
-    parameters = ChannelParameters(op.bias, op.multiplier, op.shift, op.weight_zero_point, input_bits)
+    parameters = ChannelParameters(op.bias, op.multiplier, op.shift, op.weight_zero_point, input_bits, op.roundings)
     return pack_weights(layout, op.weight, op.weight_bits, parameters)

@@ -18,14 +18,15 @@ def import_model(
     path: str | os.PathLike[str],
     input_shape: InputShape | None = None,
     normalization: Normalization | tuple[Normalization | None, ...] | None = None,
-    roundings: int = 1,
+    roundings: int | None = None,
 ) -> Graph | QuantizedGraph:
     """The graph in an ONNX or TFLite file: float and not fused, or quantized with the file's scales.
 
     Args:
         input_shape: (H, W, C), for ONNX models whose input has unknown dimensions; one for each of several inputs.
         normalization: how raw uint8 pixels become the model's input; of several inputs one for all, or one for each.
-        roundings: 2 to round the convolutions of a quantized TFLite model as its reference kernels do.
+        roundings: of the convolutions of a quantized TFLite model: 2, the default, as in that format's reference
+            kernels, or 1.
 
     Raises:
         ModelError: not a model, damaged, hostile or over a limit; UnsupportedError: operators without counterpart;
@@ -39,8 +40,8 @@ def import_model(
     if data[4:8] == IDENTIFIER:
         from mcuq.frontend.tflite import import_tflite
 
-        return import_tflite(file, normalization, roundings)
-    if roundings != 1:
+        return import_tflite(file, normalization, 2 if roundings is None else roundings)
+    if roundings == 2:
         raise UsageError(f"{file.name}: two roundings are those of TFLite models, this is ONNX; round once")
     return _onnx(file).import_onnx(file, input_shape, normalization)
 

@@ -57,7 +57,7 @@ class QuantizeSettings:
         mean, std: of pixel / 255, one or one per channel: how pixels become the model's input; empty takes
             the data set's normalization. inputs: the same in Caffe's words, and the images' size and order.
         quant_type: ``Xilinx`` or ``DynamicFixed``: the grid ``threshold`` or ``fixed`` with CHaiDNN's default widths.
-        two_roundings: convolutions of a quantized TFLite model round as its reference kernels do.
+        one_rounding: convolutions of a quantized TFLite model round once, not twice as in its reference kernels.
         bitwidths, fl_bitwidths: of network input, params, layer outputs. precision: a file of precision per layer.
     """
 
@@ -82,7 +82,7 @@ class QuantizeSettings:
     bias_correction: bool = True
     images: int = 512
     logits: int = 8
-    two_roundings: bool = False
+    one_rounding: bool = False
 
 
 def quantize(
@@ -153,9 +153,9 @@ def _imported(settings: QuantizeSettings, dataset: Dataset) -> Graph | Quantized
             raise UsageError("--mean and --std say the same as --raw-scale, --mean-value and --input-scale; give one")
         mean, std = settings.inputs.mean_std()
     given = (mean or (0.0,), std or (1.0,)) if mean or std else None
-    found = import_model(settings.model, shape, roundings=2 if settings.two_roundings else 1)
-    if settings.two_roundings and not isinstance(found, QuantizedGraph):
-        raise UsageError(f"--two-roundings is for quantized TFLite models; {settings.model} is float, leave it out")
+    found = import_model(settings.model, shape, roundings=1 if settings.one_rounding else None)
+    if settings.one_rounding and not isinstance(found, QuantizedGraph):
+        raise UsageError(f"--one-rounding is for quantized TFLite models; {settings.model} is float, leave it out")
     if isinstance(found, QuantizedGraph):
         if given:
             raise UsageError(

@@ -68,7 +68,7 @@ def conv_case(graph: IntegerGraph, op: QConv2d) -> ConvCase:
         asymmetric=bool(op.weight_zero_point.any()),
         per_channel=op.multiplier.size > 1,
         roundings=op.roundings,
-        beside_blocks=_has_blocks(graph),
+        beside_blocks=_has_blocks(graph, op.roundings),
         facts=layer_facts(op, source.bits),
     )
 
@@ -95,12 +95,13 @@ def float_case(
     )
 
 
-def _has_blocks(graph: IntegerGraph | Graph) -> bool:
-    """Some convolution of one group has several output pixels."""
+def _has_blocks(graph: IntegerGraph | Graph, roundings: int = 1) -> bool:
+    """Some convolution of one group, with as many ``roundings``, has several output pixels."""
     shapes = (
         op.output.shape if isinstance(op, QConv2d) else op.shape
         for op in graph
         if isinstance(op, QConv2d | Conv2d) and op.groups == 1 and not op.window.transposed
+        if not isinstance(op, QConv2d) or op.roundings == roundings
     )
     return any(shape[:2] != (1, 1) for shape in shapes)
 

@@ -18,12 +18,14 @@ class Facts:
     Attributes:
         accumulator: per channel the largest |bias + sum x * (w - zw)| that any input reaches;
         shift: per channel the requantization shift;
-        idle: channels whose outputs are their zero point whatever the input.
+        idle: channels whose outputs are their zero point whatever the input;
+        negative: a channel's multiplier is below zero.
     """
 
     accumulator: tuple[int, ...]
     shift: tuple[int, ...]
     idle: tuple[bool, ...]
+    negative: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,11 @@ class Kernel:
     weight_bytes: int
     packs_parameters: bool = False
     in_place: bool = False
+
+
+def all_bytes(case: ConvCase) -> bool:
+    """Inputs, weights and outputs of 8 bits."""
+    return (case.input_bits, case.weight_bits, case.output_bits) == (8, 8, 8)
 
 
 def is_depthwise_case(case: ConvCase) -> bool:

@@ -32,8 +32,9 @@ def layer_facts(op: QConv2d, input_bits: int) -> Facts:
         for a in (op.weight_zero_point, op.bias, op.multiplier, op.shift)
     )
     bound = largest_accumulator(op.weight.astype(np.int64).reshape(channels, -1), zero, bias, input_bits)
-    factor, _ = normalized_scales(bound, multiplier, shift)
-    return Facts(tuple(bound.tolist()), tuple(shift.tolist()), tuple((factor == 0).tolist()))
+    factor, _ = normalized_scales(bound, multiplier, shift, op.roundings)
+    negative = bool((multiplier < 0).any())
+    return Facts(tuple(bound.tolist()), tuple(shift.tolist()), tuple((factor == 0).tolist()), negative)
 
 
 def reads_in_place(case: ConvCase) -> bool:
@@ -53,14 +54,12 @@ def select(case: ConvCase, core: str) -> Kernel:
     """The kernel for ``case`` on ``core`` ("portable", "cortex-m4", ...)."""
     if case.window.transposed:
         return _transposed(case)
-    if case.roundings == 2:
-        return _rounding_twice(case)
     fastest = select_mve(case) if core in MVE_CORES else None
     fast = fastest or (select_dsp(case) if core in CORES else None)
-    return fast or _portable(case)
+    return fast or (_portable_twice(case) if case.roundings == 2 else _portable(case))
 
 
-def _rounding_twice(case: ConvCase) -> Kernel:
+def _portable_twice(case: ConvCase) -> Kernel:
     """The portable kernel compiled once more with another epilogue."""
     kernel = _portable(case)
     file = kernel.sources[0].replace(".c", "_twice.c")

@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mcuq.numerics import SHIFT_MAX, common_shift, row_bytes
-from mcuq.target.kernel_types import ConvCase, Kernel, is_depthwise_case, is_fully_connected
+from mcuq.target.kernel_types import ConvCase, Facts, Kernel, all_bytes, is_depthwise_case, is_fully_connected
 from mcuq.target.layouts_dsp import (
     HIGH_WORD_SHIFT,
     PANELS,
     RECORD_BYTES,
+    TWICE_SHIFT,
     largest_shift,
     padded_depth,
     panel_words,
@@ -46,13 +47,14 @@ _FINISH = "armv7em/finish.c"
 
 def select_dsp(case: ConvCase) -> Kernel | None:
     """The family's kernel for ``case``; None when the portable one must do."""
-    if case.output_bits == 32:
+    if case.output_bits == 32 or (case.roundings == 2 and not all_bytes(case)):
         return None
     if is_depthwise_case(case):
-        return _depthwise3x3(case) or _depthwise(case)
+        planes = _depthwise3x3(case)
+        return planes if planes or case.roundings == 2 else _depthwise(case)
     if case.groups != 1:
         return None
-    return _matrix(case)
+    return _matrix(case) if case.roundings == 1 else _matrix_twice(case)
 
 
 def _matrix(case: ConvCase) -> Kernel | None:
@@ -104,6 +106,39 @@ def _blocks(case: ConvCase, depth: int) -> Kernel | None:
         packs_parameters=True,
         in_place=may_overwrite(case, 4 if bits == 8 else 2),
     )
+
+
+def _matrix_twice(case: ConvCase) -> Kernel | None:
+    """8-bit weights with two roundings (conv2d_w8_twice_dsp.c)."""
+    depth = case.weight_shape[1] * case.weight_shape[2] * case.weight_shape[3]
+    layout = "pairs8ct" if case.asymmetric or not _twice_admitted(case, "pairs8t") else "pairs8t"
+    if not _twice_admitted(case, layout):
+        return None
+    return Kernel(
+        f"mcuq_conv2d_w8{'c' if layout == 'pairs8ct' else ''}_twice_dsp",
+        ("armv7em/conv2d_w8_twice_dsp.c", "armv7em/gemm_w8.S", "armv7em/gemm_model.c", _FINISH),
+        layout,
+        _matrix_scratch(case, depth, 2, pixels=4),
+        4 * -(-case.output_shape[2] // 2) * panel_words(layout, depth),
+        packs_parameters=True,
+        in_place=may_overwrite(case, 4),
+    )
+
+
+def _twice_admitted(case: ConvCase, layout: str) -> bool:
+    """Sums at their position, or twice, stay below 2^31; see ``_rounds_twice``. Idle channels have no condition."""
+    facts, form = case.facts, PANELS[layout]
+    if facts is None:
+        return True
+    positions = (max(2, form.positions[c % form.channels]) for c in range(len(facts.shift)))
+    channels = zip(positions, facts.accumulator, facts.idle, strict=True)
+    return _rounds_twice(facts) and all(idle or position * bound < 2**31 for position, bound, idle in channels)
+
+
+def _rounds_twice(facts: Facts) -> bool:
+    """No multiplier is below zero; doubled sums move shifts up by one, to 33..55."""
+    live = (shift for shift, idle in zip(facts.shift, facts.idle, strict=True) if not idle)
+    return not facts.negative and all(TWICE_SHIFT <= shift < SHIFT_MAX for shift in live)
 
 
 def _lanes(case: ConvCase, depth: int) -> Kernel | None:
@@ -174,7 +209,7 @@ def _depthwise3x3(case: ConvCase) -> Kernel | None:
     """3 x 3 depthwise, stride 1 or 2, planes of at most 256 bytes a row (depthwise3x3_dsp.c).
 
     A channel's shift below 33 is raised by scaling its weights by 2^k; they stay int16 and 9 products below 2^31:
-    9 * 128 * 2^15 < 2^26, and the scaled bias and sum are bounded by the facts.
+    9 * 128 * 2^15 < 2^26, and the scaled bias and sum are bounded by the facts. With two roundings k is 1.
     """
     height, width, channels = case.output_shape
     stride = case.window.stride[0]
@@ -188,10 +223,11 @@ def _depthwise3x3(case: ConvCase) -> Kernel | None:
     strip = min(height, (max(_PLANE_BYTES // pitch, 9) - 3) // stride + 1)
     plane = ((strip - 1) * stride + 3) * pitch
     merged = 0 if case.output_bits == 8 else _round4(2 * strip * width)
+    twice = "_twice" if case.roundings == 2 else ""
     kind = "" if case.input_bits == case.output_bits == 8 else "packed_"
     return Kernel(
-        f"mcuq_depthwise3x3_{kind}w{case.weight_bits}_s{stride}_p{pitch}_dsp",
-        ("armv7em/depthwise3x3_dsp.c", *_PLANE_SOURCES),
+        f"mcuq_depthwise3x3_{kind}w{case.weight_bits}_s{stride}_p{pitch}{twice}_dsp",
+        (f"armv7em/depthwise3x3{twice}_dsp.c", *_PLANE_SOURCES),
         "nines",
         2 * plane + merged,
         channels * row_bytes(9, case.weight_bits),
@@ -272,6 +308,9 @@ def _strips_in_place(case: ConvCase, pixels: int) -> bool:
 def _depthwise_admitted(case: ConvCase) -> bool:
     if case.facts is None:
         return True
+    if case.roundings == 2:
+        in_range = all(shift >= TWICE_SHIFT for shift in case.facts.shift)
+        return _rounds_twice(case.facts) and in_range and all(2 * bound < 2**31 for bound in case.facts.accumulator)
     largest = (1 << (case.weight_bits - 1)) * (2 if case.asymmetric else 1)
     scales = [max(0, HIGH_WORD_SHIFT - shift) for shift in case.facts.shift]
     sums = zip(case.facts.accumulator, scales, strict=True)

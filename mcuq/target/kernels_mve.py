@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from mcuq.numerics import SHIFT_MAX
-from mcuq.target.kernel_types import ConvCase, Facts, Kernel, is_depthwise_case
+from mcuq.target.kernel_types import ConvCase, Facts, Kernel, all_bytes, is_depthwise_case
 from mcuq.target.layouts_dsp import HIGH_WORD_SHIFT
 from mcuq.target.layouts_mve import CHANNELS, POSITIONS, VECTOR_SHIFT, helium_bytes, nines_bytes, raised_inputs
 from mcuq.target.overlap import may_overwrite
@@ -36,6 +36,8 @@ PIXELS = 3
 
 def select_mve(case: ConvCase) -> Kernel | None:
     """The family's kernel for ``case``; None when another family must do."""
+    if case.roundings == 2 and not all_bytes(case):
+        return None
     if is_depthwise_case(case):
         return _depthwise3x3(case)
     if case.output_bits == 32 or case.groups != 1:
@@ -46,13 +48,17 @@ def select_mve(case: ConvCase) -> Kernel | None:
     layout = f"helium{bits}{'one' if bits == 4 and _group(case) == 1 else ''}{zero_point}"
     depth = case.weight_shape[1] * case.weight_shape[2] * case.weight_shape[3]
     return Kernel(
-        f"mcuq_conv2d_w{bits}{zero_point}_mve",
+        f"mcuq_conv2d_w{bits}{zero_point}{_twice(case)}_mve",
         (f"mve/conv2d_w{bits}.c", "mve/gemm.S"),
         layout,
         _scratch(case, depth),
         helium_bytes(layout, case.output_shape[2], depth),
         packs_parameters=True,
     )
+
+
+def _twice(case: ConvCase) -> str:
+    return "_twice" if case.roundings == 2 else ""
 
 
 _PLANE_BYTES = 2048
@@ -79,7 +85,7 @@ def _depthwise3x3(case: ConvCase) -> Kernel | None:
     whole = columns == width and (rows == height or height % rows != 1)
     in_place = not packed and whole and may_overwrite(case, rows * width)
     return Kernel(
-        f"mcuq_depthwise3x3_w{bits}{zero_point}_s{stride}{'p' if packed else ''}_mve",
+        f"mcuq_depthwise3x3_w{bits}{zero_point}_s{stride}{'p' if packed else ''}{_twice(case)}_mve",
         (f"mve/depthwise3x3_w{bits}.c", "mve/depthwise3x3_patches.S"),
         f"helium_nines{bits}{zero_point}",
         _round4(((max(rows, 2) - 1) * stride + 3) * pitch),

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcuq.numerics import IntArray, code_range, common_shift, pack
-from mcuq.target.layouts_dsp import PANELS, normalized_scales, pack_nines, pack_panels
+from mcuq.target.layouts_dsp import HIGH_WORD_SHIFT, PANELS, normalized_scales, pack_nines, pack_panels
 from mcuq.target.layouts_mve import HELIUM, NINES, pack_helium, pack_helium_nines
 
 
@@ -27,6 +27,7 @@ class ChannelParameters:
     shift: NDArray[np.uint8]
     weight_zero_point: NDArray[np.int8]
     input_bits: int
+    roundings: int = 1
 
 
 def pack_weights(
@@ -75,14 +76,16 @@ def _panels(layout: str, codes: NDArray[Any], p: ChannelParameters) -> NDArray[n
     shared = layout in PANELS and PANELS[layout].direct and p.multiplier.size == 1
     one_shift = common_shift(shift)
     if not shared:
-        multiplier, shift = normalized_scales(bound, multiplier, shift)
+        multiplier, shift = normalized_scales(bound, multiplier, shift, p.roundings)
     if layout in NINES:
         return pack_helium_nines(layout, flat, zero, bias, multiplier, shift)
     if layout in HELIUM:
         return pack_helium(layout, flat, zero, bias, multiplier, shift)
+    own = shift if PANELS[layout].shifts else None
+    one_shift = HIGH_WORD_SHIFT if own is not None else one_shift
     if one_shift is None:
         raise ValueError(f"layout {layout}: channels have shifts {shift.min()}..{shift.max()}; one for all is allowed")
-    return pack_panels(layout, flat, zero, bias, multiplier, one_shift, p.input_bits, shared=shared)
+    return pack_panels(layout, flat, zero, bias, multiplier, one_shift, p.input_bits, shared=shared, shifts=own)
 
 
 def largest_accumulator(codes: IntArray, zero: IntArray, bias: IntArray, input_bits: int) -> IntArray:

@@ -41,6 +41,8 @@ class PanelFormat:
     signed: bool = False
     lanes: bool = False
     """Words of four pairs of inputs, and the header after them (gemm_lanes.S)."""
+    shifts: bool = False
+    """Two roundings: a byte of each channel's shift behind the multipliers."""
     direct: bool = False
     """Inputs are read where they lie; multipliers follow all panels, of one panel if a layer has but one."""
 
@@ -60,6 +62,8 @@ def _formats() -> dict[str, PanelFormat]:
         2: ("quads2", (1, 4, 16, 64), (2, 2, 2, 2)),
     }
     formats = {"pairs8c": PanelFormat(8, (1, 1), (0, 0), 2, True, signed=True)}
+    formats["pairs8ct"] = replace(formats["pairs8c"], shifts=True)
+    formats["pairs8t"] = PanelFormat(8, (1, 256), (128, 0), 2, False, shifts=True)
     formats["lanes"] = PanelFormat(2, (1, 1), (2, 2), 2, False, signed=True, lanes=True)
     for bits, (name, positions, offsets) in kinds.items():
         for suffix, zero_points in (("", False), ("z", True)):
@@ -107,20 +111,28 @@ def largest_shift(layout: str, shift: int) -> int:
     return shift + raised_bits(shift) + PANELS[layout].positions[-1].bit_length() - 1
 
 
-def normalized_scales(bound: IntArray, multiplier: IntArray, shift: IntArray) -> tuple[IntArray, IntArray]:
+TWICE_SHIFT = 32
+"""Smallest shift of kernels with two roundings: at 31 one is left."""
+
+
+def normalized_scales(
+    bound: IntArray, multiplier: IntArray, shift: IntArray, roundings: int = 1
+) -> tuple[IntArray, IntArray]:
     """Multipliers and shifts with channels whose product can never reach one half made (0, 33): same outputs.
 
-    ``floor((acc*m + 2^(s-1)) / 2^s)`` is 0 for every |acc| <= bound when bound * |m| < 2^(s-1).
+    ``floor((acc*m + 2^(s-1)) / 2^s)`` is 0 for every |acc| <= bound when bound * |m| < 2^(s-1). Of two roundings the
+    first may add up to 2^30 to the product.
     """
-    idle = bound.astype(object) * np.abs(multiplier).astype(object) < (np.int64(1) << (shift - 1)).astype(object)
-    idle = idle.astype(bool)
+    first = 0 if roundings == 1 else 1 << 30
+    largest = bound.astype(object) * np.abs(multiplier).astype(object) + first
+    idle = (largest < (np.int64(1) << (shift - 1)).astype(object)).astype(bool)
     return np.where(idle, 0, multiplier), np.where(idle, HIGH_WORD_SHIFT, shift)
 
 
 def panel_words(layout: str, depth: int) -> int:
     """32-bit words of one panel, of direct layouts without its record."""
     form = PANELS[layout]
-    multipliers = 0 if form.direct else form.channels
+    multipliers = 0 if form.direct else form.channels + form.shifts
     return form.header_words + form.channels * form.bits * padded_depth(depth) // 32 + multipliers
 
 
@@ -138,15 +150,17 @@ def pack_panels(
     input_bits: int,
     *,
     shared: bool = False,
+    shifts: IntArray | None = None,
 ) -> NDArray[np.uint8]:
     """Panels of all output channels.
 
     Args:
         codes: [O, K]; zero_points, bias, multiplier: [O]; shift: of all channels.
         shared: of direct layouts, one multiplier for all channels, stored for one panel.
+        shifts: [O], of layouts with two roundings, instead of ``shift``.
 
     Raises:
-        ValueError: the shift exceeds 55 at a position, or a bias does not fit 32 bits there.
+        ValueError: the shift exceeds 55 at a position, or a bias does not fit 32 bits there; ``shifts`` below 32.
     """
     form = PANELS[layout]
     count, depth = codes.shape
@@ -166,10 +180,21 @@ def pack_panels(
     header = _headers(form, zero.reshape(by_panel), start.reshape(by_panel))
     words = _weight_words(form, paired(full, input_bits).reshape(*by_panel, -1))
     multipliers = factor.reshape(by_panel)
+    if form.shifts:
+        multipliers = np.concatenate([multipliers, _shift_words(shifts, by_panel)], axis=1)
     if form.direct:
         stream = _bytes(np.concatenate([header, words], axis=1))
         return np.concatenate([stream, _bytes(multipliers[:1] if shared else multipliers)])
     return _bytes(np.concatenate([words, header, multipliers] if form.lanes else [header, words, multipliers], axis=1))
+
+
+def _shift_words(shifts: IntArray | None, by_panel: tuple[int, int]) -> IntArray:
+    """Shifts less 32 of a panel's channels, a byte each from the lowest on."""
+    if shifts is None or shifts.min() < TWICE_SHIFT:
+        raise ValueError(f"two roundings: every channel needs a shift of {TWICE_SHIFT} or more")
+    stored = np.zeros(by_panel, np.int64)
+    stored.reshape(-1)[: len(shifts)] = shifts - TWICE_SHIFT
+    return (stored << 8 * np.arange(by_panel[1])).sum(axis=1, keepdims=True)
 
 
 def _bytes(words: IntArray) -> NDArray[np.uint8]:

@@ -169,7 +169,7 @@ def _helium(case: ConvCase, kernel: Kernel, blocks: int, panels: int, depth: int
 
 def _low_shifts(case: ConvCase) -> int:
     """Channels whose shift needs more than the product's high word, as far as the layer's facts are known."""
-    if case.facts is None:
+    if case.facts is None or case.roundings == 2:
         return 0
     pairs = zip(case.facts.shift, case.facts.idle, strict=True)
     return sum(shift < HIGH_WORD_SHIFT and not idle for shift, idle in pairs)

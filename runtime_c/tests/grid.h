@@ -8,7 +8,7 @@
 
 #include "mcuq/mcuq.h"
 
-#define GRID_NAME 40
+#define GRID_NAME 48
 #define GRID_SCALARS 32
 #define GRID_BUFFERS 8
 

@@ -146,14 +146,15 @@ static void run_add_packed_mve(const grid_case *c, grid_convolution unused)
 
 #define CONVOLUTION(name) {#name, run_convolution, name}
 #define PORTABLE(name) {"#" #name, run_convolution, name}
-#define DEPTHWISE_STRIDE(kind, s) \
-    CONVOLUTION(mcuq_depthwise3x3_##kind##_##s##_p16_dsp), CONVOLUTION(mcuq_depthwise3x3_##kind##_##s##_p32_dsp), \
-        CONVOLUTION(mcuq_depthwise3x3_##kind##_##s##_p64_dsp), \
-        CONVOLUTION(mcuq_depthwise3x3_##kind##_##s##_p128_dsp), \
-        CONVOLUTION(mcuq_depthwise3x3_##kind##_##s##_p256_dsp)
+#define DEPTHWISE_STRIDE(kind, s, suffix) \
+    CONVOLUTION(mcuq_depthwise3x3_##kind##_##s##_p16##suffix), \
+        CONVOLUTION(mcuq_depthwise3x3_##kind##_##s##_p32##suffix), \
+        CONVOLUTION(mcuq_depthwise3x3_##kind##_##s##_p64##suffix), \
+        CONVOLUTION(mcuq_depthwise3x3_##kind##_##s##_p128##suffix), \
+        CONVOLUTION(mcuq_depthwise3x3_##kind##_##s##_p256##suffix)
 #define DEPTHWISE(bits) \
-    DEPTHWISE_STRIDE(w##bits, s1), DEPTHWISE_STRIDE(w##bits, s2), DEPTHWISE_STRIDE(packed_w##bits, s1), \
-        DEPTHWISE_STRIDE(packed_w##bits, s2)
+    DEPTHWISE_STRIDE(w##bits, s1, _dsp), DEPTHWISE_STRIDE(w##bits, s2, _dsp), \
+        DEPTHWISE_STRIDE(packed_w##bits, s1, _dsp), DEPTHWISE_STRIDE(packed_w##bits, s2, _dsp)
 #define HELIUM_DEPTHWISE(bits) \
     CONVOLUTION(mcuq_depthwise3x3_w##bits##_s1_mve), CONVOLUTION(mcuq_depthwise3x3_w##bits##z_s1_mve), \
         CONVOLUTION(mcuq_depthwise3x3_w##bits##_s2_mve), CONVOLUTION(mcuq_depthwise3x3_w##bits##z_s2_mve), \
@@ -191,6 +192,10 @@ const grid_entry grid_extra[] = {
     CONVOLUTION(mcuq_depthwise_w4_s2_dsp),
     CONVOLUTION(mcuq_depthwise_w2_s1_dsp),
     CONVOLUTION(mcuq_depthwise_w2_s2_dsp),
+    CONVOLUTION(mcuq_conv2d_w8_twice_dsp),
+    CONVOLUTION(mcuq_conv2d_w8c_twice_dsp),
+    DEPTHWISE_STRIDE(w8, s1, _twice_dsp),
+    DEPTHWISE_STRIDE(w8, s2, _twice_dsp),
 #if defined(__ARM_FEATURE_MVE)
     CONVOLUTION(mcuq_conv2d_w8_mve),
     CONVOLUTION(mcuq_conv2d_w8z_mve),
@@ -205,6 +210,12 @@ const grid_entry grid_extra[] = {
     HELIUM_DEPTHWISE(8),
     HELIUM_DEPTHWISE(4),
     HELIUM_DEPTHWISE(2),
+    CONVOLUTION(mcuq_conv2d_w8_twice_mve),
+    CONVOLUTION(mcuq_conv2d_w8z_twice_mve),
+    CONVOLUTION(mcuq_depthwise3x3_w8_s1_twice_mve),
+    CONVOLUTION(mcuq_depthwise3x3_w8z_s1_twice_mve),
+    CONVOLUTION(mcuq_depthwise3x3_w8_s2_twice_mve),
+    CONVOLUTION(mcuq_depthwise3x3_w8z_s2_twice_mve),
 #endif
 #ifdef GRID_COUNT
     PORTABLE(mcuq_conv2d_w8),
@@ -213,6 +224,12 @@ const grid_entry grid_extra[] = {
     PORTABLE(mcuq_depthwise_w8),
     PORTABLE(mcuq_depthwise_w4),
     PORTABLE(mcuq_depthwise_w2),
+    PORTABLE(mcuq_conv2d_w8_twice),
+    PORTABLE(mcuq_conv2d_w4_twice),
+    PORTABLE(mcuq_conv2d_w2_twice),
+    PORTABLE(mcuq_depthwise_w8_twice),
+    PORTABLE(mcuq_depthwise_w4_twice),
+    PORTABLE(mcuq_depthwise_w2_twice),
     PORTABLE(mcuq_fully_connected_w8),
     PORTABLE(mcuq_fully_connected_w4),
     PORTABLE(mcuq_fully_connected_w2),

@@ -61,7 +61,7 @@ def load_float(name: str) -> Graph:
     return graph
 
 
-def load_integer(name: str, roundings: int = 1) -> IntegerGraph:
+def load_integer(name: str, roundings: int | None = None) -> IntegerGraph:
     quantized = import_model(model(name), roundings=roundings)
     assert isinstance(quantized, QuantizedGraph)
     return lower(quantized)
@@ -145,15 +145,36 @@ TFLITE = [
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "theirs", "least"), TFLITE)
 def test_top_class_is_that_of_the_reference_kernels(name: str, theirs: str, least: float) -> None:
-    """With two roundings on every sample; with one, where deviations of a step add up through the layers, on most."""
+    """By default on every sample; with one rounding, where deviations of a step add up through the layers, on most."""
     codes = keywords()[0] if "kws" in name else cifar()[0].astype(np.int64) - 128
     chosen: list[Any] = []
-    for roundings in (2, 1):
+    for roundings in (None, 1):
         graph = load_integer(name, roundings)
         scores = integer.run_outputs(graph, codes.astype(np.int64))[graph.outputs[0]]
         chosen.append(scores.reshape(len(codes), -1).argmax(axis=1).astype(np.uint8))
     assert hashlib.sha256(chosen[0].tobytes()).hexdigest().startswith(theirs)
     assert (chosen[1] == chosen[0]).mean() >= least
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("machine", ["mps2-an386", "mps2-an385", "mps3-an547"])
+@pytest.mark.parametrize("name", [name for name, *_ in TFLITE])
+def test_two_roundings_cost_little(name: str, machine: str) -> None:
+    """Instructions beside those of one rounding: kernels of every family have both."""
+    from mcuq.build.run import count
+    from mcuq.parity import built, compare_image
+    from mcuq.plan.memory import plan_memory
+    from mcuq.target.board import load_board
+
+    board, counts = load_board(machine), list[int]()
+    for roundings in (1, 2):
+        graph = load_integer(name, roundings)
+        codes = np.random.default_rng(0).integers(-128, 128, (1, *graph.input.output.shape))
+        with built(graph, plan_memory(graph, board.core, effort=1.0), board) as image:
+            result = compare_image(image, codes)
+            assert result.exact, result.first
+            counts.append(count(image, codes[0]).total)
+    assert counts[0] < counts[1] < 1.06 * counts[0]
 
 
 @pytest.mark.slow

@@ -60,7 +60,7 @@ class Case:
         """The case as the driver reads it."""
         scalars = (*self.scalars, *(0,) * (SCALARS - len(self.scalars)))
         buffers = (*self.buffers, *((1, b""),) * (BUFFERS - len(self.buffers)))
-        head = struct.pack("<40s32i", self.kernel.encode(), *scalars)
+        head = struct.pack("<48s32i", self.kernel.encode(), *scalars)
         head += b"".join(struct.pack("<II", align, len(data)) for align, data in buffers)
         head += struct.pack("<IIII", self.output_align, len(self.expected), self.scratch, self.in_place)
         return head + b"".join(data for _, data in buffers)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from cases import Case, stored_shifts
-from exact import Geometry, Ints, convolution_sums, pack_bytes, requantize
+from exact import Geometry, Ints, convolution_sums, pack_bytes, requantize, requantize_twice
 
 from mcuq.ir.graph import Window
 from mcuq.target.kernels import ConvCase, select
@@ -40,6 +40,7 @@ class Layer:
     usual: bool = False
     shift: int | None = None
     """Smallest shift of the layer; multipliers are then small where outputs would only saturate."""
+    roundings: int = 1
 
 
 def draw(rng: np.random.Generator, shape: tuple[int, ...], lo: int, hi: int, kind: str) -> Ints:
@@ -105,6 +106,20 @@ def multipliers_from(rng: np.random.Generator, count: int, magnitude: int, bits:
     return [max(m, 1) * (-1 if rng.integers(4) == 0 else 1) for m in size]
 
 
+def full_multipliers(rng: np.random.Generator, count: int, magnitude: int) -> tuple[list[int], list[int]]:
+    """Positive multipliers of 31 bits with shifts of their own that spread 8-bit outputs; a power of two makes ties."""
+    spread = 30 + max(1, magnitude.bit_length()) - 8
+    shifts = [min(max(spread + int(rng.integers(4)), 32 if rng.integers(16) else 1), 54) for _ in range(count)]
+    chosen = [int(rng.choice((2**30, 2**31 - 1, int(rng.integers(2**30, 2**31))))) for _ in range(count)]
+    return chosen, shifts
+
+
+def to_boundaries(rng: np.random.Generator, sums: Ints, multiplier: list[int], shift: list[int]) -> Ints:
+    """What takes every channel's sum to a boundary between two codes, where one and two roundings differ."""
+    step = np.ldexp(1 / np.array(multiplier, np.float64), shift)
+    return np.rint(step * (rng.integers(-60, 60, len(sums)) + 0.5)).astype(np.int64) - sums
+
+
 def build(layer: Layer) -> Case:
     """The case of one layer: data, exact expected bytes, and scratch as kernel selection promises it."""
     rng = np.random.default_rng(layer.seed)
@@ -128,10 +143,15 @@ def build(layer: Layer) -> Case:
         one_shift = bool(rng.integers(9))  # else one for every channel
         shifts = [layer.shift + (0 if one_shift else int(rng.integers(3)) * (i % 2)) for i in range(len(shifts))]
         chosen = multipliers_from(rng, len(shifts), int(np.abs(acc).max()) + 1, layer.output_bits, layer.shift)
+    if layer.roundings == 2:
+        chosen, shifts = full_multipliers(rng, len(shifts), int(np.abs(acc).max()))
+        moved = to_boundaries(rng, acc[0, 0], chosen, shifts)
+        bias, acc = bias + moved, acc + moved
+    rounded = requantize if layer.roundings == 1 else requantize_twice
     zero, clamp = _output_range(rng, layer.output_bits)
     flat = acc.reshape(-1, layer.outputs)
     codes = [
-        [requantize(int(a), chosen[o * per_channel], shifts[o * per_channel], zero, *clamp) for o, a in enumerate(row)]
+        [rounded(int(a), chosen[o * per_channel], shifts[o * per_channel], zero, *clamp) for o, a in enumerate(row)]
         for row in flat
     ]
     conv = ConvCase(
@@ -145,6 +165,7 @@ def build(layer: Layer) -> Case:
         layer.output_bits,
         len(stored_zeros) > 0,
         per_channel,
+        layer.roundings,
     )
     kernel = select(conv, "portable")
     shift, own_shifts = stored_shifts(shifts)

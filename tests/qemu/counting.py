@@ -63,10 +63,13 @@ def padded(kernel: tuple[int, int], size: tuple[int, int], stride: int, same: bo
     return Window(kernel, (stride, stride), (lead[0], lead[1], pads[0] - lead[0], pads[1] - lead[1]))
 
 
-def conv_shape(conv: ConvCase, target: str, rng: np.random.Generator, shift: int | None = None) -> Shape:
+def conv_shape(
+    conv: ConvCase, target: str, rng: np.random.Generator, shift: int | None = None, *, far: bool = False
+) -> Shape:
     """A convolution of random weights with scales that spread its outputs over their range.
 
-    Another ``shift`` makes the compiler choose kernels without range conditions (48) or raise shifts (31).
+    Another ``shift`` makes the compiler choose kernels without range conditions (48) or raise shifts (31); biases
+    ``far`` from zero, kernels without range conditions that round twice.
     """
     out, kh, kw, depth = conv.weight_shape
     column = kh * kw * depth
@@ -79,11 +82,14 @@ def conv_shape(conv: ConvCase, target: str, rng: np.random.Generator, shift: int
     multiplier, usual = quantize_multiplier(min(0.2, (y_hi - y_lo) / 6 / spread) if conv.output_bits < 32 else 0.2)
     centre = (x_lo + x_hi + 1) // 2
     shift = usual if shift is None else shift
-    bias = -centre * weights.reshape(out, -1).sum(axis=1)
+    bias = -centre * weights.reshape(out, -1).sum(axis=1) + (far << 23)
     zeros = np.full(out if conv.asymmetric else 1, int(conv.asymmetric), np.int8)
     columns = np.full(out, multiplier, np.int32), np.full(out, shift, np.uint8)
-    p = ChannelParameters(bias.astype(np.int32), *columns, zeros, conv.input_bits)
-    op = SimpleNamespace(weight=weights, weight_zero_point=zeros, bias=bias, multiplier=columns[0], shift=columns[1])
+    p = ChannelParameters(bias.astype(np.int32), *columns, zeros, conv.input_bits, conv.roundings)
+    op = SimpleNamespace(
+        weight=weights, weight_zero_point=zeros, bias=bias, multiplier=columns[0], shift=columns[1],
+        roundings=conv.roundings,
+    )  # fmt: skip
     conv = replace(conv, facts=layer_facts(cast(QConv2d, op), conv.input_bits))
     kernel = select(conv, target)
     blob = pack_weights(kernel.layout, weights, conv.weight_bits, p).tobytes()
@@ -111,9 +117,9 @@ def _bits(conv: ConvCase) -> tuple[int, int, int]:
     return conv.input_bits, conv.weight_bits, conv.output_bits
 
 
-def conv_cases(rng: np.random.Generator, count: int) -> Iterator[ConvCase]:
+def conv_cases(rng: np.random.Generator, count: int, widths: tuple[int, ...] = BITS) -> Iterator[ConvCase]:
     """``count`` random cases of every kind and every width of weights."""
-    for weight_bits in BITS:
+    for weight_bits in widths:
         for kind in ("matrix", "depthwise", "fully connected", "depthwise 3 x 3"):
             for number in range(2 * count if kind == "matrix" else count):
                 yield _draw(rng, kind, weight_bits, asymmetric=number % 6 == 5)
@@ -168,6 +174,13 @@ def transposed_cases(rng: np.random.Generator, count: int) -> Iterator[ConvCase]
             bits = int(rng.choice(BITS)), weight_bits, int(rng.choice((*BITS, 8)))
             shape = (outputs, kernel[0], kernel[1], channels // groups)
             yield ConvCase((*size, channels), (rows, columns, outputs), shape, window, groups, *bits, found % 6 == 5)
+
+
+def twice_shapes(rng: np.random.Generator, target: str, count: int) -> Iterator[Shape]:
+    """Convolutions that round twice, most of them of 8 bits everywhere, some of those with large sums."""
+    for k, conv in enumerate((*conv_cases(rng, -(-count // 3), (8,)), *conv_cases(rng, -(-count // 8), (4, 2)))):
+        own = replace(conv, roundings=2, output_bits=8, input_bits=8 if k % 3 else conv.input_bits)
+        yield conv_shape(own, target, rng, far=k % 4 == 1)
 
 
 def elementwise_shapes(rng: np.random.Generator, target: str, count: int) -> Iterator[Shape]:
@@ -277,7 +290,8 @@ def shapes(target: str, seed: int, count: int) -> list[Shape]:
         high = k % 8 in ((3, 5, 7) if conv.weight_bits == 8 else (7,))
         found.append(conv_shape(conv, target, rng, 48 if high else 31 if k % 8 == 6 else None))
     found += elementwise_shapes(rng, target, count)
-    return [*found, *(conv_shape(conv, target, rng) for conv in transposed_cases(rng, count))]
+    found += (conv_shape(conv, target, rng) for conv in transposed_cases(rng, count))
+    return [*found, *twice_shapes(rng, target, count)]
 
 
 def counted(target: str, chosen: Iterable[Shape]) -> list[int]:

@@ -37,7 +37,7 @@ def parameters(case: Case) -> ChannelParameters:
     bias, multiplier = (np.frombuffer(case.buffers[i][1], "<i4") for i in (2, 3))
     shift = np.array(case.shifts, np.uint8)
     zero = np.frombuffer(case.buffers[5][1] or b"\0", np.int8)
-    return ChannelParameters(bias, multiplier, shift, zero, case.conv.input_bits)
+    return ChannelParameters(bias, multiplier, shift, zero, case.conv.input_bits, case.conv.roundings)
 
 
 def on_dsp(case: Case, core: str = "cortex-m4", families: tuple[str, ...] = ("_dsp",)) -> Case | None:
@@ -50,7 +50,12 @@ def on_dsp(case: Case, core: str = "cortex-m4", families: tuple[str, ...] = ("_d
     assert case.weights is not None
     p = parameters(case)
     op = SimpleNamespace(
-        weight=case.weights, weight_zero_point=p.weight_zero_point, bias=p.bias, multiplier=p.multiplier, shift=p.shift
+        weight=case.weights,
+        weight_zero_point=p.weight_zero_point,
+        bias=p.bias,
+        multiplier=p.multiplier,
+        shift=p.shift,
+        roundings=case.conv.roundings,
     )
     facts = layer_facts(cast(QConv2d, op), p.input_bits)
     kernel = select(replace(case.conv, facts=facts), core)

@@ -46,6 +46,15 @@ def requantize(acc: int, multiplier: int, shift: int, zero: int, lo: int, hi: in
     return min(max(zero + doubled // (2 << shift), lo), hi)
 
 
+def requantize_twice(acc: int, multiplier: int, shift: int, zero: int, lo: int, hi: int) -> int:
+    """The product to a multiple of 2^31, half up; then by a power of two, half away from zero; then clamped."""
+    if shift <= 31:
+        return requantize(acc, multiplier, shift, zero, lo, hi)
+    high = (2 * acc * multiplier + (1 << 31)) // (1 << 32)
+    magnitude = (2 * abs(high) + (1 << (shift - 31))) // (2 << (shift - 31))
+    return min(max(zero + (magnitude if high >= 0 else -magnitude), lo), hi)
+
+
 def rescale(total: int, constant: int, shift: int, lo: int, hi: int) -> int:
     """clamp(floor((total + constant) / 2^shift))."""
     return min(max((total + constant) // (1 << shift), lo), hi)

@@ -68,7 +68,12 @@ def chosen(case: Case, core: str = "cortex-m4") -> Kernel:
     assert case.conv is not None
     p = parameters(case)
     op = SimpleNamespace(
-        weight=case.weights, weight_zero_point=p.weight_zero_point, bias=p.bias, multiplier=p.multiplier, shift=p.shift
+        weight=case.weights,
+        weight_zero_point=p.weight_zero_point,
+        bias=p.bias,
+        multiplier=p.multiplier,
+        shift=p.shift,
+        roundings=case.conv.roundings,
     )
     return select(replace(case.conv, facts=layer_facts(cast(QConv2d, op), p.input_bits)), core)
 
@@ -136,16 +141,17 @@ def plays(case: ConvCase, pixels: int) -> bool:
 def test_the_rule_is_the_play_of_bytes() -> None:
     rng, answers = np.random.default_rng(0), []
     for _ in range(600):
-        size = (*(int(n) for n in rng.integers(1, 9, 2)), int(rng.choice((2, 4, 8))))
-        kernel, stride, dilation = (tuple(int(n) for n in rng.integers(1, k, 2)) for k in (4, 4, 3))
-        padding = tuple(int(n) for n in rng.integers(0, 3, 4))
+        size = (int(rng.integers(1, 9)), int(rng.integers(1, 9)), int(rng.choice((2, 4, 8))))
+        kernel, stride, dilation = ((int(rng.integers(1, k)), int(rng.integers(1, k))) for k in (4, 4, 3))
+        top, left, bottom, right = (int(n) for n in rng.integers(0, 3, 4))
+        padding = (top, left, bottom, right)
         window = Window(kernel, stride, padding, dilation)
         spans = [size[i] + padding[i] + padding[i + 2] - (kernel[i] - 1) * dilation[i] for i in (0, 1)]
         if min(spans) < 1:
             continue
         outputs = (*window.output_hw(size[0], size[1]), int(rng.choice((1, 2, 4, 8, 16))))
-        bits = [int(b) for b in rng.choice((8, 4, 2), 3)]
-        case = ConvCase(size, outputs, (outputs[2], *kernel, size[2]), window, 1, *bits)
+        xb, wb, yb = (int(b) for b in rng.choice((8, 4, 2), 3))
+        case = ConvCase(size, outputs, (outputs[2], *kernel, size[2]), window, 1, xb, wb, yb)
         pixels = int(rng.integers(1, 6))
         assert may_overwrite(case, pixels) == plays(case, pixels), (case, pixels)
         answers.append(may_overwrite(case, pixels))

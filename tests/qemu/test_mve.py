@@ -92,7 +92,7 @@ def test_the_grid_reaches_every_kernel() -> None:
     named = set(re.findall(r'(?:CONVOLUTION\(|\{")(mcuq_\w+_mve)\b', EXTRA.read_text(encoding="ascii")))
     kinds = itertools.product((8, 4, 2), ("", "z"), (1, 2), ("", "p"))
     named |= {f"mcuq_depthwise3x3_w{bits}{zero}_s{stride}{packed}_mve" for bits, zero, stride, packed in kinds}
-    named = {name for name in named if "##" not in name}
+    named = {name for name in named if "##" not in name and "twice" not in name}
     reached = {case.kernel for case in mve_grid(1)}
     assert len(named) == 34 and named == reached
 

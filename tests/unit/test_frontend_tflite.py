@@ -77,15 +77,14 @@ def test_quantized_model_keeps_its_codes_and_scales(tmp_path: Path) -> None:
     conv = q.graph.convs[0]
     assert conv.name == "a.conv" and conv.clamp == (0.0, 6.0) and conv.window.padding == (0, 1, 1, 1)
     np.testing.assert_array_equal(q.weight("a.conv").codes, net.tensors[1]["data"])
-    # scales and biases move by less than that to follow the kernels that round twice (double_rounding)
-    np.testing.assert_allclose(q.weight("a.conv").scale, net.tensors[1]["scale"], rtol=2e-3)
+    np.testing.assert_allclose(q.weight("a.conv").scale, net.tensors[1]["scale"], rtol=1e-6)
     deep = q.graph.convs[1]
     np.testing.assert_array_equal(q.weight(deep.name).codes[:, :, :, 0], net.tensors[4]["data"][0].transpose(2, 0, 1))
     assert deep.groups == 4
     scale = float(np.float32(0.05))
     assert q.params(q.graph.input.name) == QuantParams(8, scale, -3)
     steps = q.weight("a.conv").bias / (scale * q.weight("a.conv").scale)
-    assert np.abs(steps - net.tensors[2]["data"]).max() < 1.01
+    assert np.abs(steps - net.tensors[2]["data"]).max() < 0.01
 
 
 def test_each_layer_is_within_one_step_of_real_arithmetic(tmp_path: Path) -> None:
@@ -112,7 +111,7 @@ def test_integer_graph_as_text(tmp_path: Path) -> None:
 def one_convolution(activations: str, weights: str, biases: str) -> Net:
     """Activations of ``activations``; floats have no scale."""
     net = Net()
-    scale = {} if activations == "float32" else {"scale": 0.05, "zero": 0}
+    scale: dict[str, Any] = {} if activations == "float32" else {"scale": 0.05, "zero": 0}
     x = net.tensor([1, 4, 4, 2], activations, **scale)
     w = net.constant(np.arange(-3, 3).reshape(3, 1, 1, 2).astype(weights), 0.02)
     b = net.constant(np.array([1, -2, 3]).astype(biases), None if biases == "float32" else 0.001)
@@ -354,6 +353,8 @@ def broken(name: str) -> bytes:
             net.tensors[1]["scale"] = [0.1, 0.2]
         case "outside 0..":
             net.operators[0]["inputs"][1] = 999
+        case _:
+            raise ValueError(name)
     return net.write()
 
 
@@ -410,7 +411,7 @@ def test_convolutions_round_twice_on_request(tmp_path: Path) -> None:
     flat = net.constant(np.array([[5]], dtype=np.int8), 0.25)
     net.op("FULLY_CONNECTED", [y, flat], net.tensor([1, 1], scale=4.0))
     for roundings in (1, 2):
-        graph = import_model(save(tmp_path, net), roundings=roundings)
+        graph = import_model(save(tmp_path, net), roundings=None if roundings == 2 else 1)
         assert isinstance(graph, QuantizedGraph)
         assert [weight.roundings for weight in graph.weights] == [roundings, 1]
         assert [op.roundings for op in lower(graph) if isinstance(op, QConv2d)] == [roundings, 1]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from nets import integer_net
 
 from mcuq.errors import UsageError
 from mcuq.ir.graph import Window
-from mcuq.ir.integer import QConv2d
+from mcuq.ir.integer import IntegerGraph, QConv2d
 from mcuq.target.core import SIZE
+from mcuq.target.footprint import code_bytes
 from mcuq.target.instructions import (
     conv_instructions,
     elementwise_instructions,
@@ -59,6 +62,19 @@ def test_every_operator_of_every_core_is_predicted(core: str, bits: tuple[int, i
         convs = [op for op in graph if isinstance(op, QConv2d)]
         macs = sum(op.output.shape[0] * op.output.shape[1] * op.weight.size for op in convs)
         assert graph_instructions(graph, core) == sum(counts) > macs / 8
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_convolutions_that_round_twice_are_predicted(core: str) -> None:
+    graph = integer_net(23, 8, 8)
+    ops = (
+        replace(op, roundings=2) if isinstance(op, QConv2d) and not op.window.transposed and op.output.bits == 8 else op
+        for op in graph
+    )
+    twice = IntegerGraph(tuple(ops), graph.outputs)
+    once, more = graph_instructions(graph, core), graph_instructions(twice, core)
+    assert 0.95 * once < more < 1.5 * once
+    assert sum(code_bytes(twice, core)) > 0
 
 
 @pytest.mark.parametrize("core", CORES)

@@ -24,14 +24,14 @@ HANDLERS = layers.HANDLERS | arithmetic.HANDLERS
 def import_tflite(
     path: str | os.PathLike[str],
     normalization: Normalization | tuple[Normalization | None, ...] | None = None,
-    roundings: int = 1,
+    roundings: int = 2,
 ) -> Graph | QuantizedGraph:
     """The graph of a TFLite model: quantized with the file's scales and codes, or float and not fused.
 
     Args:
         normalization: for float models: how raw uint8 pixels become the model's input; of several inputs one for all,
             or one for each. A uint8 input of a quantized model brings its own.
-        roundings: of a quantized model's convolutions: 2 as TFLite's reference kernels, or 1 with scales and biases
+        roundings: of a quantized model's convolutions: 2 as in TFLite's reference kernels, or 1 with scales and biases
             that come close to them.
 
     Raises:

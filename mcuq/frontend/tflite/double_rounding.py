@@ -1,4 +1,4 @@
-"""TFLite's two roundings answered with one: scales and biases under which fewer values differ by a step.
+"""TFLite's two roundings: kept, or answered with one by scales and biases under which fewer values differ by a step.
 
 TFLite's reference kernels round a product twice: ``h = round(acc * m / 2^31)``, then ``h / 2^e`` half away
 from zero. For positive sums that is one rounding half up with the constant ``2^(s-1) + 2^30``, ``s = 31 + e``, for

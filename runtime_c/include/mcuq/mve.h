@@ -43,6 +43,14 @@ void mcuq_depthwise3x3_w2_s2p_mve(const mcuq_conv2d_params *p, const void *input
 void mcuq_depthwise3x3_w2z_s2_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
 void mcuq_depthwise3x3_w2z_s2p_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
 
+/* Two roundings (mcuq_requantize_twice), 8 bits everywhere. */
+void mcuq_conv2d_w8_twice_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
+void mcuq_conv2d_w8z_twice_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
+void mcuq_depthwise3x3_w8_s1_twice_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
+void mcuq_depthwise3x3_w8_s2_twice_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
+void mcuq_depthwise3x3_w8z_s1_twice_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
+void mcuq_depthwise3x3_w8z_s2_twice_mve(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch);
+
 /* packed: inputs or output of 4 or 2 bits. */
 void mcuq_add_packed_mve(const mcuq_add_params *p, const void *a, const void *b, void *output);
 void mcuq_add_mve(const mcuq_add_params *p, const void *a, const void *b, void *output);

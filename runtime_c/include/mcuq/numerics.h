@@ -41,7 +41,7 @@ static inline int32_t mcuq_requantize(int32_t acc, int32_t multiplier, uint32_t 
 }
 
 /* The same with the two roundings of TFLite's reference kernels: h = floor(acc * multiplier / 2^31 + 1/2), then
- * h / 2^(shift - 31) to the nearest, half away from zero. |h| < 2^31. */
+ * h / 2^(shift - 31) to the nearest, half away from zero: half up of h, less one where it is negative. |h| < 2^31. */
 static inline int32_t mcuq_requantize_twice(int32_t acc, int32_t multiplier, uint32_t shift, int32_t zero_point,
                                             int32_t lo, int32_t hi)
 {
@@ -49,9 +49,8 @@ static inline int32_t mcuq_requantize_twice(int32_t acc, int32_t multiplier, uin
         return mcuq_requantize(acc, multiplier, shift, zero_point, lo, hi);
     }
     const int32_t high = (int32_t)(((int64_t)acc * multiplier + ((int64_t)1 << 30)) >> 31);
-    const int32_t mask = (int32_t)((1u << (shift - 31u)) - 1u);
-    const int32_t up = (high & mask) > (mask >> 1) + (high < 0 ? 1 : 0) ? 1 : 0;
-    return mcuq_clamp((high >> (shift - 31u)) + up + zero_point, lo, hi);
+    const int32_t rounded = (((high + (high >> 31)) >> (shift - 32u)) + 1) >> 1;
+    return mcuq_clamp(rounded + zero_point, lo, hi);
 }
 
 /* Elementwise rescaling of codes: clamp((sum_i x_i * multiplier_i + constant) >> shift, lo, hi).

@@ -1,7 +1,7 @@
 /* Convolution over a matrix kernel: columns of PIXELS output pixels at a time, then all channels. Include with
- * PIXELS defined. Scratch: columns, then in one place what is never there at once: the packed codes of a column (unless
- * words of codes are whole) and finished rows (unless the kernel stores in the output itself);
- * mcuq/target/kernels_dsp.py adds up the same. */
+ * PIXELS defined, and TWICE for kernels with two roundings, whose channels have their own shifts. Scratch: columns, then in one
+ * place what is never there at once: the packed codes of a column (unless words of codes are whole) and finished rows (unless the
+ * kernel stores in the output itself); mcuq/target/kernels_dsp.py adds up the same. */
 #ifdef LANE_SHIFT
 #include "lane_columns.h"
 #else
@@ -217,6 +217,8 @@ static void find_inner(column_source *s)
 
 #endif
 
+#ifndef TWICE
+
 /* Columns and sums times 2^k; x * 2^k fits int16 (mcuq/target/kernels_dsp.py). Lanes are scaled after their sums. */
 static __attribute__((noinline)) void raise_shifts(mcuq_gemm_frame *frame, uint32_t *next)
 {
@@ -233,6 +235,8 @@ static __attribute__((noinline)) void raise_shifts(mcuq_gemm_frame *frame, uint3
     (void)next;
 #endif
 }
+
+#endif
 
 static void conv2d(const mcuq_conv2d_params *p, const void *input, void *output, void *scratch, const mcuq_gemm *gemm)
 {
@@ -253,7 +257,11 @@ static void conv2d(const mcuq_conv2d_params *p, const void *input, void *output,
     const uint32_t zeros = ((uint32_t)p->input_zero_point & ones) * (0xFFFFFFFFu / ones);
     column_source source = {p, input, whole ? NULL : (uint8_t *)rows, zeros, 0, 0, 0};
     find_inner(&source);
+#ifdef TWICE
+    const uint32_t raised = 0, v = 0;
+#else
     const uint32_t raised = p->shift < 33u ? 33u - p->shift : 0u, v = p->shift + raised - 33u;
+#endif
     mcuq_gemm_frame frame; /* an initializer would clear the rest of it first: a call of memset */
     frame.columns = columns;
     frame.skipped_steps = (gemm->unrolled - padded / gemm->step_inputs % gemm->unrolled) % gemm->unrolled;
@@ -292,8 +300,10 @@ static void conv2d(const mcuq_conv2d_params *p, const void *input, void *output,
                 y += stride_y;
             }
         }
+#ifndef TWICE
         if (frame.scale > 1u)
             raise_shifts(&frame, columns);
+#endif
         uint8_t *out = (uint8_t *)output + first * out_row;
         frame.output = direct ? (int8_t *)out : rows;
         gemm->run(&frame);

@@ -4,6 +4,7 @@
  * 6 products:  a += u . (w0, w1) + v.low * w2     d += u.high * w0 + v . (w1, w2)
  * Requantization as in gemm.inc.h. r0 u, r1 v, r2 a, r3 d, r4 output, r5 v, r6-r11 weights, r12 multiplier,
  * lr plane; the rest lies at sp. A row is a chain of 3 to 7 blocks, entered where as many remain as are wanted.
+ * _twice: two roundings, as REQUANTIZE_TWICE of gemm.inc.h; weights and bias are doubled.
  */
 #if defined(__ARM_FEATURE_DSP) /* elsewhere depthwise3x3_model.c stands in */
 
@@ -11,7 +12,8 @@
     .thumb
 
     .equ BIAS, 0
-    .equ ROUNDING, 4 /* and CHANNELS behind it */
+    .equ ROUNDING, 4
+    .equ CHANNELS, 8
     .equ STEP, 12
     .equ END, 16
     .equ ENTRY, 20
@@ -34,9 +36,18 @@
     smlad   r2, r0, r10, r2
     smlad   r3, r1, r11, r3
     smlabt  r2, r1, r11, r2
+    .if twice
+    ldr     r0, [sp, #ROUNDING]
+    add     r1, r0, r2, asr #31
+    add     r0, r0, r3, asr #31
+    smmlar  r2, r2, r12, r1
+    smmlar  r3, r3, r12, r0
+    ldr     r1, [sp, #CHANNELS]
+    .else
     ldrd    r0, r1, [sp, #ROUNDING]
     smmla   r2, r2, r12, r0
     smmla   r3, r3, r12, r0
+    .endif
     asrs    r2, r2, r5
     asrs    r3, r3, r5
     ssat    r2, #8, r2, asr #1
@@ -58,13 +69,23 @@
     smlad   r2, r0, r10, r2
     smlabt  r2, r1, r11, r2
     ldrd    r0, r1, [sp, #ROUNDING]
+    .if twice
+    add     r0, r0, r2, asr #31
+    smmlar  r2, r2, r12, r0
+    .else
     smmla   r2, r2, r12, r0
+    .endif
     asrs    r2, r2, r5
     ssat    r2, #8, r2, asr #1
     strb    r2, [r4]
 .endm
 
-.macro ROWS name, stride, pitch, chain
+/* \rounded: _twice, or nothing. */
+.macro ROWS name, stride, pitch, chain, rounded
+    .set twice, 0
+    .ifnb \rounded
+    .set twice, 1
+    .endif
     .section .text.\name, "ax", %progbits
     .balign 4
     .global \name
@@ -259,13 +280,17 @@ mcuq_depthwise_gather\bits:
     GATHER_PACKED 2
 
     /* MCUQ_DEPTHWISE_CHAIN_* of depthwise3x3.h: rows of 16 and 32 bytes hold no more blocks. */
-    ROWS    mcuq_depthwise_rows_s1_p16, 1, 16, 3
-    ROWS    mcuq_depthwise_rows_s1_p32, 1, 32, 7
-    .irp pitch, 64, 128, 256
-    ROWS    mcuq_depthwise_rows_s1_p\pitch, 1, \pitch, 4
-    .endr
-    .irp pitch, 16, 32, 64, 128, 256
-    ROWS    mcuq_depthwise_rows_s2_p\pitch, 2, \pitch, 3
+    .irp    suffix, , _twice
+    ROWS    mcuq_depthwise_rows_s1_p16\suffix, 1, 16, 3, \suffix
+    ROWS    mcuq_depthwise_rows_s1_p32\suffix, 1, 32, 7, \suffix
+    ROWS    mcuq_depthwise_rows_s1_p64\suffix, 1, 64, 4, \suffix
+    ROWS    mcuq_depthwise_rows_s1_p128\suffix, 1, 128, 4, \suffix
+    ROWS    mcuq_depthwise_rows_s1_p256\suffix, 1, 256, 4, \suffix
+    ROWS    mcuq_depthwise_rows_s2_p16\suffix, 2, 16, 3, \suffix
+    ROWS    mcuq_depthwise_rows_s2_p32\suffix, 2, 32, 3, \suffix
+    ROWS    mcuq_depthwise_rows_s2_p64\suffix, 2, 64, 3, \suffix
+    ROWS    mcuq_depthwise_rows_s2_p128\suffix, 2, 128, 3, \suffix
+    ROWS    mcuq_depthwise_rows_s2_p256\suffix, 2, 256, 3, \suffix
     .endr
 
 #elif defined(__linux__)

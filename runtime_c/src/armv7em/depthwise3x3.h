@@ -16,7 +16,7 @@ typedef struct {
     uint32_t blocks;       /* outputs (stride 2) or pairs of outputs (stride 1) in a row, 1..chain; 0: one output */
     const int16_t *plane;  /* top left input of the first output, 4-byte aligned */
     int8_t *output;
-    uint32_t v;            /* shift - 33 */
+    uint32_t v;            /* shift - 33; with two roundings shift - 32 */
     uint32_t weights[6];   /* of each kernel row: (w0, w1) and (w1, w2) as int16 pairs */
     int32_t multiplier;
 } mcuq_depthwise_rows;
@@ -58,9 +58,13 @@ enum {
     MCUQ_DEPTHWISE_CHAIN_2_256 = 3
 };
 
-/* _s1: stride 1; _s2: stride 2; _pN: N bytes between two rows of the plane. */
+/* _s1: stride 1; _s2: stride 2; _pN: N bytes between two rows of the plane; _twice: two roundings, of doubled sums. */
 mcuq_depthwise_row_kernel mcuq_depthwise_rows_s1_p16, mcuq_depthwise_rows_s1_p32, mcuq_depthwise_rows_s1_p64,
     mcuq_depthwise_rows_s1_p128, mcuq_depthwise_rows_s1_p256, mcuq_depthwise_rows_s2_p16, mcuq_depthwise_rows_s2_p32,
     mcuq_depthwise_rows_s2_p64, mcuq_depthwise_rows_s2_p128, mcuq_depthwise_rows_s2_p256;
+mcuq_depthwise_row_kernel mcuq_depthwise_rows_s1_p16_twice, mcuq_depthwise_rows_s1_p32_twice,
+    mcuq_depthwise_rows_s1_p64_twice, mcuq_depthwise_rows_s1_p128_twice, mcuq_depthwise_rows_s1_p256_twice,
+    mcuq_depthwise_rows_s2_p16_twice, mcuq_depthwise_rows_s2_p32_twice, mcuq_depthwise_rows_s2_p64_twice,
+    mcuq_depthwise_rows_s2_p128_twice, mcuq_depthwise_rows_s2_p256_twice;
 
 #endif

@@ -2,6 +2,8 @@
  * each plane is convolved (depthwise3x3.S). Weight layout "nines". Output codes of 4 and 2 bits are
  * computed as bytes of one channel pair and merged.
  *
+ * With TWICE, as depthwise3x3_twice_dsp.c compiles it once more, for two roundings: weights and bias are doubled.
+ *
  * Scratch: two planes of plane_rows * pitch bytes, then, below 8 output bits, 2 bytes per output pixel of a strip.
  * mcuq/target/kernels_dsp.py adds up the same. */
 #include "depthwise3x3.h"
@@ -86,6 +88,8 @@ static void gather8(const strip *s, const inside *in, uint32_t channel, int both
             left[x] = (int8_t)codes[(uint32_t)x * channels];
 }
 
+#ifndef TWICE
+
 /* Inputs of 8, 4 or 2 bits. */
 static void gather(const strip *s, const inside *in, uint32_t channel, int both)
 {
@@ -104,6 +108,8 @@ static void gather(const strip *s, const inside *in, uint32_t channel, int both)
     else
         mcuq_depthwise_gather2(&g, channel * 2u & 7u);
 }
+
+#endif
 
 /* (low of a, low of b) and (low of a, high of b). */
 static inline uint32_t low_low(uint32_t a, uint32_t b)
@@ -171,9 +177,17 @@ static void adjust_weights(uint32_t *pairs, int32_t zero, uint32_t scale)
 static void load8(const uint8_t *codes, int32_t zero, uint32_t scale, uint32_t *pairs)
 {
     load_weights8(codes, pairs);
+#ifdef TWICE
+    for (int i = 0; zero == 0 && i < 6; i++)
+        pairs[i] = pairs[i] << 1 & 0xFFFEFFFFu;
+    if (zero == 0)
+        return;
+#endif
     if (zero != 0 || scale != 0)
         adjust_weights(pairs, zero, scale);
 }
+
+#ifndef TWICE
 
 static void load4(const uint8_t *codes, int32_t zero, uint32_t scale, uint32_t *pairs)
 {
@@ -185,12 +199,18 @@ static void load2(const uint8_t *codes, int32_t zero, uint32_t scale, uint32_t *
     load_weights_packed(codes, 2, zero, scale, pairs);
 }
 
+#endif
+
 /* All outputs of a strip of one channel; `step` bytes between neighbouring outputs. */
 static inline void convolve(const strip *s, uint32_t channel, const int16_t *plane, int8_t *output, uint32_t step)
 {
     const mcuq_conv2d_params *p = s->p;
     const uint32_t shift = p->shifts != NULL ? p->shifts[channel] : p->shift;
+#ifdef TWICE
+    const uint32_t scale = 1; /* shift >= 32 */
+#else
     const uint32_t scale = shift < 33u ? 33u - shift : 0u; /* kernels_dsp.py bounds it */
+#endif
     int32_t zero = 0;
     if (p->weight_zero_points != NULL)
         zero = p->weight_zero_points[p->per_channel_zero_point ? channel : 0u];
@@ -260,22 +280,26 @@ static void depthwise(const mcuq_conv2d_params *p, const void *input, void *outp
         mcuq_clamp_row8(output, output, height * p->output.width * channels, p->clamp_lo, p->clamp_hi);
 }
 
-#define KERNEL(name, bits, stride, pitch, ...) \
-    void mcuq_depthwise3x3_##name##_s##stride##_p##pitch##_dsp(const mcuq_conv2d_params *p, const void *input, \
-                                                               void *output, void *scratch) \
+#define KERNEL(name, bits, stride, pitch, suffix, ...) \
+    void mcuq_depthwise3x3_##name##_s##stride##_p##pitch##suffix##_dsp(const mcuq_conv2d_params *p, const void *input, \
+                                                                       void *output, void *scratch) \
     { \
-        static const variant kind = {mcuq_depthwise_rows_s##stride##_p##pitch, load##bits, __VA_ARGS__, pitch, \
+        static const variant kind = {mcuq_depthwise_rows_s##stride##_p##pitch##suffix, load##bits, __VA_ARGS__, pitch, \
                                      (9 * bits + 7) / 8, MCUQ_DEPTHWISE_CHAIN_##stride##_##pitch}; \
         depthwise(p, input, output, scratch, &kind); \
     }
 
+#ifdef TWICE
+#define KERNELS(pitch) KERNEL(w8, 8, 1, pitch, _twice, gather8, NULL) KERNEL(w8, 8, 2, pitch, _twice, gather8, NULL)
+#else
 /* int8 on both sides, which need no more than the first of each pair has; any codes. */
 #define BOTH(bits, stride, pitch) \
-    KERNEL(w##bits, bits, stride, pitch, gather8, NULL) \
-    KERNEL(packed_w##bits, bits, stride, pitch, gather, mcuq_depthwise_merge)
+    KERNEL(w##bits, bits, stride, pitch, , gather8, NULL) \
+    KERNEL(packed_w##bits, bits, stride, pitch, , gather, mcuq_depthwise_merge)
 
 #define KERNELS(pitch) \
     BOTH(8, 1, pitch) BOTH(8, 2, pitch) BOTH(4, 1, pitch) BOTH(4, 2, pitch) BOTH(2, 1, pitch) BOTH(2, 2, pitch)
+#endif
 
 KERNELS(16)
 KERNELS(32)

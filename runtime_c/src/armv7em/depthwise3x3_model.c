@@ -4,7 +4,7 @@
 
 #if !defined(__ARM_FEATURE_DSP)
 
-static void rows(const mcuq_depthwise_rows *r, int32_t stride, int32_t pitch)
+static void rows(const mcuq_depthwise_rows *r, int32_t stride, int32_t pitch, int twice)
 {
     const int32_t outputs = r->blocks == 0u ? 1 : (int32_t)r->blocks * (stride == 1 ? 2 : 1);
     int8_t *out = r->output;
@@ -16,7 +16,9 @@ static void rows(const mcuq_depthwise_rows *r, int32_t stride, int32_t pitch)
                 const int16_t w0 = (int16_t)r->weights[2 * k], w1 = (int16_t)(r->weights[2 * k] >> 16);
                 sum += x[0] * w0 + x[1] * w1 + x[2] * (int16_t)(r->weights[2 * k + 1] >> 16);
             }
-            out[(uint32_t)i * r->channels] = (int8_t)mcuq_half_sat8(mcuq_smmla(sum, r->multiplier, r->rounding) >> r->v);
+            out[(uint32_t)i * r->channels] =
+                (int8_t)(twice ? mcuq_twice_rounded(sum, r->multiplier, r->rounding, r->v)
+                               : mcuq_half_sat8(mcuq_smmla(sum, r->multiplier, r->rounding) >> r->v));
         }
         out += r->output_step + (r->blocks == 0u ? 0 : outputs * (int32_t)r->channels);
     }
@@ -62,15 +64,13 @@ void mcuq_depthwise_gather2(const mcuq_depthwise_gather *g, uint32_t shift)
     gather_packed(g, 2, shift);
 }
 
-#define KERNELS(pitch) \
-    void mcuq_depthwise_rows_s1_p##pitch(const mcuq_depthwise_rows *r) \
+#define KERNEL(stride, pitch, suffix, twice) \
+    void mcuq_depthwise_rows_s##stride##_p##pitch##suffix(const mcuq_depthwise_rows *r) \
     { \
-        rows(r, 1, pitch); \
-    } \
-    void mcuq_depthwise_rows_s2_p##pitch(const mcuq_depthwise_rows *r) \
-    { \
-        rows(r, 2, pitch); \
+        rows(r, stride, pitch, twice); \
     }
+
+#define KERNELS(pitch) KERNEL(1, pitch, , 0) KERNEL(2, pitch, , 0) KERNEL(1, pitch, _twice, 1) KERNEL(2, pitch, _twice, 1)
 
 KERNELS(16)
 KERNELS(32)

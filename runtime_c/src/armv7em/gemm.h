@@ -14,7 +14,7 @@ typedef struct {
     int8_t *output;
     uint32_t stride;
     int32_t rounding; /* (2 * output_zero_point + 1) << v */
-    uint32_t v;       /* the layer's shift, raised, less 33 */
+    uint32_t v;       /* the layer's shift, raised, less 33; of kernels with two roundings 0 */
     const uint32_t *weights_end;
     const uint32_t *weights;
     int32_t sums[4]; /* sum_factor * scale * sum of the inputs, of each pixel */
@@ -43,7 +43,7 @@ typedef struct {
     uint8_t channels;     /* of a panel */
     uint8_t step_inputs;  /* inputs of one unrolled step */
     uint8_t unrolled;     /* steps in the loop */
-    uint8_t header_words; /* beside a panel's weights and multipliers */
+    uint8_t header_words; /* beside a panel's weights and multipliers; shifts behind them included */
     uint8_t weight_bits;
     int16_t sum_factor;
 } mcuq_gemm;
@@ -51,6 +51,8 @@ typedef struct {
 void mcuq_gemm_w8(const mcuq_gemm_frame *frame);
 void mcuq_gemm_w8z(const mcuq_gemm_frame *frame);
 void mcuq_gemm_w8c(const mcuq_gemm_frame *frame);
+void mcuq_gemm_w8_twice(const mcuq_gemm_frame *frame);
+void mcuq_gemm_w8c_twice(const mcuq_gemm_frame *frame);
 void mcuq_gemm_w4(const mcuq_gemm_frame *frame);
 void mcuq_gemm_w4z(const mcuq_gemm_frame *frame);
 void mcuq_gemm_w2(const mcuq_gemm_frame *frame);

@@ -88,3 +88,22 @@
     ssat    \r, #8, \r, asr #(1 + \position)
     .endr
 .endm
+
+/* The two roundings of docs/NUMERICS.md, exact for multipliers from 0 on and shifts of 32 and more. \regs hold twice their
+ * sums, so that what the sign of a sum adds to the product, half a unit of its high word, is that word's rounding or
+ * one less; r12 = c = (2 * zero_point + 1) << v, v = shift - 32 in the last byte of r10; lr is overwritten:
+ *   add    n = c + (acc >> 31)
+ *   smmlar t = high32(acc * m + 2^31) + n
+ */
+.macro REQUANTIZE_TWICE multiplier, regs:vararg
+    .irp r, \regs
+    add     lr, r12, \r, asr #31
+    smmlar  \r, \r, \multiplier, lr
+    .endr
+    .irp r, \regs
+    asr     \r, \r, r10
+    .endr
+    .irp r, \regs
+    ssat    \r, #8, \r, asr #1
+    .endr
+.endm

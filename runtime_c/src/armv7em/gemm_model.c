@@ -11,6 +11,7 @@ typedef struct {
     uint8_t channels, pixels, bits;
     uint8_t zero_points; /* header: (bias, factor) of each channel */
     uint8_t clean;       /* 8 bits: both channels are stored signed */
+    uint8_t twice;       /* two roundings; a word of shifts - 32 behind two multipliers */
 } panel_kind;
 
 /* Channels that share a word's half words, and the place of channel `c` among them. */
@@ -80,6 +81,23 @@ static int8_t requantized(uint32_t sum, uint32_t multiplier, uint32_t v, int32_t
     return (int8_t)mcuq_half_sat8(high >> v >> position);
 }
 
+/* A panel's outputs of a pixel; `parameters`: its multipliers and what follows. */
+static void store(int8_t *out, const uint32_t *sums, const uint32_t *parameters, const mcuq_gemm_frame *f,
+                  const panel_kind *k)
+{
+    for (uint32_t c = 0; c < k->channels; c++) {
+        const uint32_t at = position(k, c % sharing(k));
+        if (k->twice) {
+            const uint32_t v = parameters[k->channels] >> (8u * c) & 0xFFu;
+            const int32_t doubled = (int32_t)(at == 0u ? 2u * sums[c] : (uint32_t)((int32_t)sums[c] >> (at - 1u)));
+            const int32_t base = (int32_t)((uint32_t)f->rounding << v);
+            out[c] = (int8_t)mcuq_twice_rounded(doubled, (int32_t)parameters[c], base, v);
+        } else {
+            out[c] = requantized(sums[c], parameters[c], f->v, f->rounding, at);
+        }
+    }
+}
+
 static void run(const mcuq_gemm_frame *f, const panel_kind *k)
 {
     const uint32_t pairs = (uint32_t)(f->columns_end - f->columns) / k->pixels;
@@ -90,11 +108,9 @@ static void run(const mcuq_gemm_frame *f, const panel_kind *k)
         for (uint32_t p = 0; p < k->pixels; p++) {
             uint32_t sums[MAX_CHANNELS];
             panel_sums(sums, k, next, f->sums[p], pairs, f->columns + p, k->pixels, NULL);
-            for (uint32_t c = 0; c < k->channels; c++)
-                out[p * f->stride + c] =
-                    requantized(sums[c], multipliers[c], f->v, f->rounding, position(k, c % sharing(k)));
+            store(out + p * f->stride, sums, multipliers, f, k);
         }
-        next = multipliers + k->channels;
+        next = multipliers + k->channels + k->twice;
     }
 }
 
@@ -112,16 +128,20 @@ static void run_direct(const mcuq_direct_frame *f, const panel_kind *k)
     }
 }
 
-#define KERNEL(name, ...) \
+#define ANY_KERNEL(name, ...) \
     void name(const mcuq_gemm_frame *frame) \
     { \
         static const panel_kind kind = {__VA_ARGS__}; \
         run(frame, &kind); \
     }
+#define KERNEL(name, ...) ANY_KERNEL(name, __VA_ARGS__, 0)
+#define TWICE_KERNEL(name, ...) ANY_KERNEL(name, __VA_ARGS__, 1)
 
 KERNEL(mcuq_gemm_w8, 2, 4, 8, 0, 0)
 KERNEL(mcuq_gemm_w8z, 2, 4, 8, 1, 0)
 KERNEL(mcuq_gemm_w8c, 2, 4, 8, 1, 1)
+TWICE_KERNEL(mcuq_gemm_w8_twice, 2, 4, 8, 0, 0)
+TWICE_KERNEL(mcuq_gemm_w8c_twice, 2, 4, 8, 1, 1)
 KERNEL(mcuq_gemm_w4, 4, 2, 4, 0, 0)
 KERNEL(mcuq_gemm_w4z, 4, 2, 4, 1, 0)
 KERNEL(mcuq_gemm_w2, 4, 2, 2, 0, 0)
@@ -136,7 +156,7 @@ KERNEL(mcuq_gemm_octets2z, 8, 1, 2, 1, 0)
 #define DIRECT_KERNEL(name, ...) \
     void name(const mcuq_direct_frame *frame) \
     { \
-        static const panel_kind kind = {__VA_ARGS__}; \
+        static const panel_kind kind = {__VA_ARGS__, 0}; \
         run_direct(frame, &kind); \
     }
 

@@ -5,6 +5,7 @@
  *   256 * B + (A + 128), so 256 * B = b - a: B needs no unpacking. Holds while 256 * |acc B| < 2^31.
  * mcuq_gemm_w8c: A and B signed and both unpacked; no range condition.
  * Panel: header (bias A, bias B), words, multipliers of A and B.
+ * _twice: with two roundings. Behind the multipliers a word: shifts of A and B less 32, in its first two bytes.
  */
 #if defined(__ARM_FEATURE_DSP) /* elsewhere gemm_model.c stands in */
 
@@ -41,15 +42,8 @@
     .endr
 .endm
 
-/* \position: log2 of B's. */
-.macro STORE_PANEL position
-    LOAD_ROUNDING
-    ldrd    r9, r11, [r8], #8
-    REQUANTIZE r9, 0, r0, r1, r2, r3
-    .if \position
-    lsl     r12, r12, #\position
-    .endif
-    REQUANTIZE r11, \position, r4, r5, r6, r7
+/* Codes of r0-r3 (channel A) and r4-r7 (B) to their places. */
+.macro STORE_CODES
     ldrd    r9, r10, [sp, #OUTPUT]
     bfi     r0, r4, #8, #8
     bfi     r1, r5, #8, #8
@@ -64,6 +58,38 @@
     NEXT_PANEL
 .endm
 
+/* \position: log2 of B's. */
+.macro STORE_PANEL position
+    LOAD_ROUNDING
+    ldrd    r9, r11, [r8], #8
+    REQUANTIZE r9, 0, r0, r1, r2, r3
+    .if \position
+    lsl     r12, r12, #\position
+    .endif
+    REQUANTIZE r11, \position, r4, r5, r6, r7
+    STORE_CODES
+.endm
+
+.macro DOUBLE regs:vararg
+    .irp r, \regs
+    add     \r, \r, \r
+    .endr
+.endm
+
+/* All sums twice their value. */
+.macro STORE_PANEL_TWICE
+    ldrd    r9, r11, [r8], #8
+    ldr     r10, [r8], #4
+    ldr     r12, [sp, #ROUNDING] /* 2 * zero_point + 1 */
+    lsl     r12, r12, r10
+    REQUANTIZE_TWICE r9, r0, r1, r2, r3
+    lsr     r10, r10, #8
+    ldr     r12, [sp, #ROUNDING]
+    lsl     r12, r12, r10
+    REQUANTIZE_TWICE r11, r4, r5, r6, r7
+    STORE_CODES
+.endm
+
 .macro RECOVER_B
     sub     r4, r4, r0
     sub     r5, r5, r1
@@ -72,7 +98,7 @@
 .endm
 
 /* Symmetric weights; SUMS = -128 * sum x. Header: bias A, 256 * bias B. */
-FUNCTION mcuq_gemm_w8
+.macro SUMS_SHARED
     PROLOGUE 48
 0:  ldrd    r10, r11, [r8], #8
     ldrd    r12, lr, [sp, #SUMS]
@@ -89,7 +115,19 @@ FUNCTION mcuq_gemm_w8
     STEPS_SHARED
     LOOP_END
     RECOVER_B
+.endm
+
+FUNCTION mcuq_gemm_w8
+    SUMS_SHARED
     STORE_PANEL 8
+
+FUNCTION mcuq_gemm_w8_twice
+    SUMS_SHARED
+    DOUBLE  r0, r1, r2, r3
+    .irp    r, r4, r5, r6, r7
+    asr     \r, \r, #7
+    .endr
+    STORE_PANEL_TWICE
 
 /* Weight zero points; SUMS = sum x. Header: (bias A, -(128 + zero A)), (256 * bias B + bias A, factor B). */
 FUNCTION mcuq_gemm_w8z
@@ -115,7 +153,7 @@ FUNCTION mcuq_gemm_w8z
     STORE_PANEL 8
 
 /* No range condition, with weight zero points; SUMS = sum x. Header: (bias, -zero) of A and of B. */
-FUNCTION mcuq_gemm_w8c
+.macro SUMS_CLEAN
     PROLOGUE 52
 0:  ldrd    r10, r11, [r8], #8
     ldrd    r12, lr, [sp, #SUMS]
@@ -134,7 +172,16 @@ FUNCTION mcuq_gemm_w8c
     ENTER_LOOP
     STEPS_CLEAN
     LOOP_END
+.endm
+
+FUNCTION mcuq_gemm_w8c
+    SUMS_CLEAN
     STORE_PANEL 0
+
+FUNCTION mcuq_gemm_w8c_twice
+    SUMS_CLEAN
+    DOUBLE  r0, r1, r2, r3, r4, r5, r6, r7
+    STORE_PANEL_TWICE
 
 #elif defined(__linux__)
     .section .note.GNU-stack, "", %progbits

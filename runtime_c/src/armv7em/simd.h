@@ -127,9 +127,20 @@ static inline int32_t mcuq_smmla(int32_t a, int32_t b, int32_t addend)
     return (int32_t)(((int64_t)a * b) >> 32) + addend;
 }
 
+static inline int32_t mcuq_smmlar(int32_t a, int32_t b, int32_t addend)
+{
+    return (int32_t)(((int64_t)a * b + ((int64_t)1 << 31)) >> 32) + addend;
+}
+
 static inline int32_t mcuq_half_sat8(int32_t value)
 {
     return mcuq_clamp(value >> 1, -128, 127);
+}
+
+/* Two roundings of twice a sum (REQUANTIZE_TWICE of gemm.inc.h); base: (2 * zero_point + 1) << v. */
+static inline int32_t mcuq_twice_rounded(int32_t doubled, int32_t multiplier, int32_t base, uint32_t v)
+{
+    return mcuq_half_sat8(mcuq_smmlar(doubled, multiplier, base + (doubled >> 31)) >> v);
 }
 
 static inline int32_t mcuq_sat8(int32_t value)

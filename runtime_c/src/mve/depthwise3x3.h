@@ -41,6 +41,9 @@ mcuq_mve_depthwise_kernel mcuq_mve_depthwise_s1, mcuq_mve_depthwise_s1z, mcuq_mv
 /* Inputs or outputs of 4 or 2 bits. */
 mcuq_mve_depthwise_kernel mcuq_mve_depthwise_s1p, mcuq_mve_depthwise_s1zp, mcuq_mve_depthwise_s2p,
     mcuq_mve_depthwise_s2zp;
+/* Two roundings. */
+mcuq_mve_depthwise_kernel mcuq_mve_depthwise_s1_twice, mcuq_mve_depthwise_s1z_twice, mcuq_mve_depthwise_s2_twice,
+    mcuq_mve_depthwise_s2z_twice;
 
 void mcuq_mve_depthwise3x3(mcuq_mve_depthwise_kernel *kernel, const mcuq_conv2d_params *p, const void *input,
                            void *output, void *scratch, uint32_t weight_bits, uint32_t zero_points);

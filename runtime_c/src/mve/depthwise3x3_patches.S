@@ -75,7 +75,9 @@
     vstrb.32 q0, [r9, q6]
 .endm
 
-/* Four outputs. Stride 1: 17 instructions, stride 2: 18, with zero points 11 more, packed 6 more. */
+    .set twice, 0 /* 1 in kernels with two roundings, see gemm.S */
+
+/* Four outputs. Stride 1: 17 instructions, stride 2: 18, with zero points 11 more, packed 6 more, two roundings 2 more. */
 .macro GROUP stride, zero_points, packed
     vldrb.u8 q0, [r7, q7]
     .if \stride == 2
@@ -105,7 +107,13 @@
     vmla.s32 q0, q5, r11
     .endif
     vadd.i32 q0, q0, r1
+    .if twice
+    vqrdmulh.s32 q0, q0, r3
+    vshr.s32 q5, q0, #31
+    vadd.i32 q0, q0, q5
+    .else
     vqdmulh.s32 q0, q0, r3
+    .endif
     vqadd.s32 q0, q0, r5
     vshl.s32 q0, r8
     STORE   \packed
@@ -324,4 +332,10 @@
     DEPTHWISE mcuq_mve_depthwise_s1zp, 1, 1, 1
     DEPTHWISE mcuq_mve_depthwise_s2p, 2, 0, 1
     DEPTHWISE mcuq_mve_depthwise_s2zp, 2, 1, 1
+
+    .set twice, 1
+    DEPTHWISE mcuq_mve_depthwise_s1_twice, 1, 0
+    DEPTHWISE mcuq_mve_depthwise_s1z_twice, 1, 1
+    DEPTHWISE mcuq_mve_depthwise_s2_twice, 2, 0
+    DEPTHWISE mcuq_mve_depthwise_s2z_twice, 2, 1
 #endif

@@ -8,7 +8,8 @@
  *
  * 4- and 2-bit weights are multiplied where they lie in the top bits of a byte, at 16 and 64 times their value; start
  * values and shifts are scaled alike. A byte of 4-bit weights holds two channels. Requantization: four channels of a pixel
- * in the lanes of a vector, as in depthwise3x3_patches.S.
+ * in the lanes of a vector, as in depthwise3x3_patches.S. _twice: two roundings; the first is VQRDMULH's own, and one less
+ * where that is negative makes the second's half up a half away from zero.
  */
 #if defined(__ARM_FEATURE_MVE)
     .syntax unified
@@ -36,6 +37,8 @@
     .equ MULTIPLIERS, 16
     .equ SHIFTS, 32
     .equ ZERO_POINTS, 36
+
+    .set twice, 0 /* 1 in kernels with two roundings */
 
 .macro PROLOGUE name
     .section .text.\name, "ax", %progbits
@@ -66,9 +69,15 @@
     vmvn    q1, q1
 .endm
 
-/* Codes of q3's accumulators. */
+/* Codes of q3's accumulators; with two roundings q5 is overwritten. */
 .macro REQUANTIZE
+    .if twice
+    vqrdmulh.s32 q3, q3, q0
+    vshr.s32 q5, q3, #31
+    vadd.i32 q3, q3, q5
+    .else
     vqdmulh.s32 q3, q3, q0
+    .endif
     vqadd.s32 q3, q3, q2
     vshl.s32 q3, q3, q1
     vqmovnb.s32 q3, q3
@@ -147,18 +156,31 @@
     KEEP    \second
 .endm
 
-.macro GEMM_W8 name, zero_points
-    PROLOGUE \name
-    .if \zero_points
+/* Vectors of zero points and of REQUANTIZE. */
+.macro SAVE_W8 zero_points
+    .if twice
+    vpush   {d8-d11}
+    .elseif \zero_points
     vpush   {d8-d9}
     .endif
+.endm
+
+.macro RESTORE_W8 zero_points
+    .if twice
+    vpop    {d8-d11}
+    .elseif \zero_points
+    vpop    {d8-d9}
+    .endif
+.endm
+
+.macro GEMM_W8 name, zero_points
+    PROLOGUE \name
+    SAVE_W8 \zero_points
 1:
     PAIR_W8 0
     PAIR_W8 1
     FINISH  \zero_points, 1b
-    .if \zero_points
-    vpop    {d8-d9}
-    .endif
+    RESTORE_W8 \zero_points
     EPILOGUE \name
 .endm
 
@@ -381,9 +403,7 @@
 /* 10 instructions for 64 products. */
 .macro ONE_W8 name, zero_points
     PROLOGUE_ONE \name
-    .if \zero_points
-    vpush   {d8-d9}
-    .endif
+    SAVE_W8 \zero_points
 1:
     START_ONE
     dlstp.8 lr, r9
@@ -396,9 +416,7 @@
     ONE_MAC r6, r9
     letp    lr, 2b
     FINISH_ONE r11, \zero_points, 1b
-    .if \zero_points
-    vpop    {d8-d9}
-    .endif
+    RESTORE_W8 \zero_points
     EPILOGUE \name
 .endm
 
@@ -553,4 +571,10 @@
     ONE_W4  mcuq_mve_gemm1_w4z, 1
     ONE_W2  mcuq_mve_gemm1_w2, 0
     ONE_W2  mcuq_mve_gemm1_w2z, 1
+
+    .set twice, 1
+    GEMM_W8 mcuq_mve_gemm_w8_twice, 0
+    GEMM_W8 mcuq_mve_gemm_w8z_twice, 1
+    ONE_W8  mcuq_mve_gemm1_w8_twice, 0
+    ONE_W8  mcuq_mve_gemm1_w8z_twice, 1
 #endif

@@ -33,5 +33,8 @@ mcuq_mve_matrix_kernel mcuq_mve_gemm_w8, mcuq_mve_gemm_w8z, mcuq_mve_gemm_w4, mc
     mcuq_mve_gemm_w2, mcuq_mve_gemm_w2z;
 mcuq_mve_matrix_kernel mcuq_mve_gemm1_w8, mcuq_mve_gemm1_w8z, mcuq_mve_gemm1_w4, mcuq_mve_gemm1_w4z,
     mcuq_mve_gemm1_w2, mcuq_mve_gemm1_w2z;
+/* Two roundings. */
+mcuq_mve_matrix_kernel mcuq_mve_gemm_w8_twice, mcuq_mve_gemm_w8z_twice, mcuq_mve_gemm1_w8_twice,
+    mcuq_mve_gemm1_w8z_twice;
 
 #endif
