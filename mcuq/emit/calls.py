@@ -31,7 +31,8 @@ class Call:
 class Context:
     """What a call needs to know around its operator.
 
-    ``idents``: C name of every tensor's pointer. ``overwritten``: the input whose bytes the output takes over, or "".
+    ``idents``: C name of every tensor's pointer. ``overwritten``: the input with which the output shares bytes, or "";
+    it begins ``ahead`` bytes behind the output.
     """
 
     graph: IntegerGraph
@@ -41,6 +42,7 @@ class Context:
     scratch: str
     aliased: bool
     overwritten: str
+    ahead: int
 
     def symbol(self, op: IntegerOp, suffix: str) -> str:
         return f"{self.prefix}_{self.idents[op.name]}_{suffix}"

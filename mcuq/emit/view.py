@@ -219,7 +219,8 @@ def _step(
         scratch = f"{_holding(blocks, plan.buffer(op.name, 'scratch')).name} + L{index}_SCRATCH"
     target = stored(graph, op.name)
     overwritten = plan.buffer(target).alias_of if target == op.name else ""
-    at = Context(graph, core, prefix, idents, scratch, _aliased(op, graph, plan), overwritten)
+    ahead = plan.buffer(overwritten).offset - plan.buffer(target).offset if overwritten else 0
+    at = Context(graph, core, prefix, idents, scratch, _aliased(op, graph, plan), overwritten, ahead)
     text: Call = call(op, at)
     fusion = fusion_into(graph, op.name)
     owners = (op,) if fusion is None else (graph.op(fusion.conv), op)
@@ -272,9 +273,15 @@ def _comment(
     elif is_placed(graph, op.name):
         lines.append("its inputs were written where they belong: nothing to compute")
     elif at.overwritten and not isinstance(op, QReshape):
-        verb = "spread" if isinstance(op, QConcat) else "in place"
-        lines.append(f"{verb}: the output takes the bytes of {comment_name(at.overwritten)}")
+        lines.append(_over(op, at))
     return tuple(lines)
+
+
+def _over(op: IntegerOp, at: Context) -> str:
+    source = comment_name(at.overwritten)
+    if at.ahead:
+        return f"shares bytes with {source}, which begins {at.ahead} bytes behind the output's first byte"
+    return f"{'spread' if isinstance(op, QConcat) else 'in place'}: the output takes the bytes of {source}"
 
 
 def _tensor(

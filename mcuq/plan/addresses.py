@@ -4,7 +4,8 @@ Used when first fit leaves a gap to the liveness bound, and by the exact planner
 storage is a rectangle [first, last + 1) x [address, address + words); an operator that overwrites an input starts
 its output's rectangle one step later, at the input's address (the input's rectangle already covers the step), so
 that no two rectangles overlap. Where the output spreads over the input, the input's rectangle ends one step earlier
-instead.
+instead. Where it slides, sharing bytes with an input that lies behind its first byte, both make room for that one
+step, in which a third rectangle covers the bytes of both.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Mapping
 
 from ortools.sat.python import cp_model
 
-from mcuq.plan.arena import ArenaProblem, words
+from mcuq.plan.arena import ArenaOp, ArenaProblem, words
 from mcuq.plan.place import Placement, lifetimes
 
 Step = cp_model.IntVar | int
@@ -36,7 +37,10 @@ def solve_addresses(
     top = model.new_int_var(lower, hint.top, "top")
     sizes = {s.name: words(s.size) for s in problem.storages}
     scratch = {op.name: words(op.scratch) for op in problem.ops if op.scratch}
-    geometry = Geometry(model, problem, hint.order, top, sizes, scratch, capacity=hint.top, free_order=free_order)
+    distances: dict[tuple[str, str], Step] = {(op.name, s): d for op in problem.ops for s, d in op.distances}
+    geometry = Geometry(
+        model, problem, hint.order, top, sizes, scratch, distances, capacity=hint.top, free_order=free_order
+    )
     geometry.add_hint(hint)
     model.minimize(top)
     solver = deterministic_solver(effort)
@@ -64,7 +68,7 @@ class Geometry:
     """Variables and constraints of order and addresses in ``model``, below ``top`` words.
 
     Sizes may be variables; ``capacity`` is the largest value ``top`` may take. ``over[output, source]`` is true when
-    ``output`` overwrites ``source``; the caller may restrict it further.
+    ``output`` overwrites ``source``; the caller may restrict it further. ``distances``: by operator and storage.
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class Geometry:
         top: Step,
         sizes: Mapping[str, Step],
         scratch: Mapping[str, Step],
+        distances: Mapping[tuple[str, str], Step],
         *,
         capacity: int,
         free_order: bool,
@@ -89,6 +94,8 @@ class Geometry:
         self.address = {s.name: self._address(f"address {s.name}") for s in problem.storages}
         self.scratch = {name: self._address(f"scratch {name}") for name in scratch}
         self.over: dict[tuple[str, str], cp_model.IntVar] = {}
+        self.slide: dict[tuple[str, str], cp_model.IntVar] = {}
+        self.distances = distances
         self._spans(free_order)
         self._rectangles()
 
@@ -131,10 +138,16 @@ class Geometry:
     def _rectangles(self) -> None:
         time: list[cp_model.IntervalVar] = []
         space: list[cp_model.IntervalVar] = []
+        demands: list[Step] = []
         later: dict[str, list[cp_model.IntVar]] = {}
         earlier: dict[str, list[cp_model.IntVar]] = {}
-        for s in self.problem.storages:
-            self._overs(s.name, later, earlier)
+        for op in self.problem.ops:
+            self._overs(op, later, earlier)
+            for literal, source in self._slides(op, later, earlier):
+                size = self.model.new_int_var(0, self.capacity, f"words of {op.writes} and {source}")
+                time.append(self._shared_step(op, literal))
+                space.append(self._shared_bytes(op.writes, source, size, literal))
+                demands.append(size)
         for s in self.problem.storages:
             begin, end = self.first[s.name], self.end[s.name]
             if s.name in later:
@@ -144,12 +157,26 @@ class Geometry:
             size = self.model.new_int_var(0, self.span, f"steps of {s.name}")
             time.append(self.model.new_interval_var(begin, size, end, f"life of {s.name}"))
             space.append(self._bytes(self.address[s.name], self.sizes[s.name], s.name))
+            demands.append(self.sizes[s.name])
         for name, size in self.scratch_sizes.items():
             time.append(self.model.new_fixed_size_interval_var(self.start[name], 1, f"run {name}"))
             space.append(self._bytes(self.scratch[name], size, f"scratch of {name}"))
+            demands.append(size)
         self.model.add_no_overlap_2d(time, space)
-        demands = [*(self.sizes[s.name] for s in self.problem.storages), *self.scratch_sizes.values()]
         self.model.add_cumulative(time, demands, self.top)
+
+    def _shared_step(self, op: ArenaOp, literal: cp_model.IntVar) -> cp_model.IntervalVar:
+        return self.model.new_optional_fixed_size_interval_var(self.start[op.name], 1, literal, f"slide of {op.name}")
+
+    def _shared_bytes(
+        self, output: str, source: str, size: cp_model.IntVar, literal: cp_model.IntVar
+    ) -> cp_model.IntervalVar:
+        """From the output's first byte to the last of both."""
+        begin, end = self.address[output], self.model.new_int_var(0, self.capacity, f"top of {output} and {source}")
+        for name in (output, source):
+            self.model.add(self.address[name] + self.sizes[name] <= end).only_enforce_if(literal)
+        self.model.add(end <= self.top)
+        return self.model.new_optional_interval_var(begin, size, end, literal, f"bytes of {output} and {source}")
 
     def _moved(self, step: Step, literals: list[cp_model.IntVar], by: int, name: str) -> cp_model.IntVar:
         """``step`` moved ``by`` where one of ``literals`` is true."""
@@ -174,28 +201,46 @@ class Geometry:
             self.model.add(address >= cut).only_enforce_if(~below)
 
     def _overs(
-        self, output: str, later: dict[str, list[cp_model.IntVar]], earlier: dict[str, list[cp_model.IntVar]]
+        self, op: ArenaOp, later: dict[str, list[cp_model.IntVar]], earlier: dict[str, list[cp_model.IntVar]]
     ) -> None:
-        """One literal per input that ``output`` may overwrite: same address, and the input ends at this step.
+        """One literal per input that the output may overwrite: same address, and the input ends at this step.
 
         Added to ``later`` of the output, or to ``earlier`` of the input where the output spreads.
         """
-        literals: list[cp_model.IntVar] = []
-        for op in self.problem.ops:
-            if op.writes != output:
-                continue
-            for source in op.in_place:
-                if source == output or self.problem.storage(source).persistent:
-                    continue
-                literal = self.model.new_bool_var(f"{output} over {source}")
-                self.model.add(self.address[output] == self.address[source]).only_enforce_if(literal)
-                self.model.add(self.end[source] == self.start[op.name] + 1).only_enforce_if(literal)
-                self.over[output, source] = literal
-                literals.append(literal)
-                moved, name = (earlier, source) if op.spreads else (later, output)
+        for source in op.in_place:
+            if (literal := self._ending(op, source, "over")) is not None:
+                self.model.add(self.address[op.writes] == self.address[source]).only_enforce_if(literal)
+                self.over[op.writes, source] = literal
+                moved, name = (earlier, source) if op.spreads else (later, op.writes)
                 moved.setdefault(name, []).append(literal)
-        if len(literals) > 1:
-            self.model.add_at_most_one(literals)
+
+    def _slides(
+        self, op: ArenaOp, later: dict[str, list[cp_model.IntVar]], earlier: dict[str, list[cp_model.IntVar]]
+    ) -> list[tuple[cp_model.IntVar, str]]:
+        """One literal per input that may lie behind the output's first byte, added to ``later`` and ``earlier``; at
+        most one input shares bytes with an output."""
+        found: list[tuple[cp_model.IntVar, str]] = []
+        for source, _ in op.distances:
+            if (literal := self._ending(op, source, "before")) is not None:
+                distance = self.distances[op.name, source]
+                behind = self.address[source] >= self.address[op.writes] + distance
+                self.model.add(behind).only_enforce_if(literal)
+                self.slide[op.writes, source] = literal
+                later.setdefault(op.writes, []).append(literal)
+                earlier.setdefault(source, []).append(literal)
+                found.append((literal, source))
+        ways = [lit for shared in (self.over, self.slide) for (output, _), lit in shared.items() if output == op.writes]
+        if len(ways) > 1:
+            self.model.add_at_most_one(ways)
+        return found
+
+    def _ending(self, op: ArenaOp, source: str, how: str) -> cp_model.IntVar | None:
+        """A literal whose truth makes ``op`` the last that uses ``source``; None where it cannot be."""
+        if source == op.writes or self.problem.storage(source).persistent:
+            return None
+        literal = self.model.new_bool_var(f"{op.writes} {how} {source}")
+        self.model.add(self.end[source] == self.start[op.name] + 1).only_enforce_if(literal)
+        return literal
 
     def add_hint(self, hint: Placement) -> None:
         """Start the search at ``hint``."""
@@ -210,6 +255,8 @@ class Geometry:
                 self.model.add_hint(self.scratch[name], offset)
         for (output, source), literal in self.over.items():
             self.model.add_hint(literal, hint.overs.get(output) == source)
+        for (output, source), literal in self.slide.items():
+            self.model.add_hint(literal, hint.slides.get(output) == source)
 
     def read(self, solver: cp_model.CpSolver, top: int, *, optimal: bool) -> Placement:
         """The solver's order and addresses."""
@@ -221,6 +268,7 @@ class Geometry:
             {output: source for (output, source), var in self.over.items() if solver.boolean_value(var)},
             top,
             optimal,
+            {output: source for (output, source), var in self.slide.items() if solver.boolean_value(var)},
         )
 
 

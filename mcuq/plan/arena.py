@@ -10,37 +10,16 @@ storage (``target.placement``).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mcuq.ir.integer import (
-    IntegerGraph,
-    IntegerOp,
-    QAdd,
-    QArgmax,
-    QAvgPool,
-    QConcat,
-    QConv2d,
-    QCopy,
-    QExtremum,
-    QInput,
-    QL2Normalize,
-    QMaxPool,
-    QMul,
-    QPad,
-    QPrelu,
-    QResample,
-    QRescale,
-    QReshape,
-    QSoftmax,
-    QTable,
-    reshape_is_alias,
-)
-from mcuq.numerics import row_bytes
+from mcuq.ir.integer import IntegerGraph, IntegerOp, QConcat, QConv2d, QReshape, reshape_is_alias
 from mcuq.target.cost import conv_case
-from mcuq.target.fusion import AddFusion, PoolFusion, fusion_into, overwrites_input, reads, steps
+from mcuq.target.fusion import reads, steps
 from mcuq.target.kernels import select
 from mcuq.target.placement import is_placed, spreadable, stored
 from mcuq.target.runtime import step_scratch
+from mcuq.target.sharing import Overlap, overlap
 
 WORD = 4
 """Addresses of tensors and scratch are multiples of 4: scratch and 32-bit tensors need it, fast kernels like it."""
@@ -51,12 +30,17 @@ def words(size: int) -> int:
     return -(-size // WORD)
 
 
+Distance = tuple[str, int]
+"""A storage, and the fewest words from an output's first byte to its first byte."""
+
+
 @dataclass(frozen=True, slots=True)
 class ArenaOp:
     """One step: reads storages, writes one, uses ``scratch`` bytes meanwhile.
 
     ``in_place``: storages among ``reads`` whose bytes the output may take over if this is their last step and the
-    output's first; it is no larger then, or no smaller if the operator ``spreads``.
+    output's first; it is no larger then, or no smaller if the operator ``spreads``. ``distances``: those that may
+    lie, on the same condition, so many words behind the output's first byte, or more, and share bytes with it.
     """
 
     name: str
@@ -64,6 +48,7 @@ class ArenaOp:
     writes: str
     scratch: int = 0
     in_place: tuple[str, ...] = ()
+    distances: tuple[Distance, ...] = ()
     spreads: bool = False
 
 
@@ -118,7 +103,7 @@ def arena_problem(graph: IntegerGraph, core: str, cuts: tuple[int, ...] = ()) ->
             tuple(dict.fromkeys(owner[name] for name in reads(graph, op))),
             owner[op.name],
             step_scratch(op, graph, core),
-            tuple(dict.fromkeys(owner[name] for name in _overwritable(graph, op, core))),
+            *_shared(graph, op, owner, core),
             isinstance(op, QConcat),
         )
         for op in steps(graph)
@@ -126,31 +111,29 @@ def arena_problem(graph: IntegerGraph, core: str, cuts: tuple[int, ...] = ()) ->
     return ArenaProblem(ops, storages, cuts)
 
 
-def _overwritable(graph: IntegerGraph, op: IntegerOp, core: str) -> tuple[str, ...]:
-    """Inputs that ``op`` may overwrite: row by row where its rows are no longer, as its kernel says, or spread."""
-    fusion = fusion_into(graph, op.name)
-    match op:
-        case QAdd() | QMul() | QExtremum() | QTable() | QPrelu() | QRescale():
-            shape = op.output.shape
-            longest = row_bytes(shape[2], op.output.bits)
-            inputs = (fusion.residual,) if isinstance(fusion, AddFusion) else op.inputs
-            whole = (n for n in inputs if graph.tensor(n).shape == shape)  # a product repeats smaller ones
-            return tuple(n for n in whole if longest <= row_bytes(shape[2], graph.tensor(n).bits))
-        case QConv2d() if stored(graph, op.name) != op.name:
-            return ()
-        case QConv2d():
-            return op.inputs if select(conv_case(graph, op), core).in_place else ()
-        case QConcat() if is_placed(graph, op.name):
-            return ()
-        case QConcat():
-            return tuple(n for n in spreadable(graph, op) if graph.tensor(n).bits <= op.output.bits)
-        case QMaxPool() | QAvgPool() if isinstance(fusion, PoolFusion):
-            conv = graph.op(fusion.conv)
-            assert isinstance(conv, QConv2d)
-            source = graph.tensor(conv.inputs[0])
-            bits = (source.bits, op.output.bits)
-            return conv.inputs if overwrites_input(fusion, conv, source.shape, op.output.shape, bits) else ()
-        case QInput() | QMaxPool() | QAvgPool() | QPad() | QReshape():
-            return ()
-        case QCopy() | QResample() | QL2Normalize() | QSoftmax() | QArgmax():
-            return ()
+def _shared(
+    graph: IntegerGraph, op: IntegerOp, owner: dict[str, str], core: str
+) -> tuple[tuple[str, ...], tuple[Distance, ...]]:
+    """Storages that ``op`` may overwrite in place, and those that may lie behind its output's first byte."""
+    if stored(graph, op.name) != op.name or is_placed(graph, op.name):
+        return (), ()
+    if isinstance(op, QConcat):
+        spread = (n for n in spreadable(graph, op) if graph.tensor(n).bits <= op.output.bits)
+        return tuple(dict.fromkeys(owner[name] for name in spread)), ()
+    kernel = select(conv_case(graph, op), core) if isinstance(op, QConv2d) else None
+    found: dict[str, list[Overlap | None]] = {}
+    for name in reads(graph, op):
+        bits = graph.tensor(name).bits, op.output.bits
+        found.setdefault(owner[name], []).append(overlap(graph, op, name, bits, kernel))
+    over = tuple(name for name, ways in found.items() if any(way and way.in_place for way in ways))
+    far = {name: furthest(ways) for name, ways in found.items()}
+    size = words(op.output.bytes)
+    behind = ((name, words(least)) for name, least in far.items() if least is not None)
+    return over, tuple((name, least) for name, least in behind if least < size)
+
+
+def furthest(ways: Iterable[Overlap | None]) -> int | None:
+    """The distance that suits all readings of a storage, in bytes; None if there is none."""
+    distances = [way.distance if way else None for way in ways]
+    known = [distance for distance in distances if distance is not None]
+    return max(known) if len(known) == len(distances) else None

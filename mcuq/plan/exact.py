@@ -22,7 +22,7 @@ from ortools.sat.python import cp_model
 from mcuq.ir.graph import Graph
 from mcuq.ir.plans import BitPlan, Limits, Sensitivity
 from mcuq.plan.addresses import Geometry, Step, deterministic_solver
-from mcuq.plan.arena import WORD, ArenaOp, ArenaProblem, Storage, words
+from mcuq.plan.arena import WORD, ArenaOp, ArenaProblem, Distance, Storage, words
 from mcuq.plan.decisions import Wishes
 from mcuq.plan.infeasible import explain
 from mcuq.plan.memory import MAX_FREE_ORDER, pack
@@ -31,6 +31,7 @@ from mcuq.plan.place import Placement
 from mcuq.plan.problem import (
     Assignment,
     ByteModel,
+    PlanOp,
     Problem,
     Term,
     executed,
@@ -191,9 +192,15 @@ def _solve_whole(
     arena = _largest_arena(problem)
     sizes = {s.name: _sized(whole, problem.storage(s.name).size) for s in problem.storages}
     scratch = {op.name: _at_least(whole, op.scratch) for op in problem.ops if op.scratch.most}
+    distances = {
+        (op.name, take.storage): _at_least(whole, take.distance)
+        for op in problem.ops
+        for take in op.takes
+        if take.distance is not None
+    }
     order = schedule(arena_of(problem, start)).order
     top = problem.ram_limit // WORD
-    geometry = Geometry(whole.model, arena, order, top, sizes, scratch, capacity=top, free_order=free)
+    geometry = Geometry(whole.model, arena, order, top, sizes, scratch, distances, capacity=top, free_order=free)
     for op in problem.ops:
         for take in op.takes:
             literal = geometry.over.get((op.writes, take.storage))
@@ -235,6 +242,7 @@ def arena_of(problem: Problem, bits: Assignment) -> ArenaProblem:
             op.writes,
             op.scratch.value(bits),
             tuple(take.storage for take in op.takes if take.allowed.value(bits)),
+            _distances(problem, op, bits),
             op.spreads,
         )
         for op in problem.ops
@@ -242,11 +250,25 @@ def arena_of(problem: Problem, bits: Assignment) -> ArenaProblem:
     return ArenaProblem(ops, storages, problem.cuts)
 
 
+def _distances(problem: Problem, op: PlanOp, bits: Assignment) -> tuple[Distance, ...]:
+    size = words(problem.storage(op.writes).size.value(bits))
+    found = ((t.storage, words(t.distance.value(bits))) for t in op.takes if t.distance is not None)
+    return tuple((storage, distance) for storage, distance in found if distance < size)
+
+
 def _largest_arena(problem: Problem) -> ArenaProblem:
     """Every storage and scratch at its largest, every take-over that some choice allows."""
     storages = tuple(Storage(s.name, s.size.most, s.tensors, s.persistent) for s in problem.storages)
     ops = tuple(
-        ArenaOp(op.name, op.reads, op.writes, op.scratch.most, tuple(t.storage for t in op.takes), op.spreads)
+        ArenaOp(
+            op.name,
+            op.reads,
+            op.writes,
+            op.scratch.most,
+            tuple(t.storage for t in op.takes if t.allowed.most),
+            tuple((t.storage, words(t.distance.most)) for t in op.takes if t.distance is not None),
+            op.spreads,
+        )
         for op in problem.ops
     )
     return ArenaProblem(ops, storages, problem.cuts)
@@ -258,7 +280,7 @@ def _sized(whole: BitModel, term: Term) -> Step:
 
 
 def _at_least(whole: BitModel, term: Term) -> Step:
-    """Words of scratch, or more (which no minimal plan uses)."""
+    """Words of scratch, or of a distance, or more (which no minimal plan uses)."""
     return _variable(whole, term, in_words(term), exact=False)
 
 

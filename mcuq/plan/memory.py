@@ -9,10 +9,12 @@ of the largest sum of bytes in use at one step; no placement can be smaller):
 
 What may share bytes: a reshape that moves no byte is a view of its input; elementwise operators overwrite an
 input that dies there and whose rows are not shorter, convolutions where their kernel reads ahead of what it writes,
-the network's input included (a caller who wants to read the input again after a run keeps a copy). Convolutions that
-only a concatenation reads write into it; any other concatenation spreads over an input that dies and copies the rest.
-Padding copies. Scratch lives one step. An arena in several RAM regions is one address space with cuts, which nothing
-straddles; its least top uses the first region before the second.
+the network's input included (a caller who wants to read the input again after a run keeps a copy). Beyond that an
+output may share bytes with an input that dies there and begins far enough behind it (``target.sharing``): a layer
+whose rows grow reads the end of what it fills. Convolutions that only a concatenation reads write into it; any other
+concatenation spreads over an input that dies and copies the rest. Scratch lives one step.
+An arena in several RAM regions is one address space with cuts, which nothing straddles; its least top uses the first
+region before the second.
 """
 
 from __future__ import annotations
@@ -20,8 +22,8 @@ from __future__ import annotations
 from mcuq.ir.integer import IntegerGraph
 from mcuq.ir.plans import Buffer, MemoryPlan
 from mcuq.plan.addresses import solve_addresses
-from mcuq.plan.arena import WORD, ArenaProblem, arena_problem
-from mcuq.plan.place import SCRATCH, Placement, blocks, place, take_overs
+from mcuq.plan.arena import WORD, ArenaProblem, arena_problem, words
+from mcuq.plan.place import SCRATCH, Placement, blocks, place, slides_of, take_overs
 from mcuq.plan.schedule import schedule
 from mcuq.plan.validate import check_memory
 from mcuq.target.fusion import readers, reads
@@ -80,10 +82,19 @@ def pack(problem: ArenaProblem, *, effort: float = 4.0) -> tuple[Placement, int]
 
 
 def greedy(problem: ArenaProblem, order: tuple[str, ...], target: int) -> Placement:
-    """Addresses for ``order`` by first fit and hill climbing, ending at ``target`` words."""
-    overs = take_overs(problem, order)
-    items = blocks(problem, order, overs)
-    offsets, top = place(items, target, cuts=problem.word_cuts)
+    """Addresses for ``order`` by first fit and hill climbing, ending at ``target`` words.
+
+    First every input that may be overwritten in place is; then it need not be, and may also lie apart.
+    """
+    best = _fitted(problem, order, take_overs(problem, order), target)
+    if best.top > target and any(op.distances for op in problem.ops):
+        best = min(best, _fitted(problem, order, {}, target), key=lambda placement: placement.top)
+    return best
+
+
+def _fitted(problem: ArenaProblem, order: tuple[str, ...], overs: dict[str, str], target: int) -> Placement:
+    items, slides = blocks(problem, order, overs), slides_of(problem, order, overs)
+    offsets, top = place(items, target, slides, cuts=problem.word_cuts)
     storages: dict[str, int] = {}
     scratch: dict[str, int] = {}
     for item, offset in zip(items, offsets, strict=True):
@@ -92,7 +103,15 @@ def greedy(problem: ArenaProblem, order: tuple[str, ...], target: int) -> Placem
                 scratch[name.removeprefix(SCRATCH)] = offset
             else:
                 storages[name] = offset
-    return Placement(order, storages, scratch, overs, top, optimal=top <= target)
+    same = {out: s.source for out, s in slides.items() if s.in_place and storages[out] == storages[s.source]}
+    shared = {out: s.source for out, s in slides.items() if out not in same and _meet(problem, storages, out, s.source)}
+    return Placement(order, storages, scratch, overs | same, top, top <= target, shared)
+
+
+def _meet(problem: ArenaProblem, at: dict[str, int], a: str, b: str) -> bool:
+    """Two storages have common bytes."""
+    sizes = words(problem.storage(a).size), words(problem.storage(b).size)
+    return at[a] < at[b] + sizes[1] and at[b] < at[a] + sizes[0]
 
 
 def _buffers(graph: IntegerGraph, problem: ArenaProblem, placement: Placement) -> tuple[Buffer, ...]:
@@ -121,6 +140,6 @@ def _buffers(graph: IntegerGraph, problem: ArenaProblem, placement: Placement) -
 
 
 def _overwritten(graph: IntegerGraph, owner: dict[str, str], placement: Placement, name: str) -> str:
-    """Input whose bytes ``name`` overwrites, or ""."""
-    source = placement.overs.get(name)
+    """Input with which ``name`` shares bytes, or ""."""
+    source = placement.overs.get(name) or placement.slides.get(name)
     return next((i for i in reads(graph, graph.op(name)) if owner[i] == source), "") if source else ""

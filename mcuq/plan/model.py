@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
 
@@ -13,16 +14,12 @@ from mcuq.ir.graph import (
     Add,
     Argmax,
     AvgPool,
-    Clip,
     Concat,
     Conv2d,
-    Extremum,
     FloatOp,
     Graph,
     Input,
     MaxPool,
-    Mul,
-    Prelu,
     Resample,
     Reshape,
     Softmax,
@@ -61,12 +58,10 @@ from mcuq.target.cost import (
 from mcuq.target.fusion import (
     BAND_FUNCTIONS,
     AddFusion,
-    PoolFusion,
     band_bytes,
     fusion_into,
     fusion_of_conv,
     fusions,
-    overwrites_input,
 )
 from mcuq.target.kernels import Kernel, select
 from mcuq.target.placement import (
@@ -80,6 +75,7 @@ from mcuq.target.placement import (
     stored,
 )
 from mcuq.target.runtime import elementwise
+from mcuq.target.sharing import overlap
 
 WIDTHS = (32, 8, 4, 2)
 
@@ -290,15 +286,11 @@ class _Builder:
         return Term((name,), tuple(((b,), tensor_bytes(op.shape, b)) for b in self.decisions[name].bits))
 
     def plan_op(self, op: FloatOp, storage: Mapping[str, str]) -> PlanOp:
-        scratch, inputs = CONSTANT_ZERO, op.inputs
-        if isinstance(op, Conv2d):
-            scratch = self._scratch(op)
-        elif fusion := fusion_into(self.graph, op.name):
-            conv = self.graph.op(fusion.conv)
-            assert isinstance(conv, Conv2d)
+        scratch, fusion = CONSTANT_ZERO, fusion_into(self.graph, op.name)
+        conv = self.graph.op(fusion.conv) if fusion else op
+        if isinstance(conv, Conv2d):
             scratch = self._scratch(conv)
-            inputs = (*conv.inputs, fusion.residual) if isinstance(fusion, AddFusion) else conv.inputs
-        reads = tuple(dict.fromkeys(storage[name] for name in inputs))
+        reads = tuple(dict.fromkeys(storage[name] for name in self._inputs(op)))
         return PlanOp(op.name, reads, storage[op.name], scratch, self._takes(op, storage), isinstance(op, Concat))
 
     def _scratch(self, conv: Conv2d) -> Term:
@@ -313,49 +305,63 @@ class _Builder:
         return reduced(Term(names, tuple(table)))
 
     def _takes(self, op: FloatOp, storage: Mapping[str, str]) -> tuple[Take, ...]:
-        """Inputs that may be overwritten: by elementwise operators whose rows are no longer, by reshapes that
-        alias, by convolutions whose kernel allows it, by pools with a convolution inside, by concatenations that
-        spread them."""
+        """Inputs with which the output may share bytes (``target.sharing``); reshapes that alias at some bits, and
+        concatenations that spread an input, share whole ones."""
         if placement_of(self.graph, op.name) or is_placed(self.graph, op.name):
             return ()
         if isinstance(op, Concat):
             return tuple(self._spread(op, source, storage) for source in spreadable(self.graph, op))
-        if isinstance(op, Conv2d):
-            names, kernels = self._kernels(op)
-            allowed = reduced(Term(names, tuple((key, int(kernel.in_place)) for key, kernel, _ in kernels)))
-            return (Take(storage[op.inputs[0]], allowed),) if allowed.most else ()
-        fusion = fusion_into(self.graph, op.name)
-        if isinstance(fusion, PoolFusion):
-            return self._pool_takes(op, fusion, storage)
-        elementwise_ops = Add | Mul | Extremum | Activation | Prelu | Clip
-        if not isinstance(op, elementwise_ops | Reshape) or storage[op.name] != op.name:
-            return ()
-        takes: dict[str, Take] = {}
-        for source in (fusion.residual,) if fusion else op.inputs:
-            if isinstance(op, elementwise_ops) and self.graph.op(source).shape != op.shape:
-                continue  # repeated by a product
-            names, rows = self._rows((source, op.name))
-            table = tuple((key, int(self._may_take(op, *bits))) for key, bits in rows)
-            takes[storage[source]] = Take(storage[source], reduced(Term(names, table)))
-        return tuple(take for take in takes.values() if take.allowed.most)
+        if isinstance(op, Reshape):
+            found = [] if storage[op.name] != op.name else [self._aliasing(op, storage)]
+        else:
+            read = self._inputs(op)
+            found = [self._take(op, source, storage) for source in dict.fromkeys(read)]
+            twice = [name for name, count in Counter(take.storage for take in found).items() if count > 1]
+            found = [replace(take, distance=None) if take.storage in twice else take for take in found]
+        return tuple(take for take in found if take.allowed.most or take.distance is not None)
 
-    def _pool_takes(self, op: FloatOp, fusion: PoolFusion, storage: Mapping[str, str]) -> tuple[Take, ...]:
-        conv = self.graph.op(fusion.conv)
-        assert isinstance(conv, Conv2d)
-        source = self.graph.op(conv.inputs[0])
-        names, rows = self._rows((source.name, op.name))
-        table = tuple((k, int(overwrites_input(fusion, conv, source.shape, op.shape, (x, y)))) for k, (x, y) in rows)
-        allowed = reduced(Term(names, table))
-        return (Take(storage[source.name], allowed),) if allowed.most else ()
+    def _inputs(self, op: FloatOp) -> tuple[str, ...]:
+        """Tensors that the step of ``op`` reads."""
+        fusion = fusion_into(self.graph, op.name)
+        if fusion is None:
+            return op.inputs
+        inputs = self.graph.op(fusion.conv).inputs
+        return (*inputs, fusion.residual) if isinstance(fusion, AddFusion) else inputs
+
+    def _take(self, op: FloatOp, source: str, storage: Mapping[str, str]) -> Take:
+        kernels: list[Kernel | None] = []
+        if isinstance(op, Conv2d):
+            kernels = [kernel for _, kernel, _ in self._kernels(op)[1]]
+            names, chosen = self._rows((source, f"{op.name}.weight", op.name))
+        else:
+            names, chosen = self._rows((source, op.name))
+            kernels = [None] * len(chosen)
+        ways = [
+            (key, bits[-1], overlap(self.graph, op, source, (bits[0], bits[-1]), kernel))
+            for (key, bits), kernel in zip(chosen, kernels, strict=True)
+        ]
+        allowed = tuple((key, int(way is not None and way.in_place)) for key, _, way in ways)
+        whole = [tensor_bytes(op.shape, bits) for _, bits, _ in ways]
+        far = [
+            size if way is None or way.distance is None else min(way.distance, size)
+            for size, (_, _, way) in zip(whole, ways, strict=True)
+        ]
+        distance = tuple((key, least) for (key, _, _), least in zip(ways, far, strict=True))
+        return Take(
+            storage[source],
+            reduced(Term(names, allowed)),
+            reduced(Term(names, distance)) if far != whole else None,
+        )
+
+    def _aliasing(self, op: Reshape, storage: Mapping[str, str]) -> Take:
+        source = op.inputs[0]
+        names, rows = self._rows((source, op.name))
+        table = tuple((key, int(self._aliases(op, bits[1]))) for key, bits in rows)
+        return Take(storage[source], reduced(Term(names, table)))
 
     def _spread(self, op: Concat, source: str, storage: Mapping[str, str]) -> Take:
         names, rows = self._rows((source, op.name))
         return Take(storage[source], reduced(Term(names, tuple((key, int(x <= y)) for key, (x, y) in rows))))
-
-    def _may_take(self, op: FloatOp, source_bits: int, bits: int) -> bool:
-        if isinstance(op, Reshape):
-            return self._aliases(op, bits)
-        return row_bytes(op.shape[2], bits) <= row_bytes(op.shape[2], source_bits)
 
 
 def reduced(term: Term) -> Term:

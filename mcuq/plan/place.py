@@ -1,18 +1,34 @@
 """Addresses for a fixed order: first fit over several orderings, then swaps that lower the top (hill climbing).
 
 Works on *blocks*: storages joined by in-place operators stand at one address, so a block is a list of
-(first step, last step, words) that share their offset. All sizes are 4-byte words, steps are inclusive.
+(first step, last step, words) that share their offset. Where an output may share bytes with an input that lies behind
+its first byte (a *slide*), the two blocks keep that distance instead of staying apart. All sizes are 4-byte words,
+steps are inclusive.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 from mcuq.plan.arena import ArenaProblem, words
 
 Part = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Slide:
+    """An output may share bytes with ``source``, which begins ``distance`` words or more behind it, or (``in_place``)
+    with it."""
+
+    source: str
+    distance: int
+    in_place: bool
+
+
+Slides = Mapping[str, Slide]
+"""By output storage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +53,8 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Order, word offsets of storages and of scratch (by operator), hand-overs (output -> input), top in words."""
+    """Order, word offsets of storages and of scratch (by operator), hand-overs in place and slides (output -> input),
+    top in words."""
 
     order: tuple[str, ...]
     storages: dict[str, int]
@@ -45,7 +62,10 @@ class Placement:
     overs: dict[str, str]
     top: int
     optimal: bool
+    slides: dict[str, str] = field(default_factory=dict[str, str])
 
+
+Clashes = list[dict[int, list[tuple[int, int]]]]
 
 SCRATCH = "scratch of "
 """Prefix of the names of scratch blocks."""
@@ -64,17 +84,43 @@ def lifetimes(problem: ArenaProblem, order: tuple[str, ...]) -> dict[str, tuple[
 
 
 def take_overs(problem: ArenaProblem, order: tuple[str, ...]) -> dict[str, str]:
-    """Output storage -> input storage it overwrites: the largest input that dies at the operator."""
-    spans = lifetimes(problem, order)
-    step = {name: k for k, name in enumerate(order)}
+    """Output storage -> input storage it overwrites in place: the largest input that dies at the operator."""
+    dying = _dying(problem, order)
     chosen: dict[str, str] = {}
     for op in problem.ops:
-        here = step[op.name]
-        dying = [s for s in op.in_place if spans[s][1] == here and s != op.writes]
-        dying = [s for s in dying if not problem.storage(s).persistent]
-        if dying:
-            chosen[op.writes] = max(dying, key=lambda s: problem.storage(s).size)
+        over = [s for s in op.in_place if s in dying[op.name]]
+        if over:
+            chosen[op.writes] = max(over, key=lambda s: problem.storage(s).size)
     return chosen
+
+
+def slides_of(problem: ArenaProblem, order: tuple[str, ...], overs: Mapping[str, str]) -> Slides:
+    """For outputs that take over no input: the one that may share most bytes with it, of those that die there."""
+    dying = _dying(problem, order)
+    size = {s.name: words(s.size) for s in problem.storages}
+    chosen: dict[str, Slide] = {}
+    for op in problem.ops:
+        far, output = dict(op.distances), size[op.writes]
+        ways = [Slide(s, far.get(s, output), s in op.in_place) for s in (*op.in_place, *far) if s in dying[op.name]]
+        if ways and op.writes not in overs:
+            chosen[op.writes] = min(ways, key=lambda w: (_beyond(w, size[w.source], output), -size[w.source]))
+    return chosen
+
+
+def _beyond(way: Slide, source: int, output: int) -> int:
+    """Words that the output needs beside its input."""
+    return max(output - source, 0 if way.in_place else way.distance)
+
+
+def _dying(problem: ArenaProblem, order: tuple[str, ...]) -> dict[str, set[str]]:
+    """For each operator the storages that it is the last to use, and does not write."""
+    spans = lifetimes(problem, order)
+    step = {name: k for k, name in enumerate(order)}
+    kept = {s.name for s in problem.storages if s.persistent}
+    return {
+        op.name: {s for s in op.reads if spans[s][1] == step[op.name] and s != op.writes and s not in kept}
+        for op in problem.ops
+    }
 
 
 def blocks(problem: ArenaProblem, order: tuple[str, ...], overs: dict[str, str]) -> list[Block]:
@@ -99,13 +145,13 @@ def blocks(problem: ArenaProblem, order: tuple[str, ...], overs: dict[str, str])
 
 
 def place(
-    items: list[Block], target: int, *, rounds: int = 400, seed: int = 0, cuts: tuple[int, ...] = ()
+    items: list[Block], target: int, slides: Slides, *, rounds: int = 400, seed: int = 0, cuts: tuple[int, ...] = ()
 ) -> tuple[list[int], int]:
     """Offsets of ``items`` and their top, in words; stops as soon as the top is at most ``target``.
 
     Deterministic: every choice comes from ``seed``. No block lies on both sides of one of ``cuts``.
     """
-    clashes = _clashes(items)
+    clashes = _clashes(items, slides)
     keys: tuple[Callable[[int], object], ...] = (
         lambda k: (-items[k].size, items[k].first),
         lambda k: (-items[k].size * (items[k].last - items[k].first + 1), items[k].first),
@@ -127,7 +173,7 @@ def place(
 
 def _climb(
     items: list[Block],
-    clashes: list[list[int]],
+    clashes: Clashes,
     best: tuple[int, list[int], list[int]],
     target: int,
     rounds: int,
@@ -156,25 +202,53 @@ def _climb(
     return best_offsets, best_top
 
 
-def _clashes(items: list[Block]) -> list[list[int]]:
-    """For each block, the others that live at some common step."""
-    found: list[list[int]] = [[] for _ in items]
+def _clashes(items: list[Block], slides: Slides) -> Clashes:
+    """For each block the others that live at some common step, with the offsets from them that it must not have."""
+    found: Clashes = [{} for _ in items]
     for a in range(len(items)):
         for b in range(a):
             if items[a].first <= items[b].last and items[b].first <= items[a].last:
-                found[a].append(b)
-                found[b].append(a)
+                spans = [span for one, two in _meetings(items[a], items[b]) for span in _apart(one, two, slides)]
+                if spans:
+                    found[a][b] = spans
+                    found[b][a] = [(1 - high, 1 - low) for low, high in spans]
     return found
 
 
+def _meetings(a: Block, b: Block) -> Iterable[tuple[tuple[str, int], tuple[str, int]]]:
+    """Name and words of every two parts that live at some common step."""
+    for name, (first, last, size) in zip(a.names, a.parts, strict=True):
+        for other, (other_first, other_last, other_size) in zip(b.names, b.parts, strict=True):
+            if first <= other_last and other_first <= last:
+                yield (name, size), (other, other_size)
+
+
+def _apart(a: tuple[str, int], b: tuple[str, int], slides: Slides) -> list[tuple[int, int]]:
+    """Offsets of ``a`` less that of ``b`` at which they collide, half-open."""
+    (name, size), (other, other_size) = a, b
+    if name in slides and slides[name].source == other:
+        return _beside(slides[name], 1 - min(slides[name].distance, size), other_size)
+    if other in slides and slides[other].source == name:
+        return _beside(slides[other], 1 - size, min(slides[other].distance, other_size))
+    return [(1 - size, other_size)]
+
+
+def _beside(slide: Slide, low: int, high: int) -> list[tuple[int, int]]:
+    return [span for span in ((low, 0), (1, high)) if span[0] < span[1]] if slide.in_place else [(low, high)]
+
+
 def _first_fit(
-    items: list[Block], clashes: list[list[int]], order: Iterable[int], cuts: tuple[int, ...]
+    items: list[Block], clashes: Clashes, order: Iterable[int], cuts: tuple[int, ...]
 ) -> tuple[list[int], int]:
     offsets = [-1] * len(items)
     top = 0
     for k in order:
-        standing = (other for other in clashes[k] if offsets[other] >= 0)
-        spans = [span for other in standing for span in _blocked(items, k, other, offsets)]
+        spans = [
+            (offsets[other] + low, offsets[other] + high)
+            for other, apart in clashes[k].items()
+            if offsets[other] >= 0
+            for low, high in apart
+        ]
         taken = sorted([*spans, *((cut - items[k].size + 1, cut) for cut in cuts)])
         offset = 0
         for low, high in taken:
@@ -185,14 +259,3 @@ def _first_fit(
         offsets[k] = offset
         top = max(top, offset + items[k].size)
     return offsets, top
-
-
-def _blocked(items: list[Block], k: int, other: int, offsets: list[int]) -> list[tuple[int, int]]:
-    """Half-open ranges of offsets of block ``k`` that collide with ``other`` where it stands."""
-    base = offsets[other]
-    return [
-        (base - size + 1, base + other_size)
-        for first, last, size in items[k].parts
-        for other_first, other_last, other_size in items[other].parts
-        if first <= other_last and other_first <= last
-    ]

@@ -83,10 +83,12 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """``storage`` may be overwritten by the operator's output where ``allowed`` is 1 (it must also die there)."""
+    """``storage`` may be overwritten by the operator's output where ``allowed`` is 1, or lie ``distance`` bytes or more
+    behind the output's first byte (it must also die there). None: they share no bytes else."""
 
     storage: str
     allowed: Term
+    distance: Term | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ that the bound holds for the whole problem, and the optimum is the whole problem
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations, pairwise, product
@@ -178,7 +178,7 @@ def _forcing(rows: tuple[tuple[tuple[int, ...], bool], ...]) -> list[tuple[tuple
 def necessary_peaks(problem: Problem) -> tuple[Peak, ...]:
     """For each operator the terms (4-byte words) of what is live while it runs, in any order.
 
-    An output that some input's bytes may take over counts only as far as it exceeds that input. In the paper's model
+    An output that may share bytes with some input counts only as far as it exceeds that input. In the paper's model
     the peaks are the problem's own.
     """
     if not problem.ops:
@@ -234,21 +234,33 @@ def _possible(problem: Problem, op: PlanOp, before: Mapping[str, set[str]]) -> t
 
 
 def _unless_taken(problem: Problem, size: Term, takes: tuple[Take, ...]) -> Term:
-    """``size`` in words, less those of the largest input that may be taken over."""
+    """``size`` in words, or what the output needs beside the input that it shares most bytes with."""
     term = size
     for take in takes:
         taken = in_words(problem.storage(take.storage).size)
-        names = tuple(dict.fromkeys((*size.decisions, *term.decisions, *take.allowed.decisions, *taken.decisions)))
-        rows: dict[tuple[int, ...], int] = {}
-        for four in product(size.table, term.table, take.allowed.table, taken.table):
-            merged: dict[str, int] = {}
-            keys = zip((size, term, take.allowed, taken), four, strict=True)
-            pairs = [(n, b) for t, (key, _) in keys for n, b in zip(t.decisions, key, strict=True)]
-            if all(merged.setdefault(n, b) == b for n, b in pairs):
-                (_, whole), (_, least), (_, allowed), (_, over) = four
-                rows[tuple(merged[n] for n in names)] = min(least, max(0, whole - over)) if allowed else least
-        term = Term(names, tuple(rows.items()))
+        parts = (size, term, take.allowed, taken, size if take.distance is None else in_words(take.distance))
+        names, rows = _joined(parts)
+        term = Term(names, tuple((key, min(row[1], _beside(row[0], *row[2:]))) for key, row in rows))
     return term
+
+
+def _beside(whole: int, allowed: int, taken: int, distance: int) -> int:
+    """Words of an output beside those of an input that it may share bytes with."""
+    return max(0, whole - taken) if allowed else max(whole - taken, distance)
+
+
+def _joined(parts: Sequence[Term]) -> tuple[tuple[str, ...], list[tuple[tuple[int, ...], list[int]]]]:
+    """All decisions of ``parts``, and for every choice of their bits the values of all."""
+    domains: dict[str, dict[int, None]] = {}
+    for part in parts:
+        for k, name in enumerate(part.decisions):
+            domains.setdefault(name, dict.fromkeys(key[k] for key, _ in part.table))
+    tables = [(part.decisions, dict(part.table)) for part in parts]
+    rows: list[tuple[tuple[int, ...], list[int]]] = []
+    for key in product(*domains.values()):
+        chosen = dict(zip(domains, key, strict=True))
+        rows.append((key, [table[tuple(chosen[n] for n in names)] for names, table in tables]))
+    return tuple(domains), rows
 
 
 def in_words(term: Term) -> Term:

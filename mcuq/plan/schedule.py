@@ -14,6 +14,7 @@ orders of one set are one state and the search is over down-sets of the graph (L
 from __future__ import annotations
 
 import heapq
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from mcuq.plan.arena import ArenaProblem, words
@@ -48,6 +49,7 @@ class Liveness:
         self.writes = [index[op.writes] for op in problem.ops]
         self.scratch = [words(op.scratch) for op in problem.ops]
         self.in_place = [[index[s] for s in op.in_place] for op in problem.ops]
+        self.distances = [[(index[s], distance) for s, distance in op.distances] for op in problem.ops]
         self.needs = [0] * len(problem.ops)
         for k, op in enumerate(problem.ops):
             for name in op.reads:
@@ -76,12 +78,18 @@ class Liveness:
         after = done | 1 << op
         dead = [s for s in self.reads[op] if self._dead(s, after) and s != target]
         fresh = 0 if self.writers[target] & done else self.size[target]
-        taken = max((self.size[s] for s in self.in_place[op] if s in dead), default=0) if fresh else 0
-        during = live + self.scratch[op] + max(0, fresh - taken)
+        during = live + self.scratch[op] + (self.beside(op, dead) if fresh else 0)
         live = live + fresh - sum(self.size[s] for s in dead)
         if self._dead(target, after):
             live -= self.size[target]
         return during, live
+
+    def beside(self, op: int, dead: Collection[int]) -> int:
+        """Words that the output of ``op`` needs besides its inputs, where it may share bytes with one of ``dead``."""
+        size = self.size[self.writes[op]]
+        ways = [size - self.size[s] for s in self.in_place[op] if s in dead]
+        ways += [max(size - self.size[s], distance) for s, distance in self.distances[op] if s in dead]
+        return max(0, min(ways, default=size))
 
     def _dead(self, storage: int, done: int) -> bool:
         users = self.readers[storage] | self.writers[storage]
@@ -139,9 +147,10 @@ class _Search:
                 used.add(s)
         total = self.l.scratch[op] + sum(self.l.size[s] for s in used)
         target = self.l.writes[op]
-        dying = [s for s in self.l.in_place[op] if not (self.l.persistent[s] or self.l.readers[s] & after)]
-        taken = max((self.l.size[s] for s in dying), default=0)
-        return total - min(taken, self.l.size[target]) if target not in self.l.reads[op] else total
+        if target in self.l.reads[op]:
+            return total
+        dying = [s for s in self.l.reads[op] if not (self.l.persistent[s] or self.l.readers[s] & after)]
+        return total - self.l.size[target] + self.l.beside(op, dying)
 
     def run(self) -> tuple[tuple[int, ...], int]:
         """(order, lower bound)."""

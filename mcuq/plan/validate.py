@@ -10,25 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcuq.errors import CheckError
-from mcuq.ir.integer import (
-    IntegerGraph,
-    IntegerOp,
-    QAdd,
-    QConcat,
-    QConv2d,
-    QExtremum,
-    QInput,
-    QMul,
-    QPrelu,
-    QRescale,
-    QReshape,
-    QTable,
-    reshape_is_alias,
-)
-from mcuq.ir.plans import Buffer, MemoryPlan
-from mcuq.target.cost import conv_case
-from mcuq.target.fusion import AddFusion, PoolFusion, fusion_into, readers, reads, steps
-from mcuq.target.kernels import select
+from mcuq.ir.integer import IntegerGraph, IntegerOp, QConcat, QConv2d, QInput, QReshape
+from mcuq.ir.plans import MemoryPlan
+from mcuq.plan.validate_overlap import is_view, may_share, origin
+from mcuq.target.fusion import readers, reads, steps
 from mcuq.target.runtime import step_scratch
 
 
@@ -38,8 +23,8 @@ def check_memory(graph: IntegerGraph, core: str, plan: MemoryPlan, ram: int | No
     Checked: the order is a topological permutation that starts with the inputs; each tensor has one buffer of
     its size whose span covers its writer and readers (graph outputs: to the end), each kernel its scratch;
     offsets are multiples of 4 inside the arena, no buffer lies on both sides of a cut; two buffers in use at one
-    step share bytes only as a view or in a legal hand-over in place; and, played step by step, no operator finds a
-    byte of its inputs overwritten.
+    step share bytes only as a view or where an output may be written over an input; and, played step by step, no
+    operator finds a byte of its inputs overwritten.
     """
     _check_order(graph, plan)
     _check_spans(graph, core, plan)
@@ -124,91 +109,13 @@ def _in_bands(graph: IntegerGraph, op: IntegerOp) -> bool:
 
 
 def _check_pairs(graph: IntegerGraph, core: str, plan: MemoryPlan) -> None:
-    """Every pair in use at one step must be disjoint, unless it is a view or a hand-over in place."""
+    """Every pair in use at one step must be disjoint, unless it is a view or an output over its input."""
     for i, a in enumerate(plan.buffers):
         for b in plan.buffers[:i]:
             in_time = a.first <= b.last and b.first <= a.last
             in_space = a.offset < b.offset + b.size and b.offset < a.offset + a.size
-            if in_time and in_space and not (_may_share(graph, core, a, b) or _may_share(graph, core, b, a)):
+            if in_time and in_space and not (may_share(graph, core, a, b) or may_share(graph, core, b, a)):
                 raise CheckError(f"{a.kind} {a.name} and {b.kind} {b.name} overlap in steps and addresses")
-
-
-_ELEMENTWISE = QAdd | QMul | QExtremum | QTable | QPrelu | QRescale
-
-
-def _may_share(graph: IntegerGraph, core: str, later: Buffer, earlier: Buffer) -> bool:
-    """Both name the bytes of one view, or ``later`` overwrites (a view of) ``earlier`` in the step it dies."""
-    if later.kind != "activation" or earlier.kind != "activation" or later.offset != earlier.offset:
-        return False
-    if _origin(graph, later.name) == _origin(graph, earlier.name):
-        return True
-    op = graph.op(later.name)
-    while isinstance(op, QReshape) and _is_view(graph, op):
-        op = graph.op(op.inputs[0])
-    if earlier.last > _writer_step(later, graph, op):
-        return False
-    origin = _origin(graph, earlier.name)
-    if isinstance(op, QConcat):
-        return _spreads(graph, op, origin)
-    fusion = fusion_into(graph, op.name)
-    if isinstance(fusion, PoolFusion):
-        return _origin(graph, graph.op(fusion.conv).inputs[0]) == origin and _pool_reads_ahead(graph, fusion)
-    inputs = (fusion.residual,) if isinstance(fusion, AddFusion) else op.inputs
-    sources = [i for i in inputs if _origin(graph, i) == origin and graph.tensor(i).bytes >= op.output.bytes]
-    if isinstance(op, QConv2d):
-        return bool(sources) and select(conv_case(graph, op), core).in_place
-    whole = (i for i in sources if graph.tensor(i).shape == op.output.shape)
-    return isinstance(op, _ELEMENTWISE) and any(_row(graph, i) >= _row(graph, op.name) for i in whole)
-
-
-def _spreads(graph: IntegerGraph, op: QConcat, origin: str) -> bool:
-    """``op`` reads the bytes of ``origin`` once, in no more bits than it writes."""
-    found = [i for i in op.inputs if _origin(graph, i) == origin]
-    return len(found) == 1 and graph.tensor(found[0]).bits <= op.output.bits
-
-
-def _pool_reads_ahead(graph: IntegerGraph, fusion: PoolFusion) -> bool:
-    """No row of the convolution reads, from the input's first byte on, what bands before it have written there."""
-    conv, pool, bands = graph.op(fusion.conv), graph.op(fusion.into), fusion.bands
-    assert isinstance(conv, QConv2d)
-    source, window = graph.tensor(conv.inputs[0]), conv.window
-    height, width, _ = source.shape
-    pixel, row = _row(graph, conv.inputs[0]), pool.output.shape[1] * _row(graph, pool.name)
-    taps = [range(size) for size in window.kernel]
-    columns = [
-        x * window.stride[1] - window.padding[1] + k * window.dilation[1]
-        for x in range(conv.output.shape[1])
-        for k in taps[1]
-    ]
-    left = min((x for x in columns if 0 <= x < width), default=0)
-    done = 0
-    for band in range(bands.count):
-        written, needed = band * bands.pool_rows * row, bands.end(band)
-        for y in range(max(done, bands.first(band)), needed):
-            lines = [y * window.stride[0] - window.padding[0] + k * window.dilation[0] for k in taps[0]]
-            if any(0 <= line < height and (line * width + left) * pixel < written for line in lines):
-                return False
-        done = max(done, needed)
-    return pool.output.bytes <= source.bytes
-
-
-def _writer_step(later: Buffer, graph: IntegerGraph, op: IntegerOp) -> int:
-    """Last step at which the overwritten tensor may be in use; a view of the output starts later than it."""
-    return later.first if op.name == later.name else -1
-
-
-def _row(graph: IntegerGraph, name: str) -> int:
-    tensor = graph.tensor(name)
-    return -(-tensor.shape[2] * tensor.bits // 8)
-
-
-def _is_view(graph: IntegerGraph, op: QReshape) -> bool:
-    return reshape_is_alias(graph.tensor(op.inputs[0]), op.output)
-
-
-def _origin(graph: IntegerGraph, name: str) -> str:
-    op = graph.op(name)
-    return _origin(graph, op.inputs[0]) if isinstance(op, QReshape) and _is_view(graph, op) else name
 
 
 def _play(graph: IntegerGraph, plan: MemoryPlan) -> None:
@@ -226,7 +133,7 @@ def _play(graph: IntegerGraph, plan: MemoryPlan) -> None:
 
     def content(name: str) -> NDArray[np.int64]:
         size = graph.tensor(name).bytes * parts
-        return np.arange(size, dtype=np.int64) + (np.int64(number[_origin(graph, name)]) << 32)
+        return np.arange(size, dtype=np.int64) + (np.int64(number[origin(graph, name)]) << 32)
 
     def view(name: str, kind: str = "activation") -> NDArray[np.int64]:
         b = buffers[name, kind]
@@ -241,7 +148,7 @@ def _play(graph: IntegerGraph, plan: MemoryPlan) -> None:
         for source in (name,) if name in placed else reads(graph, op):
             if not np.array_equal(view(source), content(source)):
                 raise CheckError(f"{name} finds its input {source} overwritten")
-        if isinstance(op, QInput) or not (isinstance(op, QReshape) and _is_view(graph, op)):
+        if isinstance(op, QInput) or not (isinstance(op, QReshape) and is_view(graph, op)):
             view(target)[whole] = content(target)[whole]
             if (name, "scratch") in buffers:
                 view(name, "scratch")[:] = -1

@@ -12,8 +12,8 @@ def check_plan(problem: Problem, plan: BitPlan, placed: Placement | None) -> Non
     """Raise CheckError unless ``plan`` (placed in an arena, or in the paper's model) solves ``problem``.
 
     Checked: one entry per tensor with allowed, shared bits and its size; objective; flash and RAM as stated and within
-    the limits; order; and no two storages or scratch buffers that live at one step share a byte, except in a
-    legal take-over.
+    the limits; order; and no two storages or scratch buffers that live at one step share a byte, except where an
+    operator may write its output over an input.
     """
     bits = _check_tensors(problem, plan)
     loss = sum(d.losses[d.bits.index(bits[d.name])] for d in problem.decisions)
@@ -81,9 +81,9 @@ def _arena(problem: Problem, plan: BitPlan, placed: Placement, bits: dict[str, i
     for i, (name, first, last, low, high) in enumerate(rectangles):
         for other, other_first, other_last, other_low, other_high in rectangles[:i]:
             if first <= other_last and other_first <= last and low < other_high and other_low < high:
-                if first == other_last and low == other_low and _taken(problem, name, other, first, plan, bits):
+                if first == other_last and _shared(problem, name, other, first, other_low - low, plan, bits):
                     continue
-                if other_first == last and low == other_low and _taken(problem, other, name, last, plan, bits):
+                if other_first == last and _shared(problem, other, name, last, low - other_low, plan, bits):
                     continue
                 raise CheckError(f"{name} and {other} overlap in steps and addresses")
     return max(-(-high // 4) * 4 for *_, high in rectangles)
@@ -113,9 +113,16 @@ def _rectangles(
     return found
 
 
-def _taken(problem: Problem, output: str, source: str, at: int, plan: BitPlan, bits: dict[str, int]) -> bool:
-    """The operator at step ``at`` writes ``output`` over ``source``, and its take-over is allowed."""
+def _shared(problem: Problem, output: str, source: str, at: int, gap: int, plan: BitPlan, bits: dict[str, int]) -> bool:
+    """The operator at step ``at`` writes ``output`` over ``source``, ``gap`` bytes behind it, and may do so."""
     op: PlanOp = next(o for o in problem.ops if o.name == plan.order[at])
     if op.writes != output:
         return False
-    return any(take.storage == source and _lookup(take.allowed, bits) for take in op.takes)
+    for take in op.takes:
+        if take.storage != source:
+            continue
+        if gap == 0 and _lookup(take.allowed, bits):
+            return True
+        if take.distance is not None and gap >= _lookup(take.distance, bits):
+            return True
+    return False

@@ -95,7 +95,8 @@ def memory_picture(memory: MemoryPlan, bits: Mapping[str, int] | None = None, li
         if limit is not None and limit <= 2 * top:
             top = max(top, limit)
         for buffer in sorted(memory.buffers, key=lambda b: (b.kind == "scratch", bool(b.alias_of))):
-            heir = min((b.first for b in memory.buffers if b.alias_of == buffer.name), default=buffer.last + 1)
+            heirs = (b for b in memory.buffers if b.alias_of == buffer.name and b.offset == buffer.offset)
+            heir = min((b.first for b in heirs), default=buffer.last + 1)
             end = heir if buffer.kind == "activation" and heir > buffer.first else buffer.last + 1
             _rectangle(axes, buffer, end, (bits or {}).get(buffer.name, 8), (steps, top, width))
         handles: list[Any] = []

@@ -50,12 +50,26 @@ class ConvCase:
 
 
 @dataclass(frozen=True, slots=True)
+class Groups:
+    """How a kernel goes through its output: ``pixels`` at a time, in ascending order.
+
+    A group is stored once its inputs were read; if it ``holds`` them, its last input may be read after all but its last
+    output was stored. The last group has at least ``again`` pixels, as far as there are: it computes some once more.
+    """
+
+    pixels: int
+    holds: bool = False
+    again: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Kernel:
     """A runtime function: C symbol, source files under ``runtime_c/src``, weight layout, scratch bytes.
 
     ``weight_bytes`` are those of ``layouts.pack_weights``. With ``packs_parameters`` they hold bias, multiplier,
     shift and weight zero point too, and the parameter struct's pointers to those are NULL. With ``in_place`` the output
-    may be the input's own buffer, written from its first byte on; it is then no longer than the input.
+    may be the input's own buffer, written from its first byte on; it is then no longer than the input. ``groups`` say
+    how far behind the output's first byte the input must lie else to share bytes (``target.overlap``); None: never.
     """
 
     function: str
@@ -65,6 +79,7 @@ class Kernel:
     weight_bytes: int
     packs_parameters: bool = False
     in_place: bool = False
+    groups: Groups | None = None
 
 
 def all_bytes(case: ConvCase) -> bool:

@@ -14,7 +14,15 @@ import numpy as np
 
 from mcuq.ir.integer import QConv2d
 from mcuq.numerics import row_bytes
-from mcuq.target.kernel_types import ConvCase, Facts, Kernel, WeightLayout, is_depthwise_case, is_fully_connected
+from mcuq.target.kernel_types import (
+    ConvCase,
+    Facts,
+    Groups,
+    Kernel,
+    WeightLayout,
+    is_depthwise_case,
+    is_fully_connected,
+)
 from mcuq.target.kernels_dsp import CORES, select_dsp
 from mcuq.target.kernels_mve import MVE_CORES, select_mve
 from mcuq.target.layouts import largest_accumulator
@@ -77,7 +85,8 @@ def _transposed(case: ConvCase) -> Kernel:
     scratch = _round4(4 * channels + 2 * taps + 2 * on_pixels * depth)
     sources = ("conv2d_transpose.c", "epilogue.c", "pack.c")
     weights = channels * taps * row_bytes(depth, bits)
-    return Kernel(f"mcuq_conv2d_transpose_w{bits}", sources, "segments", scratch, weights)
+    groups = Groups(1, holds=case.groups > 1)
+    return Kernel(f"mcuq_conv2d_transpose_w{bits}", sources, "segments", scratch, weights, groups=groups)
 
 
 def _portable(case: ConvCase) -> Kernel:
@@ -96,7 +105,8 @@ def _portable(case: ConvCase) -> Kernel:
         weights, sources = taps * row_bytes(channels, bits), ("depthwise.c", "epilogue.c", "pack.c")
         # A run of channels writes the bytes of those channels alone: no other run of the pixel reads them.
         over = case.input_bits == case.output_bits and may_overwrite(case, 1)
-        return Kernel(f"mcuq_depthwise_w{bits}", sources, "taps", 4 * taps, weights, in_place=over)
+        groups = Groups(1, holds=True)
+        return Kernel(f"mcuq_depthwise_w{bits}", sources, "taps", 4 * taps, weights, in_place=over, groups=groups)
     column = taps * case.weight_shape[3]
     weights = channels * row_bytes(column, bits)
     if is_fully_connected(case) and case.roundings == 1:
@@ -112,7 +122,8 @@ def _portable(case: ConvCase) -> Kernel:
     over = case.groups == 1 and may_overwrite(case, 2)
     columns = 0 if reads_in_place(case) and not over else min(2, case.output_shape[0] * case.output_shape[1])
     sources, scratch = ("conv2d.c", "dot.c", "epilogue.c", "pack.c"), pairs + _round4(columns * column)
-    return Kernel(f"mcuq_conv2d_w{bits}", sources, "rows", scratch, weights, in_place=over)
+    groups = Groups(2, holds=reads_in_place(case) or case.groups > 1)
+    return Kernel(f"mcuq_conv2d_w{bits}", sources, "rows", scratch, weights, in_place=over, groups=groups)
 
 
 def _round4(size: int) -> int:

@@ -9,7 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mcuq.numerics import SHIFT_MAX, common_shift, row_bytes
-from mcuq.target.kernel_types import ConvCase, Facts, Kernel, all_bytes, is_depthwise_case, is_fully_connected
+from mcuq.target.kernel_types import (
+    ConvCase,
+    Facts,
+    Groups,
+    Kernel,
+    all_bytes,
+    is_depthwise_case,
+    is_fully_connected,
+)
 from mcuq.target.layouts_dsp import (
     HIGH_WORD_SHIFT,
     PANELS,
@@ -97,14 +105,16 @@ def _blocks(case: ConvCase, depth: int) -> Kernel | None:
     driver = "armv7em/conv2d_w8_dsp.c" if bits == 8 else "armv7em/conv2d_w42_dsp.c"
     channels = PANELS[layout].channels
     panels = -(-case.output_shape[2] // channels)
+    pixels = 4 if bits == 8 else 2
     return Kernel(
         f"mcuq_conv2d_{name}_dsp",
         (driver, f"armv7em/gemm_w{bits}.S", "armv7em/gemm_model.c", _FINISH),
         layout,
-        _matrix_scratch(case, depth, channels, pixels=4 if bits == 8 else 2),
+        _matrix_scratch(case, depth, channels, pixels),
         4 * panels * panel_words(layout, depth),
         packs_parameters=True,
-        in_place=may_overwrite(case, 4 if bits == 8 else 2),
+        in_place=may_overwrite(case, pixels),
+        groups=Groups(pixels, again=pixels),
     )
 
 
@@ -122,6 +132,7 @@ def _matrix_twice(case: ConvCase) -> Kernel | None:
         4 * -(-case.output_shape[2] // 2) * panel_words(layout, depth),
         packs_parameters=True,
         in_place=may_overwrite(case, 4),
+        groups=Groups(4, again=4),
     )
 
 
@@ -160,6 +171,7 @@ def _lanes(case: ConvCase, depth: int) -> Kernel | None:
         4 * panels * panel_words("lanes", depth),
         packs_parameters=True,
         in_place=may_overwrite(case, 4),
+        groups=Groups(4, again=4),
     )
 
 
@@ -174,6 +186,7 @@ def _octets(case: ConvCase, layout: str, depth: int) -> Kernel:
         4 * panels * panel_words(layout, depth),
         packs_parameters=True,
         in_place=may_overwrite(case, 1),
+        groups=Groups(1),
     )
 
 
@@ -232,6 +245,7 @@ def _depthwise3x3(case: ConvCase) -> Kernel | None:
         2 * plane + merged,
         channels * row_bytes(9, case.weight_bits),
         in_place=_strips_in_place(case, strip * width),
+        groups=Groups(strip * width, holds=True),
     )
 
 

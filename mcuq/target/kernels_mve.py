@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from mcuq.numerics import SHIFT_MAX
-from mcuq.target.kernel_types import ConvCase, Facts, Kernel, all_bytes, is_depthwise_case
+from mcuq.target.kernel_types import ConvCase, Facts, Groups, Kernel, all_bytes, is_depthwise_case
 from mcuq.target.layouts_dsp import HIGH_WORD_SHIFT
 from mcuq.target.layouts_mve import CHANNELS, POSITIONS, VECTOR_SHIFT, helium_bytes, nines_bytes, raised_inputs
 from mcuq.target.overlap import may_overwrite
@@ -47,6 +47,7 @@ def select_mve(case: ConvCase) -> Kernel | None:
     bits, zero_point = case.weight_bits, "z" if case.asymmetric else ""
     layout = f"helium{bits}{'one' if bits == 4 and _group(case) == 1 else ''}{zero_point}"
     depth = case.weight_shape[1] * case.weight_shape[2] * case.weight_shape[3]
+    group = _group(case)
     return Kernel(
         f"mcuq_conv2d_w{bits}{zero_point}{_twice(case)}_mve",
         (f"mve/conv2d_w{bits}.c", "mve/gemm.S"),
@@ -54,6 +55,7 @@ def select_mve(case: ConvCase) -> Kernel | None:
         _scratch(case, depth),
         helium_bytes(layout, case.output_shape[2], depth),
         packs_parameters=True,
+        groups=Groups(group, holds=_in_place(case), again=group),
     )
 
 
@@ -92,6 +94,7 @@ def _depthwise3x3(case: ConvCase) -> Kernel | None:
         nines_bytes(f"helium_nines{bits}{zero_point}", channels),
         packs_parameters=True,
         in_place=in_place,
+        groups=None if packed else Groups(rows * width, holds=True, again=2 * width),
     )
 
 

@@ -303,22 +303,36 @@ static const grid_entry *find(const char *name)
     return NULL;
 }
 
-/* Allocates and reads the buffers; a missing one stays NULL. */
-static int load(grid_case *c, const grid_record *r, int file)
+/* Allocates and reads the buffers; a missing one stays NULL. What outputs may fill is poisoned before. */
+static int load(grid_case *c, const grid_record *r, int file, uint8_t poison)
 {
     c->scalars = r->scalars;
+    c->output = NULL;
     for (uint32_t i = 0; i < GRID_BUFFERS; i++) {
+        const uint32_t bytes = r->buffers[i].bytes, shared = i == 0u && r->shared != 0u;
         c->buffers[i] = NULL;
-        if (r->buffers[i].bytes != 0u) {
-            c->buffers[i] = grid_allocate(r->buffers[i].bytes, r->buffers[i].align);
-            if (c->buffers[i] == NULL ||
-                mcuq_port_read(file, c->buffers[i], r->buffers[i].bytes) != r->buffers[i].bytes) {
+        if (bytes != 0u) {
+            const uint32_t front = shared ? r->shared - 1u : 0u;
+            const uint32_t room = shared && r->output_bytes > front + bytes ? r->output_bytes : front + bytes;
+            uint8_t *data = grid_allocate(room, r->buffers[i].align);
+            if (data == NULL) {
+                return 0;
+            }
+            memset(data, poison, room);
+            c->buffers[i] = data + front;
+            c->output = shared ? data : c->output;
+            if (mcuq_port_read(file, c->buffers[i], bytes) != bytes) {
                 return 0;
             }
         }
     }
     c->scratch = grid_allocate(r->scratch_bytes, 4u);
-    c->output = r->in_place ? c->buffers[0] : grid_allocate(r->output_bytes, r->output_align);
+    if (c->output == NULL) {
+        c->output = grid_allocate(r->output_bytes, r->output_align);
+        if (c->output != NULL) {
+            memset(c->output, poison, r->output_bytes);
+        }
+    }
     return c->scratch != NULL && c->output != NULL;
 }
 
@@ -326,7 +340,7 @@ static int load(grid_case *c, const grid_record *r, int file)
 static uint32_t fingerprint(const grid_case *c, const grid_record *r)
 {
     uint32_t hash = 2166136261u;
-    for (uint32_t i = r->in_place ? 1u : 0u; i < GRID_BUFFERS; i++) {
+    for (uint32_t i = r->shared != 0u ? 1u : 0u; i < GRID_BUFFERS; i++) {
         const uint8_t *byte = c->buffers[i];
         for (uint32_t left = r->buffers[i].bytes; left != 0u; left--) {
             hash = (hash ^ *byte++) * 16777619u;
@@ -341,13 +355,10 @@ static uint32_t run_case(grid_case *c, const grid_record *r, int file, uint8_t p
     if (entry == NULL) {
         return UNKNOWN_KERNEL;
     }
-    if (!load(c, r, file)) {
+    if (!load(c, r, file, poison)) {
         return NO_ROOM;
     }
     memset(c->scratch, poison, r->scratch_bytes);
-    if (!r->in_place) {
-        memset(c->output, poison, r->output_bytes);
-    }
     const uint32_t before = fingerprint(c, r);
     const uint32_t start = mcuq_port_counter();
     entry->run(c, entry->convolution);

@@ -20,7 +20,7 @@ typedef struct {
         uint32_t align, bytes; /* align 1 means an odd address, 4 a multiple of four */
     } buffers[GRID_BUFFERS];
     uint32_t output_align, output_bytes, scratch_bytes;
-    uint32_t in_place; /* the output is buffer 0 */
+    uint32_t shared; /* 0: the output is a buffer of its own; else buffer 0 lies shared - 1 bytes behind its first byte */
 } grid_record;
 
 typedef struct {

@@ -29,7 +29,7 @@ class Case:
         kernel: C function. scalars: its parameters in the order the driver's runner reads them.
         buffers: (alignment, bytes) of input 0, and what else the runner expects; alignment 1 is an odd address.
         expected: exact output bytes. output_align: 4 for 32-bit outputs.
-        in_place: the output is buffer 0 (whose rows may be longer than the output's).
+        in_place: the output begins ``ahead`` bytes before buffer 0, in the same memory.
         text: what it is, for failures.
         conv, weights: of convolutions, the case as kernel selection sees it and the weight codes [O, kh, kw, I/groups],
             so that another family can lay them out its own way.
@@ -43,6 +43,7 @@ class Case:
     scratch: int = 0
     output_align: int = 1
     in_place: bool = False
+    ahead: int = 0
     conv: ConvCase | None = None
     weights: Ints | None = None
 
@@ -62,7 +63,8 @@ class Case:
         buffers = (*self.buffers, *((1, b""),) * (BUFFERS - len(self.buffers)))
         head = struct.pack("<48s32i", self.kernel.encode(), *scalars)
         head += b"".join(struct.pack("<II", align, len(data)) for align, data in buffers)
-        head += struct.pack("<IIII", self.output_align, len(self.expected), self.scratch, self.in_place)
+        shared = self.ahead + 1 if self.in_place else 0
+        head += struct.pack("<IIII", self.output_align, len(self.expected), self.scratch, shared)
         return head + b"".join(data for _, data in buffers)
 
 

@@ -174,8 +174,8 @@ def test_a_pool_that_would_overwrite_rows_still_read_is_refused() -> None:
     """The condition is needed: moved over its input, p1's output destroys what later rows of c1 read."""
     graph = network()
     plan = plan_memory(graph, "portable")
-    assert plan.buffer("p1").alias_of == ""
     place = plan.buffer("x").offset
+    assert plan.buffer("p1").alias_of == "x" and plan.buffer("p1").offset < place
     moved = tuple(replace(b, offset=place) if (b.name, b.kind) == ("p1", "activation") else b for b in plan.buffers)
     wrong = replace(plan, buffers=moved, arena_bytes=4000)
     with pytest.raises(CheckError, match="overlap"):

@@ -18,7 +18,7 @@ from drivers import PORTABLE, Target, check_on_target, that_fit
 from dsp import EXTRA, on_dsp, sources
 from test_dsp import extreme, raised, smallest_shift, wide
 from test_grid import grid
-from test_in_place import chosen, on_input
+from test_in_place import both_ways, chosen, growing
 
 from mcuq.ir.graph import Window
 
@@ -111,14 +111,16 @@ def test_every_two_codes_of_a_byte(tmp_path: Path) -> None:
     assert check_on_target(TARGET, cases, tmp_path, kernels=KERNELS, extra=EXTRA) == []
 
 
-def test_depthwise_in_place(tmp_path: Path) -> None:
-    """Outputs over their inputs, strips included, wherever selection allows it."""
+def test_outputs_over_their_inputs(tmp_path: Path) -> None:
+    """In place and before the input, strips included, wherever selection allows it."""
     cases: list[Case] = []
-    for case in planes(5):
+    for case in (*planes(5), *growing()):
         moved = on_mve(case)
-        if moved is not None and "depthwise" in moved.kernel and chosen(case, TARGET.core).in_place:
-            cases.append(on_input(moved))
-    assert {case.kernel[-7:-4] for case in cases} == {"_s1", "_s2"}
+        if moved is not None and moved.conv is not None:
+            cases += both_ways(moved, chosen(case, TARGET.core))
+    in_place, before = ({case.kernel for case in cases if bool(case.ahead) == ahead} for ahead in (False, True))
+    assert {name[-7:-4] for name in in_place if "depthwise" in name} == {"_s1", "_s2"}
+    assert {f"mcuq_conv2d_w{bits}_mve" for bits in (8, 4, 2)} <= before and any("depthwise" in n for n in before)
     assert any(len(case.expected) > 2048 for case in cases)
     assert check_on_target(TARGET, that_fit(cases, TARGET), tmp_path, kernels=KERNELS, extra=EXTRA) == []
 

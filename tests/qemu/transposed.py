@@ -91,4 +91,6 @@ def _case(
         f"{chosen_kernel.function} {shape}->{(rows, cols, outputs)} {kernel} {stride} {dilation} groups {groups}",
         scratch=chosen_kernel.scratch_bytes,
         output_align=4 if y_bits == 32 else 1,
+        conv=conv,
+        weights=weights,
     )

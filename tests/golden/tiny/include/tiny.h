@@ -23,7 +23,7 @@ extern "C" {
 #define TINY_API_VERSION 1
 
 /* Working memory that the caller owns, in bytes. Its content need not survive between inferences. */
-#define TINY_ARENA_SIZE 172
+#define TINY_ARENA_SIZE 152
 #define TINY_ARENA_ALIGN 16
 
 /* 4x4x2, 8 bits: 32 values, (height, width, channels), channels innermost. Raw pixels, 0..255. */

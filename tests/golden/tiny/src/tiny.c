@@ -15,35 +15,36 @@
 #define TINY_AFTER_OP(index, pointer, bytes) ((void)0)
 #endif
 
-/* The arena, 172 bytes. # tensor alive, + scratch in use.
+/* The arena, 152 bytes. # tensor alive, + scratch in use.
  *
  *   buffer          offset    bytes  steps    one column per step
- *   l0                 108       32  0-1      ##...
+ *   l0                 120       32  0-1      ##...
  *   l1 scratch           0      108  1-1      .+...
- *   l1                 140       32  1-2      .##..
+ *   l1                 108       32  1-2      .##..
  *   l2 scratch           0       28  2-2      ..+..
- *   l2                 140       32  2-3      ..##.
- *   l3                   8        2  3-4      ...##
- *   l4                   0        8  4-4      ....#
+ *   l2                 108       32  2-3      ..##.
+ *   l3                   0        2  3-4      ...##
+ *   l4                   4        8  4-4      ....#
  *   l4 scratch          12        4  4-4      ....+
  */
 enum {
-    L0_OFFSET = 108, /* x, 4x4x2, 8 bits */
-    L1_OFFSET = 140, /* conv, 4x4x3, 4 bits */
+    L0_OFFSET = 120, /* x, 4x4x2, 8 bits */
+    L1_OFFSET = 108, /* conv, 4x4x3, 4 bits */
     L1_SCRATCH = 0,
-    L2_OFFSET = 140, /* sum, 4x4x3, 4 bits */
+    L2_OFFSET = 108, /* sum, 4x4x3, 4 bits */
     L2_SCRATCH = 0,
-    L3_OFFSET = 8, /* pool, 1x1x3, 4 bits */
-    L4_OFFSET = 0, /* fc, 1x1x2, 32 bits */
+    L3_OFFSET = 0, /* pool, 1x1x3, 4 bits */
+    L4_OFFSET = 4, /* fc, 1x1x2, 32 bits */
     L4_SCRATCH = 12,
-    ARENA_END = 172
+    ARENA_END = 152
 };
 
 _Static_assert((int)ARENA_END == TINY_ARENA_SIZE, "header and source belong to different models");
 
 /* conv: conv2d 3x3
  * 4x4x2, 8 bits -> 4x4x3, 4 bits (32 bytes)
- * weights 4 bits, 27 bytes; 864 multiply-accumulates */
+ * weights 4 bits, 27 bytes; 864 multiply-accumulates
+ * shares bytes with x, which begins 12 bytes behind the output's first byte */
 static const mcuq_conv2d_params tiny_l1_params = {
     .weights = tiny_l1_weights,
     .bias = tiny_l1_bias,
