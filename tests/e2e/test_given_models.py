@@ -181,7 +181,7 @@ def test_two_roundings_cost_little(name: str, machine: str) -> None:
 def test_image_tflite() -> None:
     x, y = cifar()
     codes = x.astype(np.int64) - 128
-    assert accuracy(load_integer("mlperf_tiny_ic_int8.tflite"), codes, y) == pytest.approx(86.9, abs=0.3)
+    assert accuracy(load_integer("mlperf_tiny_ic_int8.tflite"), codes, y) == pytest.approx(87.3, abs=0.1)
 
 
 @pytest.mark.slow
