@@ -198,7 +198,7 @@ def test_validator_refuses_a_missing_scratch_buffer() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("family", "least"), [("chain", 0.99), ("residual", 0.99), ("inception", 0.85), ("unet", 0.7), ("dense", 0.6)]
+    ("family", "least"), [("chain", 0.9), ("residual", 0.99), ("inception", 0.8), ("unet", 0.7), ("dense", 0.6)]
 )
 def test_long_networks_reach_the_bound(family: str, least: float) -> None:
     """Outputs that share bytes with inputs lower the bound, in branches more than placements follow; gaps are small."""
