@@ -51,7 +51,7 @@ def with_one_rounding(graph: QuantizedGraph, layers: Set[str]) -> QuantizedGraph
 
 def with_two_roundings(graph: QuantizedGraph, layers: Set[str]) -> QuantizedGraph:
     """``graph`` as the file has it; the convolutions ``layers`` round twice where their outputs have 8 bits."""
-    twice = {name for name in layers if graph.params(name).bits == 8}
+    twice = {a.tensor for a in graph.activations if a.tensor in layers and a.params.bits == 8}
     weights = tuple(replace(w, roundings=2) if w.layer in twice else w for w in graph.weights)
     return QuantizedGraph(graph.graph, weights, _with_ties_down(graph))
 
