@@ -52,7 +52,7 @@ def call(op: IntegerOp, at: Context) -> Call:
         case QConv2d():
             text = f"{name}({params}, {inputs[0]}, {out}, {at.scratch});"
             return Call("mcuq_conv2d_params", _conv(op, at), (), (text,))
-        case (QAdd() | QMaxPool() | QAvgPool()) if (fusion := fusion_into(at.graph, op.name)) is not None:
+        case QAdd() | QMaxPool() | QAvgPool() if (fusion := fusion_into(at.graph, op.name)) is not None:
             return _fused(op, fusion, at)
         case QAdd():
             text = f"{name}({params}, {inputs[0]}, {inputs[1]}, {out});"

@@ -302,17 +302,26 @@ CASES: dict[str, tuple[list[Any], tuple[int, ...], dict[str, Any], int]] = {
         18,
     ),
     "layer norm of the last axis": (
-        [node("LayerNormalization", "x s k", axis=-1, epsilon=1e-3)], (1, 4, 5, 6), {"s": draw(6), "k": draw(6)}, 17,
+        [node("LayerNormalization", "x s k", axis=-1, epsilon=1e-3)],
+        (1, 4, 5, 6),
+        {"s": draw(6), "k": draw(6)},
+        17,
     ),
     "layer norm of a sequence, over channels": (
-        [node("Transpose", "x", "t", perm=[0, 2, 1]), node("LayerNormalization", "t s", "n"),
-         node("Transpose", "n", perm=[0, 2, 1])],
+        [
+            node("Transpose", "x", "t", perm=[0, 2, 1]),
+            node("LayerNormalization", "t s", "n"),
+            node("Transpose", "n", perm=[0, 2, 1]),
+        ],
         (1, 4, 6),
         {"s": draw(4)},
         17,
     ),
     "layer norm of everything": (
-        [node("LayerNormalization", "x s k", axis=1)], (1, 4, 5, 3), {"s": draw(4, 5, 3), "k": draw(4, 5, 3)}, 17,
+        [node("LayerNormalization", "x s k", axis=1)],
+        (1, 4, 5, 3),
+        {"s": draw(4, 5, 3), "k": draw(4, 5, 3)},
+        17,
     ),
     "instance norm": ([node("InstanceNormalization", "x s k")], (1, 4, 5, 3), {"s": draw(4), "k": draw(4)}, 17),
     "choice by a mask": (
