@@ -26,6 +26,11 @@ class ConstArray:
     values: NDArray[Any]
     role: str
 
+    def stored(self) -> bytes:
+        """The array in little-endian memory."""
+        kinds = {"uint8_t": "u1", "int8_t": "i1", "uint16_t": "<u2", "int32_t": "<i4"}
+        return self.values.astype(kinds[self.c_type]).tobytes()
+
     def lines(self) -> Iterator[str]:
         """Initializer lines, without indentation."""
         texts = [str(value) for value in self.values.tolist()]

@@ -58,7 +58,7 @@ def emit_project(
         board: None emits portable C for this computer, without linker script and startup.
         prefix: starts every public name; ``[a-z][a-z0-9_]{0,30}``.
         vectors: inputs and expected outputs for the self-test.
-        stack_bytes: stack that the linker script sets aside.
+        stack_bytes: stack that the linker script sets aside and the header names.
 
     Raises:
         UsageError: the prefix is no C name, or the board's machine has no room.
@@ -69,12 +69,17 @@ def emit_project(
     core = "portable" if board is None else board.core
     view = build_view(graph, plan, core, prefix)
     runtime = runtime_files(graph, core)
-    files = _model_files(view) + _runtime_copies(runtime) + _test_files(view, graph, vectors)
+    files = (
+        _model_files(view, stack_bytes if board else None)
+        + _runtime_copies(runtime)
+        + _test_files(view, graph, vectors)
+    )
     if board is not None:
         files += _board_files(view, board, stack_bytes)
     files.append(_cmake(view, board, runtime, selftest=bool(vectors)))
     arenas = " and ".join(board.placement.arena) if board else ""
-    readme = _render("README.md", m=view, board=board, arenas=arenas, run=_run_view(board), emulator=_emulator(board))
+    texts = {"arenas": arenas, "run": _run_view(board), "emulator": _emulator(board)}
+    readme = _render("README.md", m=view, board=board, stack_bytes=stack_bytes, **texts)
     files.append(SourceFile("README.md", readme))
     return tuple(sorted(files, key=lambda file: file.path))
 
@@ -92,11 +97,13 @@ def emit_harness(
     return tuple(SourceFile(f"harness/{name}", _render(name, m=view)) for name in ("harness.c", "hook.h"))
 
 
-def _model_files(view: ModelView) -> list[SourceFile]:
+def _model_files(view: ModelView, stack_bytes: int | None) -> list[SourceFile]:
+    """``stack_bytes``: what the header promises; None without a board, whose compiler nobody knows."""
     name = view.prefix
     return [
-        SourceFile(f"include/{name}.h", _render("model.h", m=view)),
+        SourceFile(f"include/{name}.h", _render("model.h", m=view, stack_bytes=stack_bytes)),
         SourceFile(f"src/{name}.c", _render("model.c", m=view, abi=ABI)),
+        SourceFile(f"src/{name}_check.c", _render("check.c", m=view)),
         SourceFile(f"src/{name}_weights.h", _render("weights.h", m=view)),
         SourceFile(f"src/{name}_weights.c", _render("weights.c", m=view)),
     ]
@@ -174,7 +181,7 @@ def _board_files(view: ModelView, board: Board, stack_bytes: int) -> list[Source
 
 
 def _cmake(view: ModelView, board: Board | None, runtime: tuple[str, ...], *, selftest: bool) -> SourceFile:
-    library = [f"src/{view.prefix}.c", f"src/{view.prefix}_weights.c"]
+    library = [f"src/{view.prefix}{part}.c" for part in ("", "_check", "_weights")]
     library += [f"mcuq/{path}" for path in runtime if path.endswith((".c", ".S"))]
     link, run = linker_scripts(board) if board else ("", "")
     content = _render(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -114,6 +115,19 @@ class ModelView:
     def arena_bytes(self) -> int:
         """Bytes of all blocks together."""
         return sum(block.size for block in self.blocks)
+
+    @property
+    def arrays(self) -> tuple[tuple[str, ConstArray], ...]:
+        """Symbols and content of all weight and parameter arrays, in the order they are written."""
+        return tuple(pair for step in self.steps for pair in step.arrays)
+
+    @property
+    def weights_crc32(self) -> int:
+        """CRC-32 of :attr:`arrays` as they lie in little-endian memory."""
+        crc = 0
+        for _, array in self.arrays:
+            crc = zlib.crc32(array.stored(), crc)
+        return crc
 
 
 def tensor_text(tensor: QTensor) -> str:

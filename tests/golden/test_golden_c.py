@@ -49,17 +49,25 @@ def test_golden(tmp_path: Path) -> None:
         assert found[path] == text, f"{path} changed; if that is meant, run with MCUQ_REFRESH=1 and read the difference"
 
 
-@pytest.mark.parametrize("wrong", [False, True])
-def test_the_golden_project_tests_itself(tmp_path: Path, wrong: bool) -> None:
+@pytest.mark.parametrize(("damaged", "wrong"), [("nothing", 0), ("a vector", 1), ("a weight", 3), ("a bias", 3)])
+def test_the_golden_project_tests_itself(tmp_path: Path, damaged: str, wrong: int) -> None:
+    """Of two vectors one differs, or the checksum says that the weights are not the emitted ones."""
     graph = tiny()
     files = emit_project(graph, plan_memory(graph, "portable"), None, prefix="tiny", vectors=vectors(graph, count=2))
     write_files(files, tmp_path)
-    if wrong:
-        path = tmp_path / "test" / "tiny_vectors.c"
-        head, _, tail = path.read_text().rpartition("{\n        ")
-        path.write_text(head + "{\n        " + str(int(tail.split(",")[0]) ^ 1) + "," + tail.split(",", 1)[1])
+    path = tmp_path / ("test/tiny_vectors.c" if damaged == "a vector" else "src/tiny_weights.c")
+    place = {
+        "a vector": "{\n        ",
+        "a weight": "tiny_l4_weights[4] = {\n    ",
+        "a bias": "tiny_l1_bias[3] = {\n    ",
+    }
+    if damaged in place:
+        head, middle, tail = path.read_text().rpartition(place[damaged])
+        first, rest = tail.split(",", 1)
+        assert head
+        path.write_text(f"{head}{middle}{int(first) ^ 1},{rest}")
     builder = Builder(target_toolchain(None), "tiny", None, tmp_path)
     objects = builder.compile([*library_sources(files), "test/selftest.c", "test/tiny_vectors.c"])
     program = builder.link(objects, "selftest")
     command = ["sh", "-c", f"{program}; echo $?"]
-    assert run_tool(command, "running the self-test failed").strip() == ("1" if wrong else "0")
+    assert run_tool(command, "running the self-test failed").strip() == str(wrong)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -50,6 +51,27 @@ def test_promised_data_is_exact_and_code_close(name: str) -> None:
     assert abs(promised - measured) <= CODE_TOLERANCE * measured, "run scripts/measure_code"
     assert sizes.ram[0] == sizes.ram[1]
     assert 0 < sizes.stack_bound < sizes.stack_bound_main <= items["stack"].measured
+
+
+@pytest.mark.parametrize("name", ["rp2040", "stm32h7", "mps3-an547", "esp32c3"])
+def test_the_checksum_takes_flash_and_stack_where_it_is_called(name: str, tmp_path: Path) -> None:
+    board = load_board(name)
+    graph = integer_net(1, 4, 8, asymmetric=True)
+    files = emit_project(graph, plan_memory(graph, board.core), board)
+    plain, _ = build_application(files, board, tmp_path / "plain")
+    main = next(f for f in files if f.path == "board/main.c")
+    called = main.content.replace(b"    if (model_init", b"    if (model_check() != MODEL_OK || model_init")
+    assert called != main.content
+    files = tuple(replace(f, content=called) if f is main else f for f in files)
+    checked, objects = build_application(files, board, tmp_path / "checked")
+    images = read_elf(plain), read_elf(checked)
+    assert [any(s.name == "model_check" for s in image.symbols) for image in images] == [False, True]
+    arrays = len(
+        re.findall(r"sizeof model_l", next(f for f in files if f.path == "src/model_check.c").content.decode())
+    )
+    sizes = [sum(flash_by_region(image, board).values()) for image in images]
+    assert 64 + 8 * arrays < sizes[1] - sizes[0] <= 64 + 8 * arrays + 120, "code, 16 remainders, a span an array"
+    assert stack_bound(objects, checked, "model_check") <= 32
 
 
 @pytest.mark.slow

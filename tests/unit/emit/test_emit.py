@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
+import struct
 import subprocess
 import sys
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +25,7 @@ from mcuq.ir.plans import Buffer, MemoryPlan
 from mcuq.ir.sources import TestVector
 from mcuq.plan.memory import plan_memory
 from mcuq.target.board import load_board
-from mcuq.target.footprint import data_bytes
+from mcuq.target.footprint import STACK_BYTES, data_bytes
 
 ROOT = Path(__file__).parents[3]
 
@@ -128,6 +131,29 @@ def test_array_bytes_are_the_promised_ones(graph: IntegerGraph) -> None:
         assert stored == data_bytes(graph, core)[0]
 
 
+def test_the_checksum_is_that_of_the_arrays_as_they_are_written() -> None:
+    """CRC-32 over the numbers in the weights' source, as the C types in front of them store those."""
+    layouts = {"uint8_t": "B", "int8_t": "b", "uint16_t": "H", "int32_t": "i"}
+    sums = set()
+    for seed, core in ((1, None), (2, None), (1, "stm32h7"), (1, "mps3-an547")):
+        graph = integer_net(seed, 4, 8, asymmetric=True)
+        source = text_of(graph, "src/tiny_weights.c", core)
+        crc, found = 0, re.findall(r"const (\w+) tiny_\w+\[(\d+)\] = \{([^}]*)\}", source)
+        for kind, count, numbers in found:
+            values = [int(v) for v in numbers.replace(",", " ").split()]
+            assert len(values) == int(count)
+            crc = zlib.crc32(struct.pack(f"<{count}{layouts[kind]}", *values), crc)
+        assert len(found) > 10
+        assert f"#define TINY_WEIGHTS_CRC32 0x{crc:08X}u\n" in text_of(graph, "include/tiny.h", core)
+        sums.add(crc)
+    assert len(sums) == 4, "other weights and other layouts have other sums"
+
+
+def test_stack_is_promised_for_a_board_alone(graph: IntegerGraph) -> None:
+    assert f"#define TINY_STACK_SIZE {STACK_BYTES}\n" in text_of(graph, "include/tiny.h", "stm32h7")
+    assert "STACK_SIZE" not in text_of(graph, "include/tiny.h") + text_of(graph, "README.md")
+
+
 def test_weights_are_packed_low_bits_first() -> None:
     graph = integer_net(1, 4, 8)
     stem = graph.op("stem")
@@ -170,6 +196,7 @@ def test_the_readme_says_how_to_call_it(graph: IntegerGraph) -> None:
     for words in (
         "tiny_init(&net, arena, sizeof arena)", "tiny_invoke(&net);", "TINY_INPUT_SIZE", "TINY_WEIGHTS_ATTR",
         "raw pixels 0..255", "the arena in AXI_SRAM", "add_subdirectory(tiny)", "-M mps2-an500", "TINY_AFTER_OP",
+        "tiny_check()", f"| stack, at most | {STACK_BYTES} |",
     ):  # fmt: skip
         assert words in text
     assert "INPUT_ZERO_POINT" in text_of(integer_net(1, normalization=None), "README.md")

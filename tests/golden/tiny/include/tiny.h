@@ -26,6 +26,12 @@ extern "C" {
 #define TINY_ARENA_SIZE 152
 #define TINY_ARENA_ALIGN 16
 
+/* Bytes of stack that are enough for every function here on cortex-m0plus, built as CMakeLists.txt builds it. */
+#define TINY_STACK_SIZE 2048
+
+/* CRC-32 (that of zlib and Ethernet) of all weight and parameter arrays, one after the other: tells models apart. */
+#define TINY_WEIGHTS_CRC32 0x99A2BE6Bu
+
 /* 4x4x2, 8 bits: 32 values, (height, width, channels), channels innermost. Raw pixels, 0..255. */
 #define TINY_INPUT_SIZE 32
 #define TINY_INPUT_HEIGHT 4
@@ -56,13 +62,18 @@ typedef enum {
     TINY_OK = 0,
     TINY_ERROR_NULL = 1,        /* a pointer is NULL, or the context was not initialized */
     TINY_ERROR_ARENA_SIZE = 2,  /* fewer than TINY_ARENA_SIZE bytes */
-    TINY_ERROR_ARENA_ALIGN = 3  /* not at a multiple of TINY_ARENA_ALIGN */
+    TINY_ERROR_ARENA_ALIGN = 3, /* not at a multiple of TINY_ARENA_ALIGN */
+    TINY_ERROR_WEIGHTS = 4      /* weights in memory are not the emitted ones */
 } tiny_status;
 
 /* One running instance: nothing but where its arena is. */
 typedef struct {
     uint8_t *arena;
 } tiny_context;
+
+/* TINY_OK if weights and parameters in memory have the emitted ones' CRC-32; TINY_ERROR_WEIGHTS where, say, external
+ * flash was not programmed. Reads every byte once, on little-endian cores. Images that do not call it do not hold it. */
+tiny_status tiny_check(void);
 
 /* Checks the arena and binds it. Costs nothing: no weight is copied, no memory is cleared. */
 tiny_status tiny_init(tiny_context *context, void *arena, size_t arena_bytes);
