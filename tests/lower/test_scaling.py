@@ -17,6 +17,8 @@ from mcuq.ir.quantized import QuantizedGraph, QuantParams
 from mcuq.ir.scaling import restricted
 from mcuq.lower import lower
 from mcuq.numerics import quantize_multiplier
+from mcuq.parity import compare
+from mcuq.plan.memory import plan_memory
 from mcuq.reference.integer import accumulate, run
 
 FACTORS = np.exp(np.random.default_rng(0).uniform(np.log(1e-5), np.log(0.49), 2000)) * np.tile([1.0, -1.0], 1000)
@@ -126,6 +128,53 @@ def test_n15_the_fused_layer_is_scale_bias_and_clip_of_sat_fusion(form: str) -> 
         y = np.floor(np.clip(sign * acc[..., c] + offset, 0, clip) * scale + 0.5)
         assert np.abs(y + target.zero_point - codes[..., c]).max() <= 1
         assert np.mean(y + target.zero_point != codes[..., c]) < 0.01  # the bias is a whole accumulator step here
+
+
+@pytest.mark.parametrize("clip_rounded", [True, False])
+@pytest.mark.parametrize("bias_rounded", [True, False])
+@pytest.mark.parametrize("weights_rounded", [True, False])
+def test_each_rounding_of_sat_fusion(weights_rounded: bool, bias_rounded: bool, clip_rounded: bool) -> None:
+    """Whole weights and biases give the integer network's codes, every one; a whole clip changes none of them.
+
+    Weights here are on a grid of odd range (w = k / 15): K = 15 is their exact image, K = floor(15 / 2) rounds again.
+    """
+    q = conv_net()
+    rng = np.random.default_rng(3)
+    odd = (2 * rng.integers(-8, 8, q.weight("conv").codes.shape) + 1).astype(np.int8)
+    w = replace(q.weight("conv"), codes=odd, scale=np.array([1 / 15]), zero_point=np.zeros(1, np.int64))
+    q = replace(q, weights=tuple(w if one.layer == "conv" else one for one in q.weights))
+    graph = lower(q)
+    op = graph.op("conv")
+    assert isinstance(op, QConv2d) and np.array_equal(op.weight[w.gain != 0], odd[w.gain != 0])
+    source, target = q.params("x"), q.params("conv")
+    x = rng.integers(-128, 128, size=(16, 6, 6, 3))
+    codes = run(graph, x)["conv"]
+    k = 7 if weights_rounded else 15
+    image = np.floor(odd / 15 * k + 0.5).astype(np.int8)
+    blank = replace(op, weight=image, bias=np.zeros_like(op.bias), weight_zero_point=np.zeros(1, np.int8))
+    acc = accumulate(blank, x - source.zero_point, replace(graph.tensor("x"), zero_point=0))
+    rounded = lambda value, yes: np.floor(value + 0.5) if yes else value  # noqa: E731
+    different = 0.0
+    for c in np.flatnonzero(w.gain):
+        factor = w.gain[c] * source.scale / target.scale / k
+        offset = rounded(w.bias[c] / (w.gain[c] * source.scale) * k, bias_rounded)
+        clip = rounded((op.clamp[1] - target.zero_point) / abs(factor), clip_rounded)
+        sign = np.sign(factor)
+        y = np.floor(np.clip(sign * (acc[..., c] + offset), 0, clip) * abs(factor) + 0.5) + target.zero_point
+        difference = np.abs(y - codes[..., c])
+        different = max(different, float(np.mean(difference > 0)))
+        assert weights_rounded or difference.max() <= (0 if bias_rounded else 1), c
+    assert (different > 0.3) == weights_rounded, "half of the levels are lost there"
+    assert weights_rounded or different < 0.02
+
+
+@pytest.mark.parametrize("form", ["fixed<32,10>", "fixed<16,8>", "single-shift"])
+def test_c_computes_batch_norms_kept_as_fixed_point(form: str) -> None:
+    """Byte for byte the oracle's codes, which are the exact floor of the fixed-point product."""
+    graph = lower(with_scaling(conv_net(), form))
+    x = np.random.default_rng(4).integers(-128, 128, size=(6, 6, 6, 3)).astype(np.int8)
+    result = compare(graph, plan_memory(graph, "portable"), None, x)
+    assert result.exact and result.compared_bytes > 0, result.first
 
 
 def test_forms_that_do_not_exist_are_refused() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
@@ -11,7 +14,8 @@ from torch import nn  # noqa: E402
 
 from mcuq.errors import UsageError  # noqa: E402
 from mcuq.ir.graph import Normalization  # noqa: E402
-from mcuq.ir.integer import QConv2d  # noqa: E402
+from mcuq.ir.integer import QAdd, QConv2d  # noqa: E402
+from mcuq.ir.text import to_text  # noqa: E402
 from mcuq.lower.lower import lower  # noqa: E402
 from mcuq.lower.thresholds import table_bytes, thresholds  # noqa: E402
 from mcuq.numerics import INT32_MAX, accumulator_bound, requantize  # noqa: E402
@@ -160,6 +164,90 @@ def test_l1_branches_and_sums_are_quantized_and_the_branches_can_be_left_at_8_bi
     assert (bits[1]["left.0"], bits[1]["right.0"], bits[1]["add"]) == (8, 8, 4)
     assert bits[0]["stem.0"] == bits[1]["stem.0"] == 4
     assert_integer_network_agrees(off)
+
+
+@pytest.mark.parametrize("quant_type", ["PerLayerSATSymmetric", "PerLayerAsymPACT", "PerChannelsAsymMinMax"])
+def test_integer_logits_rank_as_the_simulations_before_they_are_rounded(quant_type: str) -> None:
+    """scale * integer logits are the simulated ones but for biases, whole steps; per channel, for one scale of all."""
+    op = make(quant_type, 8)
+    x = pixels(64, seed=3)
+    quantized = op.generate_deployment_model()
+    graph = lower(quantized, logits_bits=32)
+    logits = integer.run_outputs(graph, x.permute(0, 2, 3, 1).numpy())["fc"].reshape(64, 5)
+    assert logits.dtype.kind == "i" and len(np.unique(logits)) > 200
+    fc, source = quantized.weight("fc"), op.graph.op("fc").inputs[0]
+    codes = integer.run(graph, x.permute(0, 2, 3, 1).numpy())[source].reshape(64, -1)
+    params = quantized.params(source)
+    rows = (fc.codes - fc.zero_point.reshape(-1, 1, 1, 1)).reshape(5, -1) * fc.scale.reshape(-1, 1)
+    real = params.scale * (codes - params.zero_point) @ rows.T + fc.bias
+    scale = graph.tensor("fc").scale
+    assert np.abs(scale * logits - real).max() <= (1.01 if quant_type.startswith("PerChannels") else 0.51) * scale
+    assert scale < 1e-2 * real.std()
+    best, second = np.sort(real)[:, -1], np.sort(real)[:, -2]
+    assert np.array_equal(logits.argmax(1), real.argmax(1)) and (best - second > 2 * scale).all()
+    apart = np.abs(real[:, :, None] - real[:, None, :]) > 2 * scale
+    order = np.sign(logits[:, :, None] - logits[:, None, :])
+    assert np.array_equal(order[apart], np.sign(real[:, :, None] - real[:, None, :])[apart])
+
+
+@pytest.mark.parametrize("quant_type", ["PerLayerSATDefault", "PerLayerSATSymmetric"])
+def test_fused_networks_choose_as_those_with_batch_norms_of_their_own(quant_type: str) -> None:
+    """Negative gammas, gamma 0 and variances down to nothing: the class of every image."""
+    op = make(quant_type, 8, act_type="CG-PACT")
+    norms = [m for m in op.model.modules() if isinstance(m, nn.BatchNorm2d)]
+    with torch.no_grad():
+        norms[0].running_var[2], norms[1].running_var[3], norms[2].weight[4] = 0.0, 1e-13, 0.0
+        assert all(float(norm.weight[1]) < 0 for norm in norms)
+        x = (pixels(256, seed=8) * torch.linspace(0, 1, 256).reshape(-1, 1, 1, 1)).byte()
+    op.calibrate([x])
+    op.eval()
+    with torch.no_grad():
+        with op.quantized():
+            means = op.tensors(x)["fc"].mean((0, 2, 3))
+        op.model.fc.bias -= means
+    op.calibrate([x])  # no class is the largest everywhere
+    with torch.no_grad(), op.quantized():
+        scores = op(x)
+    assert isinstance(scores, torch.Tensor)
+    codes = integer.run_outputs(lower(op.generate_deployment_model()), x.permute(0, 2, 3, 1).numpy())["fc"]
+    fused = codes.reshape(256, 5).argmax(1)
+    assert np.array_equal(fused, scores.argmax(1).numpy()) and len(np.unique(fused)) >= 3
+
+
+@pytest.mark.parametrize("bits", [8, 4, 2])
+def test_sums_of_branches_with_ranges_of_their_own_are_exact(bits: int) -> None:
+    """Every element: both terms under one shift, one rounding; the real sum on the output's grid."""
+    op = make("PerLayerSATSymmetric", bits, act_type="CG-PACT")
+    quantized = op.generate_deployment_model()
+    graph, x = lower(quantized), pixels(32, seed=6)
+    values = integer.run(graph, x.permute(0, 2, 3, 1).numpy())
+    add = graph.op("add")
+    assert isinstance(add, QAdd) and len(set(add.inputs)) == 2
+    left, right, output = (quantized.params(name) for name in (*add.inputs, "add"))
+    assert abs(left.scale / right.scale - 1) > 0.02
+    total = sum(
+        m * values[n].astype(np.int64) for m, n in zip(add.affine.multipliers, add.inputs, strict=True)
+    ) + np.int64(add.affine.constant)
+    assert np.array_equal(np.clip(total >> add.affine.shift, *add.clamp), values["add"])
+    real = sum(
+        Fraction(p.scale) * (values[n].astype(object) - p.zero_point)
+        for p, n in zip((left, right), add.inputs, strict=True)
+    ) / Fraction(output.scale)
+    wanted = np.clip(np.floor(real.astype(np.float64) + 0.5) + output.zero_point, *add.clamp)
+    near = np.abs(np.abs(real.astype(np.float64) % 1) - 0.5) < 1e-4
+    assert np.array_equal(wanted[~near], values["add"][~near]) and near.mean() < 0.01
+    assert len(np.unique(values["add"])) > 2 ** (bits - 1)
+
+
+def test_the_text_of_a_network_shows_the_quantizers_of_branches_and_sums() -> None:
+    for branch_quant, width in ((True, 4), (False, 8)):
+        op = make(bits=4, branch_quant=branch_quant)
+        lines = {line.split(" = ")[0]: line for line in to_text(lower(op.generate_deployment_model())).splitlines()}
+        found = {
+            name: re.search(r" : \d+x\d+x\d+ (\d)-bit scale", lines[name]) for name in ("left.0", "right.0", "add")
+        }
+        shown = {name: match and int(match.group(1)) for name, match in found.items()}
+        assert shown == {"left.0": width, "right.0": width, "add": 4}, lines
 
 
 @pytest.mark.parametrize("bits", [2, pytest.param(4, marks=pytest.mark.slow)])

@@ -331,6 +331,20 @@ def test_r16_l4_l6_fixed_clips(act_type: str, top: float) -> None:
     assert torch.equal(dx == 1, (x > 0) & (x < top)) and len(list(quantizer.parameters())) == 0
 
 
+@pytest.mark.parametrize("bits", [8, 4, 2])
+def test_a_fixed_clip_at_6_gives_the_integers_of_a_learned_one(bits: int) -> None:
+    """Three values inside every step, none on a boundary: equal codes, and those of the definition."""
+    levels = 2**bits - 1
+    steps = np.arange(-3, levels + 4)[:, None] + np.array([-0.375, 0.125, 0.4375])
+    x = torch.from_numpy(steps.ravel() * 6 / levels).float().reshape(1, -1)
+    learned, fixed = activations.make("PACT", bits, signed=False), activations.make("Clipped", bits, signed=False)
+    fixed.calibrate(normal(50).abs())
+    codes = [(q(x, (0.0, None)).detach().double() * levels / 6).round().flatten().tolist() for q in (learned, fixed)]
+    wanted = np.floor(np.clip(steps.ravel(), 0, levels) + 0.5).tolist()
+    assert codes[0] == codes[1] == wanted
+    assert fixed.params() == learned.params() and fixed.params().scale == pytest.approx(6 / levels)
+
+
 def test_l4_dorefa_activation_golden() -> None:
     """round(15 * clip(0.1 x, 0, 1)): the codes of the source; its value q / 15 stands for 10 q / 15 here."""
     quantizer = activations.make("DoReFa", 4, signed=False)

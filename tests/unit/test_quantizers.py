@@ -84,6 +84,13 @@ def test_r12_pact_weight_gradients_equal_finite_sums() -> None:
     fake, scale = quantizer.quantize(weight)
     assert float(scale[0]) == pytest.approx(1.0 / 15)
     assert float(fake.max()) <= 8.5 / 15 and float(fake.min()) >= -8.5 / 15
+    with torch.no_grad():
+        quantizer.min_threshold.fill_(-0.4)
+    codes, scale, zero = quantizer.export(weight)
+    assert float(scale[0]) == pytest.approx(0.9 / 15)
+    assert int(zero[0]) == 7 - 8, "6.67 steps lie below zero"
+    assert (codes - zero.reshape(-1, 1, 1, 1)).flatten().tolist() == [-7, -3, 7, 8, 0, -7, 8, 8, -2]
+    assert int(codes.min()) == -8 and int(codes.max()) == 7
 
 
 def test_pact_thresholds_do_not_widen_the_range_and_keep_zero_inside() -> None:

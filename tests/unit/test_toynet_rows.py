@@ -34,6 +34,23 @@ def test_l8_lists_of_bits_are_parsed() -> None:
         layer_choices([*(f"blocks.{i}.conv" for i in range(10)), "last", "fc"], "8x12", "8x13")
 
 
+def test_lists_of_bits_become_choices_of_layers() -> None:
+    """32 and 16 bits are what the device has most, 8; 6 bits are 63 levels; a list's first output is the input's."""
+    layers = ["stem", *(f"blocks.{i}.{part}" for i in range(10) for part in ("dw", "expand")), "head", "fc"]
+    plain = {entry["layer"]: entry for entry in layer_choices(layers, *TOYNET_LISTS["cfg-1"])}
+    assert all(entry == {"layer": name, "w_bits": 8, "a_bits": 8} for name, entry in plain.items())
+    assert list(plain) == layers
+    second = {entry["layer"]: entry for entry in layer_choices(layers, *TOYNET_LISTS["cfg-2"])}
+    assert second["blocks.0.dw"] == {"layer": "blocks.0.dw", "w_bits": 8, "a_bits": 8}
+    assert all(second[f"blocks.{i}.expand"]["w_range"] == 62 for i in range(1, 7))
+    assert all(second[f"blocks.{i}.expand"]["w_bits"] == 8 for i in range(7, 10))
+    third = {entry["layer"]: entry for entry in layer_choices(layers, *TOYNET_LISTS["cfg-3"])}
+    assert third["blocks.9.dw"] == {"layer": "blocks.9.dw", "w_range": 62, "a_range": 62}
+    assert (
+        third["fc"] == {"layer": "fc", "w_bits": 8, "a_bits": 8} == layer_choices(layers, *TOYNET_LISTS["cfg-1*"])[-1]
+    )
+
+
 def toynet(**options: object) -> QuantOp:
     torch.manual_seed(0)
     arguments = {"input_shape": (8, 8, 3), "fold_type": "ICN", "act_type": "mPACT"} | options
