@@ -99,6 +99,7 @@ def train(
     optimize: o.Optimize = "speed",
     seed: o.Seed = 0,
     out: o.RunOut = None,
+    config: o.Config = None,
     as_json: o.Json = False,
 ) -> None:
     """Train, choose bits under the limits, retrain with quantization, and save the integer network."""
@@ -166,6 +167,7 @@ def solve(
     optimize: o.Optimize = "speed",
     seed: o.Seed = 0,
     out: o.BitsOut = Path("bits.json"),
+    config: o.Config = None,
     as_json: o.Json = False,
 ) -> None:
     """Find the bits only, without data: the sensitivity is the data-free measure of docs/solver.md."""
@@ -203,6 +205,7 @@ def pareto(
     points: o.Points = 12,
     seed: o.Seed = 0,
     out: o.Picture = None,
+    config: o.Config = None,
     as_json: o.Json = False,
 ) -> None:
     """Expected loss over flash, RAM or instructions: the optimum at every limit, rules and uniform bits beside it."""
@@ -260,6 +263,7 @@ def quantize(
     one_rounding: o.OneRounding = False,
     optimize: o.Optimize = "speed",
     out: o.RunOut = None,
+    config: o.Config = None,
     as_json: o.Json = False,
 ) -> None:
     """Quantize a model file without training; emit, verify and profile take the run."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
+import tomllib
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from mcuq.errors import UsageError
 
 _model = partial(typer.Option, rich_help_panel="Model")
 _data = partial(typer.Option, rich_help_panel="Data")
@@ -15,6 +19,50 @@ _quantizer = partial(typer.Option, rich_help_panel="Quantizers")
 _training = partial(typer.Option, rich_help_panel="Training")
 _calibration = partial(typer.Option, rich_help_panel="Calibration")
 
+
+def read_config(context: typer.Context, path: Path | None) -> Path | None:
+    """Options of a TOML file become the defaults of ``context``'s command.
+
+    Names are those of the options, without dashes in front; options that repeat take a list, or a table of pairs.
+
+    Raises:
+        UsageError: the file cannot be read, or names no option of the command.
+    """
+    if path is None:
+        return None
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"--config {path} is no TOML file that can be read: {error}") from error
+    options = {
+        name.removeprefix("--"): str(option.name)
+        for option in context.command.params
+        for name in option.opts
+        if name.startswith("--") and option.name not in ("config", "help")
+    }
+    defaults: dict[str, Any] = {}
+    for name, value in document.items():
+        key = name.replace("_", "-")
+        if key not in options:
+            near = difflib.get_close_matches(key, options, 1)
+            hint = f"; did you mean {near[0]}" if near else ""
+            raise UsageError(f"--config {path}: {name!r} is no option of {context.info_name}{hint}")
+        pairs = isinstance(value, dict)
+        defaults[options[key]] = [f"{k}={_text(v)}" for k, v in value.items()] if pairs else value
+    context.default_map = defaults
+    return path
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        help="TOML file of options, name = value; those on the command line win.", is_eager=True, callback=read_config
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; everything for people on stderr.")]
 Run = Annotated[Path | None, typer.Argument(help="Folder of an 'mcuq train'; the latest run when left out.")]
 Board = Annotated[str, typer.Option(help="A board or QEMU machine from 'mcuq boards'.")]

@@ -67,6 +67,56 @@ def test_solve_by_the_papers_rule(mcuq: Any) -> None:
     assert json.loads(Path("bits.json").read_text())["tensors"]
 
 
+CONFIG = """\
+model = "own_net:build"
+data = "own.npz"
+weight-bits = 8
+act_bits = 4
+float-epochs = 1
+epochs = 3
+quant-type = "PerChannelsAsymMinMax"
+branch-quant = false
+
+[recipe]
+ema = 0.5
+augment = false
+"""
+
+
+def test_a_file_of_options_drives_a_run_and_is_kept_in_its_record(mcuq: Any) -> None:
+    """Model, bits and training from one file; the command line wins; run.json has what held in the end."""
+    _own_net_and_data()
+    Path("run.toml").write_text(CONFIG)
+    result = mcuq("train", "--config", "run.toml", "--epochs", "1", "--out", "run", "--json")
+    assert result.code == 0, result.err
+    bits = {(t["kind"], t["bits"]) for t in result.document["plan"]["tensors"]}
+    assert {("weight", 8), ("activation", 4)} <= bits and ("weight", 4) not in bits
+    settings = json.loads(Path("run/run.json").read_text())["settings"]
+    assert settings["model"]["name"] == "own_net:build" and settings["data"] == "own.npz"
+    assert (settings["float_epochs"], settings["epochs"], settings["branch_quant"]) == (1, 1, False)
+    assert settings["quant_type"] == "PerChannelsAsymMinMax"
+    assert settings["recipe"] == [["ema", "0.5"], ["augment", "false"]]
+    assert len(Path("run/log.csv").read_text().splitlines()) == 1 + 1 + 1
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('modle = "lenet"', "--config run.toml: 'modle' is no option of solve; did you mean model"),
+        ('epochs = 3\nmodel = "lenet"', "--config run.toml: 'epochs' is no option of solve"),
+        ('config = "run.toml"', "'config' is no option of solve"),
+        ("model = lenet", "--config run.toml is no TOML file that can be read"),
+        ('model = "lenet"\nfirst-last-bits = "many"', "unable to parse string as an integer"),
+    ],
+)
+def test_files_of_options_that_are_wrong(mcuq: Any, text: str, words: str) -> None:
+    Path("run.toml").write_text(text)
+    result = mcuq("solve", "--config", "run.toml", "--mem-constraint", "60000,40000")
+    assert result.code == 2 and words in result.words.replace("│ ", "")
+    missing = mcuq("solve", "--config", "none.toml")
+    assert missing.code == 2 and "--config none.toml is no TOML file that can be read: [Errno 2]" in missing.words
+
+
 def test_solve_exactly(mcuq: Any) -> None:
     words = ("solve", "--model", "resnet8", "--mem-constraint", "60000,40000", "--json")
     result = mcuq(*words)
@@ -179,8 +229,11 @@ def test_run_has_everything(trained: Path) -> None:
     assert {"bits.png", "memory.png", "curves.png"} <= names
     log = (trained / "log.csv").read_text().splitlines()
     assert log[0] == "phase,epoch,loss,train_accuracy,accuracy,lr,seconds" and len(log) == 1 + 8 + 2
+    seconds = {phase: [float(r.split(",")[-1]) for r in log[1:] if r.startswith(phase)] for phase in ("float", "qat")}
+    assert [len(values) for values in seconds.values()] == [8, 2] and min(map(min, seconds.values())) > 0
     record = json.loads((trained / "run.json").read_text())
     assert record["top5"]["qat"] >= record["accuracy"]["qat"] and record["top5"]["oracle"] > 0.95
+    assert sum(map(sum, seconds.values())) <= record["seconds"]
     assert record["finished"] and record["accuracy"]["float"] > 0.9 and record["accuracy"]["oracle"] > 0.85
 
 
@@ -242,7 +295,7 @@ def test_damaged_model_files(capsys: Any, tmp_path: Path, trained: Path, damage:
         assert not (tmp_path / "c").exists()
 
 
-def test_a_user_writes_a_model_and_data(mcuq: Any) -> None:
+def _own_net_and_data() -> None:
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, (120, 6, 6, 2), dtype=np.uint8)
     y = (x[:, :3].mean((1, 2, 3)) > x[:, 3:].mean((1, 2, 3))).astype(np.int64)
@@ -253,6 +306,10 @@ def test_a_user_writes_a_model_and_data(mcuq: Any) -> None:
         "    return nn.Sequential(nn.Conv2d(2, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(),\n"
         "                         nn.MaxPool2d(2), nn.Flatten(), nn.Linear(54, 2))\n"
     )
+
+
+def test_a_user_writes_a_model_and_data(mcuq: Any) -> None:
+    _own_net_and_data()
     words = ["--model", "own_net:build", "--data", "own.npz", "--float-epochs", "2", "--epochs", "1"]
     result = mcuq("train", *words, "--json")
     assert result.code == 0, result.err
