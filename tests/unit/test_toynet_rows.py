@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from dataclasses import replace
 from fractions import Fraction
@@ -149,6 +150,30 @@ def test_l2_l9_l13_fixed_point_of_32_bits_works_and_of_16_collapses() -> None:
     assert accuracy("mantissa16") >= simulated - 0.01 - 1 / len(digits.y_test)
     assert accuracy("fixed<16,8>") < 0.5 and accuracy("fixed<16,6>") < 0.5
     assert accuracy("double-shift") > accuracy("single-shift") + 0.1
+
+
+@pytest.mark.slow
+def test_learned_clips_keep_what_fixed_ones_lose_at_8_bits() -> None:
+    """Learned clips (mPACT) within 0.3 points of float, DoReFa's fixed ones at 10 at least 1.8 below."""
+    digits = data.load("digits")
+    net = zoo.build("toynet", channels=1)
+    loops.train_float(net, digits, loops.float_preset(6), validate=False)
+    exact = loops.evaluate(lambda x: net(loops.real_inputs(x, digits.normalization)), digits.x_test, digits.y_test)
+    found = {}
+    for act_type in ("mPACT", "DoReFa"):
+        op = QuantOp(
+            copy.deepcopy(net),
+            "PerLayerDoReFa",
+            8,
+            input_shape=digits.input_shape,
+            fold_type="ICN",
+            act_type=act_type,
+            normalization=digits.normalization,
+        )
+        loops.train_qat(op, digits, replace(loops.qat_preset(3, 8), lr=3e-4), validate=False)
+        found[act_type] = loops.accuracy(op, digits.x_test, digits.y_test)
+    assert exact > 0.93 and found["mPACT"] >= exact - 0.003, (exact, found)
+    assert found["DoReFa"] <= exact - 0.018, (exact, found)
 
 
 @pytest.mark.slow
