@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
 import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -322,6 +326,42 @@ def test_sigterm_saves_and_resume_gives_the_same_bits(at: tuple[int, int], tmp_p
     assert resumed_history == history
     for name, value in whole.items():
         assert torch.equal(value, resumed[name]), name
+
+
+KILLED = """
+import sys
+sys.path[:0] = [{here!r}, {root!r}]
+from dataclasses import replace
+from pathlib import Path
+from test_train import CONFIG, op_of, small_data, small_net, train_qat
+folder = Path({folder!r})
+config = replace(CONFIG, epochs={epochs})
+train_qat(op_of(small_net(), fold_delay=20), small_data(), config, checkpoint=folder, resume=folder.exists())
+"""
+
+
+@pytest.mark.slow
+def test_trainings_killed_at_any_moment_resume_to_the_same_bits(tmp_path: Path) -> None:
+    """SIGKILL, which nothing answers, at four random moments of epochs that mostly write their state."""
+    config, folder, here = replace(CONFIG, epochs=60), tmp_path / "killed", Path(__file__).parent
+    values = {"here": str(here), "root": str(here.parents[1]), "folder": str(folder), "epochs": config.epochs}
+    script, moments = KILLED.format(**values), random.Random(5)
+    for _ in range(4):
+        before = (folder / "state.json").read_bytes() if folder.exists() else b""
+        with subprocess.Popen([sys.executable, "-c", script]) as process:
+            while process.poll() is None and (
+                not (folder / "state.json").exists() or (folder / "state.json").read_bytes() == before
+            ):
+                time.sleep(0.002)
+            time.sleep(0.1 * moments.random())
+            process.kill()
+        assert process.returncode == -signal.SIGKILL, "it ended before it was killed: take more epochs"
+    resumed, whole = op_of(small_net(), fold_delay=20), op_of(small_net(), fold_delay=20)
+    resumed_history = train_qat(resumed, small_data(), config, checkpoint=folder, resume=True)
+    history = train_qat(whole, small_data(), config)
+    assert [(r.epoch, r.loss, r.accuracy) for r in history] == [(r.epoch, r.loss, r.accuracy) for r in resumed_history]
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
 
 
 def test_resume_gives_the_same_bits_on_another_number_of_threads(tmp_path: Path) -> None:
