@@ -26,6 +26,9 @@ from mcuq.target.runtime import runtime_files
 ABI = 1
 """Version of ``runtime_c/include/mcuq/mcuq.h`` (MCUQ_ABI) that emitted models are written against."""
 
+PACKAGES = ("library.json", "zephyr/module.yml")
+"""Files by which PlatformIO and Zephyr take the project as a library; for ESP-IDF ``CMakeLists.txt`` is enough."""
+
 
 @cache
 def _environment() -> jinja2.Environment:
@@ -77,9 +80,11 @@ def emit_project(
     if board is not None:
         files += _board_files(view, board, stack_bytes)
     files.append(_cmake(view, board, runtime, selftest=bool(vectors)))
+    files += [SourceFile(path, _render(path.split("/")[-1], m=view)) for path in PACKAGES]
     arenas = " and ".join(board.placement.arena) if board else ""
     texts = {"arenas": arenas, "run": _run_view(board), "emulator": _emulator(board)}
-    readme = _render("README.md", m=view, board=board, stack_bytes=stack_bytes, **texts)
+    values = {"stack_bytes": stack_bytes, "target_only": _target_only(runtime), **texts}
+    readme = _render("README.md", m=view, board=board, **values)
     files.append(SourceFile("README.md", readme))
     return tuple(sorted(files, key=lambda file: file.path))
 
@@ -194,9 +199,14 @@ def _cmake(view: ModelView, board: Board | None, runtime: tuple[str, ...], *, se
         link_script=link,
         run_script=run,
         selftest=selftest,
-        target_only=any("/mve/" in path for path in library),  # no twins in portable C, unlike the DSP family
+        target_only=_target_only(runtime),
     )
     return SourceFile("CMakeLists.txt", content)
+
+
+def _target_only(runtime: tuple[str, ...]) -> bool:
+    """Whether kernels are for one core alone: those of Helium have no twins in portable C, unlike the DSP family."""
+    return any("/mve/" in path for path in runtime)
 
 
 def _emulator(board: Board | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from dataclasses import replace
@@ -275,6 +276,61 @@ def test_cmake_builds_for_this_computer_and_the_board(name: str, tmp_path: Path)
     command += ["-semihosting-config", "enable=on,target=native", "-kernel", str(tmp_path / "arm" / "net_selftest.elf")]
     assert subprocess.run(command, check=False, timeout=60).returncode == 0
     assert (tmp_path / "arm" / "net_app.elf").is_file()
+
+
+ESP_IDF = """
+set(ESP_PLATFORM 1)
+function(idf_component_register)
+    cmake_parse_arguments(given "" "" "SRCS;INCLUDE_DIRS;PRIV_INCLUDE_DIRS" ${ARGN})
+    add_library(component STATIC ${given_SRCS})
+    target_include_directories(component PUBLIC ${given_INCLUDE_DIRS} PRIVATE ${given_PRIV_INCLUDE_DIRS})
+endfunction()
+add_subdirectory(net)
+target_link_libraries(app PRIVATE component)
+"""
+ZEPHYR = """
+add_library(zephyr_interface INTERFACE)
+target_compile_definitions(zephyr_interface INTERFACE NET_WEIGHTS_ATTR=ZEPHYR_SAYS)
+target_compile_options(zephyr_interface INTERFACE "-DZEPHYR_SAYS=__attribute__((section(\\".zephyr\\")))")
+add_subdirectory(net)
+target_link_libraries(app PRIVATE net::net)
+"""
+
+
+@pytest.mark.parametrize("frame", [ESP_IDF, ZEPHYR], ids=["esp-idf", "zephyr"])
+def test_frameworks_take_the_project_as_a_library(frame: str, tmp_path: Path) -> None:
+    """What the CMake files of ESP-IDF and Zephyr do with the folder, their own names stood in for."""
+    graph = integer_net(1, 4, 4)
+    files = emit_project(graph, plan_memory(graph, "portable"), None, prefix="net", vectors=vectors(graph))
+    write_files(files, tmp_path / "net")
+    (tmp_path / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.16)\nproject(firmware C)\n"
+        "add_executable(app net/test/selftest.c net/test/net_vectors.c)\n" + frame
+    )
+    cmake = find_program("cmake")
+    run_tool([cmake, "-S", str(tmp_path), "-B", str(tmp_path / "build")], "cmake failed")
+    run_tool([cmake, "--build", str(tmp_path / "build")], "build failed")
+    assert subprocess.run([str(tmp_path / "build" / "app")], check=False).returncode == 0
+    sections = run_tool([find_program("objdump"), "-h", str(tmp_path / "build" / "app")], "objdump failed")
+    assert (" .zephyr " in sections) == (frame is ZEPHYR), "flags of the framework reach the library"
+    assert (tmp_path / "net" / "zephyr" / "module.yml").read_text() == "name: net\nbuild:\n  cmake: .\n"
+
+
+def test_the_manifest_for_platformio_names_all_sources_and_headers(tmp_path: Path) -> None:
+    """Compiled as the manifest says: these folders, these flags, nothing else."""
+    board = load_board("stm32h7")
+    graph = integer_net(1, 4, 4)
+    write_files(
+        emit_project(graph, plan_memory(graph, board.core), board, prefix="net", vectors=vectors(graph)), tmp_path
+    )
+    manifest = json.loads((tmp_path / "library.json").read_text())
+    assert (manifest["name"], manifest["headers"]) == ("net", "net.h")
+    folders = [tmp_path / text.removeprefix("+<").removesuffix(">") for text in manifest["build"]["srcFilter"]]
+    sources = sorted(str(path) for folder in folders for path in folder.rglob("*.[cS]"))
+    flags = [flag.replace("-I", f"-I{tmp_path}/") for flag in manifest["build"]["flags"]]
+    command = [find_program("gcc"), "-std=c11", "-O2", *flags, "-o", str(tmp_path / "app"), *sources]
+    run_tool([*command, str(tmp_path / "test/selftest.c"), str(tmp_path / "test/net_vectors.c")], "gcc failed")
+    assert subprocess.run([str(tmp_path / "app")], check=False).returncode == 0
 
 
 def test_arena_and_stack_in_other_regions(tmp_path: Path) -> None:
