@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -141,6 +142,23 @@ class BatchNormTensors:
             yield
         finally:
             self._averaged = None
+
+
+class Centred(torch.autograd.Function):
+    """Weights of a convolution whose bias the batch norm after it takes away again with the mean: its gradient is 0.
+
+    Summed over the batch it would be the rounding errors of the norm's gradient, for another pass over it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(bias)
+        return weight.view_as(weight)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        (bias,) = ctx.saved_tensors
+        return grads[0], torch.zeros_like(bias)
 
 
 class QuantLayer:
@@ -324,9 +342,12 @@ class QuantLayer:
         return conv2d(x, weight, bias, self.op.window, self.op.groups)
 
     def _product(self, x: Tensor) -> Tensor:
-        """Convolution and bias alone."""
+        """Convolution and bias alone, for a batch norm by the statistics of the batch."""
         self._follow()
-        return conv2d(x, self.ordered(self.weight).view(self.shape), self.bias, self.op.window, self.op.groups)
+        weight, bias = self.weight, self.bias
+        if bias is not None and bias.requires_grad and torch.is_grad_enabled():
+            weight, bias = cast(Tensor, Centred.apply(weight, bias)), bias.detach()
+        return conv2d(x, self.ordered(weight).view(self.shape), bias, self.op.window, self.op.groups)
 
     def trains_norm(self, training: bool) -> bool:
         """The batch norm uses the batch's statistics."""
