@@ -75,6 +75,7 @@ def train(
     pin: o.Pin = None,
     pins: o.PinFile = None,
     share: o.Share = None,
+    granularity: o.Granularity = None,
     sensitivity: o.Sensitivity = "kl",
     check_sensitivity: o.Check = 0,
     epochs: o.Epochs = None,
@@ -120,7 +121,7 @@ def train(
             sensitivity=sensitivity,
             check_sensitivity=check_sensitivity,
             optimize=optimize,
-            **pipeline.wishes(max_instructions, max_latency_ms, pin, pins, share, first_last_bits),
+            **pipeline.wishes(max_instructions, max_latency_ms, pin, pins, share, first_last_bits, granularity),
         ),
         quant_type=quant_type,
         fold_type=fold_type,
@@ -164,6 +165,7 @@ def solve(
     pin: o.Pin = None,
     pins: o.PinFile = None,
     share: o.Share = None,
+    granularity: o.Granularity = None,
     optimize: o.Optimize = "speed",
     seed: o.Seed = 0,
     out: o.BitsOut = Path("bits.json"),
@@ -178,7 +180,7 @@ def solve(
         mixed=mixed,
         sensitivity="data-free",
         optimize=optimize,
-        **pipeline.wishes(max_instructions, max_latency_ms, pin, pins, share, first_last_bits),
+        **pipeline.wishes(max_instructions, max_latency_ms, pin, pins, share, first_last_bits, granularity),
     )
     outcome = pipeline.solve(spec, choice, out, seed=seed)
     _emit(outcome.document(), as_json, lambda: outcome.show(people))
@@ -201,6 +203,7 @@ def pareto(
     pin: o.Pin = None,
     pins: o.PinFile = None,
     share: o.Share = None,
+    granularity: o.Granularity = None,
     over: o.Over = "flash",
     points: o.Points = 12,
     seed: o.Seed = 0,
@@ -214,7 +217,7 @@ def pareto(
         mem_constraint=mem_constraint,
         board=board,
         sensitivity="data-free",
-        **pipeline.wishes(max_instructions, max_latency_ms, pin, pins, share, first_last_bits),
+        **pipeline.wishes(max_instructions, max_latency_ms, pin, pins, share, first_last_bits, granularity),
     )
     outcome = pipeline.pareto(spec, choice, over, points, out, seed=seed)
     _emit(outcome.document(), as_json, lambda: outcome.show(people))
@@ -239,6 +242,7 @@ def quantize(
     pin: o.Pin = None,
     pins: o.PinFile = None,
     share: o.Share = None,
+    granularity: o.Granularity = None,
     sensitivity: o.Sensitivity = "kl",
     check_sensitivity: o.Check = 0,
     mean: o.Mean = "",
@@ -277,7 +281,7 @@ def quantize(
         sensitivity,
         optimize=optimize,
         check_sensitivity=check_sensitivity,
-        **pipeline.wishes(max_instructions, max_latency_ms, pin, pins, share, first_last_bits),
+        **pipeline.wishes(max_instructions, max_latency_ms, pin, pins, share, first_last_bits, granularity),
     )
     inputs = pipeline.Preprocessing(
         pipeline.parse_integers("--dims", dims),

@@ -131,6 +131,13 @@ PinFile = Annotated[Path | None, _bits(help='Pins as JSON: {"layer": {"w": 8, "a
 Share = Annotated[
     list[str] | None, _bits(help="Tensors that share bits, repeatable: layer1,layer2.", metavar="NAME,NAME")
 ]
+Granularity = Annotated[
+    str | None,
+    _bits(
+        help="Steps of weights: one per channel, per layer (batch norm folded), or auto: chosen with the bits. "
+        "Default: auto where batch norm is folded into the weights, else channel."
+    ),
+]
 FirstLast = Annotated[int, _bits(help="Fewest bits of the first and last layers' weights, where that fits.")]
 WeightBits = Annotated[int | None, _bits(help="One width for all weights (8, 4, 2): no search.")]
 ActBits = Annotated[int | None, _bits(help="One width for all activations (8, 4, 2): no search.")]

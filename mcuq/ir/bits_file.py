@@ -11,6 +11,7 @@
      ]
     }
 
+Weights with one step for the whole layer say so: ``"bits": 4, "granularity": "layer"``; others have one per channel.
 Instructions are predicted (an estimate); a file may leave them out. Status and objective are the solver's, of the bits
 it wrote; bytes of edited tensors are counted anew by planning.
 """
@@ -26,7 +27,7 @@ from typing import Any, NoReturn, cast, get_args
 from mcuq.errors import ModelError
 from mcuq.ir.container import parse_json, read_bytes, write_atomic
 from mcuq.ir.graph import Conv2d, Graph
-from mcuq.ir.plans import BitPlan, Limits, Status, TensorBits, TensorKind
+from mcuq.ir.plans import BitPlan, Granularity, Limits, Status, TensorBits, TensorKind
 
 VERSION = 1
 LARGEST_FILE = 1 << 24
@@ -73,12 +74,17 @@ def bits_text(plan: BitPlan) -> str:
         "fold_types": dict(plan.fold_types),
     }
     lines = [f' "{name}": {json.dumps(value)},' for name, value in head.items()]
-    rows = [
-        json.dumps({"name": t.name, "layer": t.layer, "kind": t.kind, "bits": t.bits, "bytes": t.bytes})
-        for t in plan.tensors
-    ]
+    rows = [json.dumps(tensor_row(tensor)) for tensor in plan.tensors]
     table = ",\n".join(f"  {row}" for row in rows)
     return "\n".join(["{", *lines, ' "tensors": [', *([table] if rows else []), " ]", "}", ""])
+
+
+def tensor_row(tensor: TensorBits) -> dict[str, Any]:
+    """A line of the file; one step per channel is not mentioned."""
+    row = {"name": tensor.name, "layer": tensor.layer, "kind": tensor.kind, "bits": tensor.bits}
+    if tensor.granularity != "channel":
+        row["granularity"] = tensor.granularity
+    return {**row, "bytes": tensor.bytes}
 
 
 def parse_bits(text: bytes | str) -> BitPlan:
@@ -135,7 +141,9 @@ def check_bits(plan: BitPlan, graph: Graph) -> None:
 
 
 def _tensor(index: int, row: Any) -> TensorBits:
-    data = _object(row, f"tensor {index}", {"name", "layer", "kind", "bits", "bytes"})
+    if isinstance(row, dict):
+        cast("dict[str, Any]", row).setdefault("granularity", "channel")
+    data = _object(row, f"tensor {index}", {"name", "layer", "kind", "bits", "granularity", "bytes"})
     name, layer, kind = (_text(data[what], f"tensor {index} {what}") for what in ("name", "layer", "kind"))
     if kind not in get_args(TensorKind):
         _wrong(f"tensor {name}: kind", "weight or activation", kind)
@@ -145,7 +153,10 @@ def _tensor(index: int, row: Any) -> TensorBits:
     if type(data["bits"]) is not int or data["bits"] not in allowed:
         _wrong(f"tensor {name}: bits", " or ".join(map(str, allowed)), data["bits"])
     size = _natural(data["bytes"], f"tensor {name}: bytes")
-    return TensorBits(name, layer, cast("TensorKind", kind), data["bits"], size)
+    steps = get_args(Granularity) if kind == "weight" else ("channel",)
+    if data["granularity"] not in steps:
+        _wrong(f"tensor {name}: granularity", " or ".join(steps), data["granularity"])
+    return TensorBits(name, layer, cast("TensorKind", kind), data["bits"], size, data["granularity"])
 
 
 def _finite(value: float) -> float | None:

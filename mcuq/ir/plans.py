@@ -7,6 +7,18 @@ from typing import Literal
 
 TensorKind = Literal["weight", "activation"]
 Status = Literal["OPTIMAL", "FEASIBLE", "INFEASIBLE"]
+Granularity = Literal["channel", "layer"]
+"""Steps of weights: one per output channel, or one for the layer, whose batch norm is then folded into the weights."""
+
+
+def choice_of(bits: int, granularity: Granularity = "channel") -> int:
+    """Bits and granularity as one number, for tables: the bits, negated for one step per layer."""
+    return -bits if granularity == "layer" else bits
+
+
+def granularity_of(choice: int) -> Granularity:
+    """Inverse of :func:`choice_of`; the bits are ``abs(choice)``."""
+    return "layer" if choice < 0 else "channel"
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +30,12 @@ class TensorBits:
     kind: TensorKind
     bits: int
     bytes: int
+    granularity: Granularity = "channel"
+
+    @property
+    def choice(self) -> int:
+        """Bits and granularity as one number (:func:`choice_of`)."""
+        return choice_of(self.bits, self.granularity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +75,10 @@ class BitPlan:
     def weight_bits(self, layer: str) -> int:
         """Bits of ``layer``'s weights. Raises KeyError."""
         return self._bits(layer, "weight")
+
+    def steps_per_layer(self, layer: str) -> bool:
+        """``layer``'s weights have one step for the whole layer."""
+        return any(t.layer == layer and t.granularity == "layer" for t in self.tensors)
 
     def activation_bits(self, tensor: str) -> int:
         """Bits of activation ``tensor``. Raises KeyError."""
@@ -132,7 +154,10 @@ class MemoryPlan:
 
 @dataclass(frozen=True, slots=True)
 class TensorLoss:
-    """Expected loss of storing one tensor with ``bits`` bits instead of float, others untouched."""
+    """Expected loss of storing one tensor with ``bits`` bits instead of float, others untouched.
+
+    Negative ``bits``: weights with one step for the layer (:func:`choice_of`).
+    """
 
     layer: str
     kind: TensorKind
@@ -142,7 +167,7 @@ class TensorLoss:
 
 @dataclass(frozen=True, slots=True)
 class Sensitivity:
-    """Single-swap losses of every weight and activation tensor for bits in {8, 4, 2}.
+    """Single-swap losses of every weight and activation tensor for bits in {8, 4, 2}, of weights perhaps per layer too.
 
     ``method`` names the measure ("kl", "fit", "sqnr", "data-free"); losses are >= 0 and sum to the objective.
     """

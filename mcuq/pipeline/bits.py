@@ -21,6 +21,7 @@ from mcuq.pipeline.settings import UNLIMITED, BitChoice, ModelSpec
 from mcuq.pipeline.wishes import exceeds, latency_ms
 from mcuq.plan import rules
 from mcuq.plan.memory import plan_memory
+from mcuq.plan.model import Scales, layers_with_choice, problem_from_graph
 from mcuq.target.footprint import footprint
 from mcuq.target.instructions import graph_instructions
 
@@ -41,10 +42,11 @@ def solve(spec: ModelSpec, choice: BitChoice, out: Path, *, seed: int = 0) -> So
     limits = choice.limits()
     if limits is None:
         raise UsageError("solve needs limits: --mem-constraint FLASH,RAM or --board NAME")
+    choice = choice.resolved(folds=spec.is_file)
     graph = planned_graph(spec, seed)
     try:
         refuse_early(graph, choice, limits)
-        plan = choose(graph, choice, limits, sensitivity(graph, "data-free", None))
+        plan = choose(graph, choice, limits, _table(graph, choice))
     except InfeasibleError as error:
         return infeasible(error, choice, limits)
     save_bits(plan, out)
@@ -73,11 +75,11 @@ def pareto(
         raise UsageError(f"--over {resource!r} is unknown; use {', '.join(get_args(Resource))}")
     if out is not None and out.suffix.lower() != ".png":
         raise UsageError(f"--out {out}: the picture is a PNG; name a .png file")
+    choice = choice.resolved(folds=spec.is_file)
     graph = planned_graph(spec, seed)
-    table = sensitivity(graph, "data-free", None)
     found = frontier(
         graph,
-        table,
+        _table(graph, choice),
         limits,
         choice.core,
         resource=cast("Resource", resource),
@@ -131,7 +133,24 @@ def _memory(choice: BitChoice) -> dict[str, Any]:
 
 def _wishes(choice: BitChoice) -> dict[str, Any]:
     """Options of the exact search."""
-    return {"pins": dict(choice.pins), "groups": choice.groups, "first_last_bits": choice.first_last_bits}
+    return {
+        "pins": dict(choice.pins),
+        "groups": choice.groups,
+        "first_last_bits": choice.first_last_bits,
+        "scales": _scales(choice),
+    }
+
+
+def _scales(choice: BitChoice) -> Scales:
+    return Scales(granularity=cast("Any", choice.granularity or "channel"))
+
+
+def _table(graph: Graph, choice: BitChoice, measure: str = "data-free", dataset: Dataset | None = None) -> Sensitivity:
+    """The sensitivity, of every granularity that ``choice`` leaves to be chosen."""
+    searched = choice.mixed not in ("MixPL", "MixPC")
+    return sensitivity(
+        graph, measure, dataset, layers_with_choice(graph, choice.core, _scales(choice)) if searched else ()
+    )
 
 
 def refuse_early(graph: Graph, choice: BitChoice, limits: Limits) -> None:
@@ -144,18 +163,17 @@ def refuse_early(graph: Graph, choice: BitChoice, limits: Limits) -> None:
         return
     from mcuq.plan.decisions import Wishes
     from mcuq.plan.infeasible import refuse
-    from mcuq.plan.model import problem_from_graph
 
-    kinds = get_args(TensorKind)
-    losses = (TensorLoss(op.name, kind, bits, 0.0) for op in graph for kind in kinds for bits in (8, 4, 2))
+    kinds, any_step = get_args(TensorKind), (8, 4, 2, -8, -4, -2)
+    losses = (TensorLoss(op.name, kind, bits, 0.0) for op in graph for kind in kinds for bits in any_step)
     nothing = Sensitivity("none", tuple(losses))
-    wishes = Wishes(dict(choice.pins), choice.groups, first_last_bits=2)
-    refuse(problem_from_graph(graph, nothing, limits, choice.core, wishes=wishes, **_memory(choice)))
+    wishes, scales = Wishes(dict(choice.pins), choice.groups, first_last_bits=2), _scales(choice)
+    refuse(problem_from_graph(graph, nothing, limits, choice.core, wishes=wishes, scales=scales, **_memory(choice)))
 
 
 def refuse_infeasible(graph: Graph, choice: BitChoice, limits: Limits) -> None:
     """Raise InfeasibleError now instead of after the float training; untrained weights have the same sizes."""
-    choose(graph, choice, limits, sensitivity(graph, "data-free", None))
+    choose(graph, choice, limits, _table(graph, choice))
 
 
 def uniform(graph: Graph, weight_bits: int, act_bits: int, limits: Limits | None, core: str) -> BitPlan:
@@ -198,7 +216,7 @@ def decide(
     if limits is None or choice.weight_bits is not None or choice.act_bits is not None:
         return uniform(graph, choice.weight_bits or 4, choice.act_bits or 4, limits, choice.core)
     say(f"measuring sensitivity ({choice.sensitivity}) and solving for bits")
-    table = sensitivity(graph, choice.sensitivity, dataset)
+    table = _table(graph, choice, choice.sensitivity, dataset)
     if choice.check_sensitivity:
         document = checked(graph, table, dataset, choice.check_sensitivity)
         ranks = f"{document['spearman']:.3f} (Spearman)"

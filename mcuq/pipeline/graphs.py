@@ -14,9 +14,6 @@ from mcuq.pipeline.measures import sources_digest
 from mcuq.pipeline.models import build_module, captured
 from mcuq.pipeline.settings import ModelSpec
 
-SUFFIXES = (".onnx", ".tflite")
-"""Model files."""
-
 
 def planned_graph(spec: ModelSpec, seed: int) -> Graph:
     """The fused graph of a model of the zoo, of a user's own module, or in an ONNX or TFLite file.
@@ -26,7 +23,7 @@ def planned_graph(spec: ModelSpec, seed: int) -> Graph:
     Raises:
         UsageError: no such model, or a file of a quantized one. ModelError, UnsupportedError: what is wrong with it.
     """
-    if spec.name.lower().endswith(SUFFIXES):
+    if spec.is_file:
         return _from_file(spec)
     if spec.is_users_own:
         return captured(*build_module(spec, None, seed), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,9 @@ HELD_BACK = 256
 """Training images behind them, on which whole plans are measured."""
 
 
-def sensitivity(graph: Graph, measure: str, dataset: Dataset | None) -> Sensitivity:
+def sensitivity(graph: Graph, measure: str, dataset: Dataset | None, per_layer: Collection[str] = ()) -> Sensitivity:
     """The table of ``measure`` on the first training images (of data-free: of the weights alone); from the cache if it
-    was measured before.
+    was measured before. Layers of ``per_layer`` are measured with one step for all weights, too.
 
     Raises:
         DataError: "loss" on images without labels.
@@ -36,10 +37,10 @@ def sensitivity(graph: Graph, measure: str, dataset: Dataset | None) -> Sensitiv
         measure, x, y = "data-free", np.empty(0), np.empty(0)
     else:
         x, y = dataset.x_train[:CALIBRATION], dataset.y_train[:CALIBRATION]
-    path = cache_folder() / "sensitivity" / f"{_key(graph, measure, x, y)}.json"
+    path = cache_folder() / "sensitivity" / f"{_key(graph, measure, x, y, per_layer)}.json"
     if (known := _read(path)) is not None:
         return known
-    found = _measured(graph, measure, x, y)
+    found = _measured(graph, measure, x, y, per_layer)
     text = json.dumps([found.method, [[e.layer, e.kind, e.bits, e.loss] for e in found.losses]])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +70,7 @@ def held_back(dataset: Dataset) -> NDArray[np.uint8]:
     return rest if len(rest) >= HELD_BACK // 4 else dataset.x_train[:HELD_BACK]
 
 
-def _measured(graph: Graph, measure: str, x: Any, y: Any) -> Sensitivity:
+def _measured(graph: Graph, measure: str, x: Any, y: Any, per_layer: Collection[str]) -> Sensitivity:
     try:
         from mcuq.quant import curvature, data_free
         from mcuq.quant import sensitivity as measures
@@ -77,19 +78,19 @@ def _measured(graph: Graph, measure: str, x: Any, y: Any) -> Sensitivity:
         raise UsageError(TORCH_NEEDED) from error
     match measure:
         case "data-free":
-            return data_free(graph)
+            return data_free(graph, per_layer=per_layer)
         case "loss":
-            return curvature.loss_increase(graph, x, y)
+            return curvature.loss_increase(graph, x, y, per_layer=per_layer)
         case "hessian":
-            return curvature.hessian(graph, x)
+            return curvature.hessian(graph, x, per_layer=per_layer)
         case _:
-            return getattr(measures, measure)(graph, x)
+            return getattr(measures, measure)(graph, x, per_layer=per_layer)
 
 
-def _key(graph: Graph, measure: str, x: Any, y: Any) -> str:
-    """A digest of weights and structure, images, labels, measure and the code that measures."""
+def _key(graph: Graph, measure: str, x: Any, y: Any, per_layer: Collection[str]) -> str:
+    """A digest of weights and structure, images, labels, measure, layers and the code that measures."""
     digest = sources_digest("ir", "quant")
-    digest.update(f"{measure} {x.shape}".encode())
+    digest.update(f"{measure} {x.shape} {sorted(per_layer)}".encode())
     digest.update(np.ascontiguousarray(x).tobytes() + np.ascontiguousarray(y).tobytes())
     for op in graph:
         _feed(digest, op)

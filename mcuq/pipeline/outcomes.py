@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from mcuq.ir.bits_file import tensor_row
 from mcuq.ir.plans import BitPlan
 from mcuq.pipeline.settings import UNLIMITED
 from mcuq.pipeline.tables import percent, say, table
 from mcuq.pipeline.wishes import exceeds
+from mcuq.plan.problem import choice_text
 
 if TYPE_CHECKING:
     from mcuq.build.hotspots import Loop
@@ -64,10 +66,7 @@ class SolveOutcome:
             "ram": _used(plan.ram_used, plan.limits.ram),
             "instructions": {"used": plan.instructions or None, "limit": plan.limits.instructions},
             "latency_ms": None if self.latency_ms is None else round(self.latency_ms, 3),
-            "tensors": [
-                {"name": t.name, "layer": t.layer, "kind": t.kind, "bits": t.bits, "bytes": t.bytes}
-                for t in plan.tensors
-            ],
+            "tensors": [tensor_row(tensor) for tensor in plan.tensors],
         }
 
     def show(self, console: Console) -> None:
@@ -80,7 +79,7 @@ class SolveOutcome:
         for t in plan.tensors:
             row = rows.setdefault(t.layer, [t.layer, self.shapes.get(t.layer, ""), "", "", "", ""])
             at = 2 if t.kind == "weight" else 4
-            row[at], row[at + 1] = str(t.bits), f"{t.bytes:,}"
+            row[at], row[at + 1] = choice_text(t.choice), f"{t.bytes:,}"
         for row in rows.values():
             found.add_row(*row)
         console.print(found)

@@ -39,6 +39,11 @@ def checked(settings: TrainSettings) -> TrainSettings:
         raise UsageError(f"--fold-type must be one of {', '.join(FOLD_TYPES)}, got {fold_type!r}")
     if one.rescales and fold_type == "folding_weights":
         raise UsageError(f"--quant-type {quant_type} goes with --fold-type ICN or folding_thresholds only")
+    choice = choice.resolved(folds=fold_type == "folding_weights" and quant_type.startswith("PerChannels"))
+    if choice.granularity != "channel" and (one.rescales or not one.per_channel):
+        raise UsageError(
+            f"--granularity {choice.granularity} does not go with --quant-type {quant_type}; leave one out"
+        )
     check_scaling(settings.scaling or "exact")
     act = activations.make(settings.act_type or "LSQ", choice.act_bits or 8, signed=False, steps=settings.act_range)
     if fold_type == "folding_thresholds" and act.bits == 8 and (choice.act_bits or settings.act_range):
@@ -65,7 +70,8 @@ def network(module: Any, dataset: Dataset, settings: TrainSettings, plan: BitPla
 
     given = {name: getattr(settings, name) for name in FREE_CHOICES}
     fold_type, entries = settings.fold_type or "ICN", layer_entries(plan, settings)
-    changes = settings.clamp_epochs or any(e.get("fold_type", fold_type) == "folding_weights" for e in ({}, *entries))
+    folds = any(e.get("fold_type", fold_type) == "folding_weights" for e in ({}, *entries))
+    changes = settings.clamp_epochs or folds or any(t.granularity == "layer" for t in plan.tensors)
     delay = (
         loops.default_fold_delay(epochs, changes=bool(changes)) if settings.fold_delay is None else settings.fold_delay
     )
@@ -93,7 +99,7 @@ def _without_thresholds(plan: BitPlan, settings: TrainSettings) -> list[dict[str
     """Layers whose output the plan gives 8 bits keep multipliers where the others fold into thresholds."""
     if settings.fold_type != "folding_thresholds":
         return []
-    layers = {t.layer for t in plan.tensors if t.kind == "weight"}
+    layers = {t.layer for t in plan.tensors if t.kind == "weight" and t.granularity == "channel"}
     wide = [t.layer for t in plan.tensors if t.kind == "activation" and t.bits == 8 and t.layer in layers]
     return [{"layer": layer, "fold_type": "ICN"} for layer in wide]
 

@@ -95,6 +95,7 @@ def quantize(
     """
     began = time.monotonic()
     settings.choice.check()
+    settings = replace(settings, choice=settings.choice.resolved(folds=settings.norms == "folded"))
     check_logits(settings.logits)
     check_widths(settings)
     dataset = calibration_set(settings.calibrate, settings.data_dir, settings.inputs, _input_names(settings.model))

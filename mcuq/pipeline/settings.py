@@ -15,8 +15,11 @@ from mcuq.target.cost import RAM_RESERVE
 from mcuq.target.limits import parse_mem_constraint
 
 METHODS = ("exact", "MixPL", "MixPC")
+GRANULARITIES = ("channel", "layer", "auto")
 MEASURES = ("kl", "fit", "sqnr", "hessian", "loss", "data-free")
 DEFAULT_CORE = "cortex-m7"
+SUFFIXES = (".onnx", ".tflite")
+"""Model files."""
 UNLIMITED = Limits(flash=1 << 31, ram=1 << 31)
 
 
@@ -34,6 +37,10 @@ class ModelSpec:
     def is_users_own(self) -> bool:
         return ":" in self.name
 
+    @property
+    def is_file(self) -> bool:
+        return self.name.lower().endswith(SUFFIXES)
+
 
 @dataclass(frozen=True, slots=True)
 class BitChoice:
@@ -43,6 +50,8 @@ class BitChoice:
         max_instructions, max_latency_ms: limits of predicted instructions (estimates; the latter by the board's clock).
         pins: (tensor, bits), named as in bits.json. groups: tensors that share bits.
         first_last_bits: fewest bits of the first and last layers' weights, where that fits.
+        granularity: steps of weights, per channel or per layer, or ``auto``: chosen with the bits. None: see
+            :meth:`resolved`.
         check_sensitivity: random plans on which the sensitivity's sums are held against true losses.
     """
 
@@ -59,6 +68,7 @@ class BitChoice:
     pins: Pins = ()
     groups: tuple[tuple[str, ...], ...] = ()
     first_last_bits: int = 2
+    granularity: str | None = None
     check_sensitivity: int = 0
 
     def check(self) -> None:
@@ -67,6 +77,8 @@ class BitChoice:
             raise UsageError(f"--mixed {self.mixed!r} is unknown; use {', '.join(METHODS)}")
         if self.sensitivity not in MEASURES:
             raise UsageError(f"--sensitivity {self.sensitivity!r} is unknown; use {', '.join(MEASURES)}")
+        if self.granularity not in (None, *GRANULARITIES):
+            raise UsageError(f"--granularity {self.granularity!r} is unknown; use {', '.join(GRANULARITIES)}")
         for name, value in (("--weight-bits", self.weight_bits), ("--act-bits", self.act_bits)):
             if value not in (None, 8, 4, 2):
                 raise UsageError(f"{name} {value} is not possible; use 8, 4 or 2")
@@ -88,6 +100,7 @@ class BitChoice:
             "--pin": self.pins,
             "--share": self.groups,
             "--first-last-bits": self.first_last_bits > 2,
+            "--granularity": self.granularity in ("layer", "auto"),
             "--max-instructions": self.max_instructions,
             "--max-latency-ms": self.max_latency_ms,
         }
@@ -96,6 +109,12 @@ class BitChoice:
                 raise UsageError(f"{named[0]} holds for the exact search; leave --mixed, --weight-bits, --bits out")
             if self.limits() is None:
                 raise UsageError(f"{named[0]} needs limits to search under: --mem-constraint FLASH,RAM or --board NAME")
+
+    def resolved(self, *, folds: bool) -> BitChoice:
+        """With a granularity: unless the user gave one, it is chosen where batch norm ``folds`` into the weights."""
+        searched = self.bits is None and self.weight_bits is None and self.act_bits is None
+        chosen = folds and searched and self.mixed in (None, "exact") and self.limits() is not None
+        return self if self.granularity else replace(self, granularity="auto" if chosen else "channel")
 
     def limits(self) -> Limits | None:
         """Limits; an explicit constraint wins over the board's. None when nothing is given."""

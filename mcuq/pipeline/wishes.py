@@ -66,6 +66,7 @@ def wishes(
     file: Path | None,
     groups: list[str] | None,
     first_last_bits: int,
+    granularity: str | None = None,
 ) -> dict[str, Any]:
     """What a user fixes before the search, as fields of a BitChoice. Raises as the parsers."""
     return {
@@ -74,6 +75,7 @@ def wishes(
         "pins": parse_pins(pins, file),
         "groups": parse_groups(groups),
         "first_last_bits": first_last_bits,
+        "granularity": granularity,
     }
 
 

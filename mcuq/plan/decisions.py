@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from mcuq.errors import UsageError
 from mcuq.ir.graph import Argmax, Conv2d, Copy, Graph, L2Normalize, MaxPool, Pad, Resample, Reshape, Softmax
-from mcuq.ir.plans import Sensitivity
+from mcuq.ir.plans import Granularity, Sensitivity, choice_of
 from mcuq.plan.problem import Decision, Member, merge_losses
 
 BITS = (8, 4, 2)
@@ -37,12 +37,14 @@ def decide(
     shared: Iterable[tuple[str, str]],
     *,
     fixed: Mapping[str, tuple[int, ...]],
+    steps: Mapping[str, Collection[Granularity]] | None = None,
 ) -> tuple[tuple[Decision, ...], dict[str, str]]:
     """Decisions, and the decision of every tensor.
 
     Args:
         members: every tensor by name, in the graph's order. shared: pairs that always share bits.
-        fixed: the choices of tensors that have fewer than three.
+        fixed: the choices of tensors that have fewer than three. steps: granularities that weights may have, if other
+            than one step per channel; weights that share bits share them, too.
 
     Raises:
         UsageError: an unknown tensor is named, wishes contradict, or the table lacks a tensor that has a choice.
@@ -64,10 +66,11 @@ def decide(
     for name, member in members.items():
         groups.setdefault(find(name), []).append(member)
     limits = _least_weight_bits(graph, wishes.first_last_bits)
-    decisions = tuple(
-        _decision(name, tuple(group), sensitivity, wishes.pins, fixed, limits) for name, group in groups.items()
-    )
-    return decisions, {name: find(name) for name in members}
+    decisions: list[Decision] = []
+    for name, group in groups.items():
+        bits = _bits(group, wishes.pins, fixed, limits)
+        decisions.append(_decision(name, tuple(group), sensitivity, _with_steps(group, bits, steps or {})))
+    return tuple(decisions), {name: find(name) for name in members}
 
 
 def _check_names(known: set[str], wishes: Wishes) -> None:
@@ -84,14 +87,10 @@ def _least_weight_bits(graph: Graph, least: int) -> dict[str, int]:
     return {f"{op.name}.weight": least for op in (convs[0], convs[-1])} if convs else {}
 
 
-def _decision(
-    name: str,
-    group: tuple[Member, ...],
-    sensitivity: Sensitivity,
-    pins: Mapping[str, int],
-    fixed: Mapping[str, tuple[int, ...]],
-    least: Mapping[str, int],
-) -> Decision:
+def _bits(
+    group: list[Member], pins: Mapping[str, int], fixed: Mapping[str, tuple[int, ...]], least: Mapping[str, int]
+) -> tuple[int, ...]:
+    """Bits that all of ``group`` may have. Raises UsageError for none."""
     bits: tuple[int, ...] = BITS
     if any(member.name in fixed for member in group):
         bits = (*BITS, 32)
@@ -109,11 +108,24 @@ def _decision(
         names = ", ".join(member.name for member in group)
         wanted = ", ".join(f"{m.name}: {pins[m.name]}" for m in group if m.name in pins) or "nothing"
         raise UsageError(f"{names} share bits and may have one of {free}; {wanted} was asked for")
-    losses = merge_losses(sensitivity, group, bits)
+    return bits
+
+
+def _with_steps(
+    group: list[Member], bits: tuple[int, ...], steps: Mapping[str, Collection[Granularity]]
+) -> tuple[int, ...]:
+    """Choices: ``bits`` with every granularity that all weights of ``group`` may have."""
+    weights = [set(steps.get(member.name, ("channel",))) for member in group if member.kind == "weight"]
+    common = set.intersection(*weights) if weights else {"channel"}
+    return tuple(choice_of(b, step) for step in ("channel", "layer") if step in common for b in bits)
+
+
+def _decision(name: str, group: tuple[Member, ...], sensitivity: Sensitivity, choices: tuple[int, ...]) -> Decision:
+    losses = merge_losses(sensitivity, group, choices)
     measured = {(e.layer, e.kind, e.bits) for e in sensitivity.losses}
-    if len(bits) > 1 and not any(all((m.layer, m.kind, b) in measured for b in bits) for m in group):
-        raise UsageError(f"the {sensitivity.method} table has no losses of {group[0].name} at {bits} bits")
-    return Decision(name, bits, losses, group)
+    if len(choices) > 1 and not any(all((m.layer, m.kind, m.choice(c)) in measured for c in choices) for m in group):
+        raise UsageError(f"the {sensitivity.method} table has no losses of {group[0].name} at {choices} bits")
+    return Decision(name, choices, losses, group)
 
 
 def fixed_bits(graph: Graph, logits_bits: int) -> dict[str, tuple[int, ...]]:

@@ -302,7 +302,7 @@ def _hint_least(problem: Problem, whole: BitModel) -> None:
     """Start from the fewest bits everywhere."""
     for decision in problem.decisions:
         for b, literal in whole.literals[decision.name].items():
-            whole.model.add_hint(literal, b == min(decision.bits))
+            whole.model.add_hint(literal, b == decision.least)
 
 
 def _bound(problem: Problem, bits: Assignment, solver: cp_model.CpSolver, model: BitModel, *, proved: bool) -> float:

@@ -15,13 +15,13 @@ from mcuq.target.work import Elementwise
 
 Key = tuple[int, ...]
 Rows = Callable[[tuple[str, ...]], tuple[tuple[str, ...], list[tuple[Key, Key]]]]
-"""Decisions of tensors, and rows of (bits of each decision, bits of each tensor)."""
+"""Decisions of tensors, and rows of (choice of each decision, choice of each tensor)."""
 Functions = Callable[[FloatOp], tuple[tuple[str, ...], list[tuple[Key, str]]]]
 """Decisions of an operator's runtime function, and rows of (their bits, function)."""
 
 
 def instruction_costs(
-    graph: Graph, core: str, rows: Rows, functions: Functions, *, asymmetric: bool, per_channel: bool
+    graph: Graph, core: str, rows: Rows, functions: Functions, *, asymmetric: bool
 ) -> tuple[Cost, ...]:
     """One or more costs per operator, named after it, in executed instructions.
 
@@ -34,7 +34,7 @@ def instruction_costs(
             names, chosen = rows((op.inputs[0], f"{op.name}.weight", op.name))
             table: list[tuple[Key, int]] = []
             for key, (x, w, y) in chosen:
-                case = float_case(graph, op, (x, w, y), asymmetric=asymmetric, per_channel=per_channel)
+                case = float_case(graph, op, (x, w, y), asymmetric=asymmetric)
                 whole, calls = replace(case, output_shape=op.shape), bands(graph, op.name, op.shape)
                 table.append((key, conv_instructions(whole, select(case, core), core, calls=calls)))
             found.append(Cost(op.name, Term(names, tuple(table))))

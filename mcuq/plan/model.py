@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
+from typing import Literal
 
 from mcuq.errors import UsageError
 from mcuq.ir.graph import (
@@ -26,7 +27,7 @@ from mcuq.ir.graph import (
     is_depthwise,
 )
 from mcuq.ir.integer import QTensor, reshape_is_alias
-from mcuq.ir.plans import Limits, Sensitivity
+from mcuq.ir.plans import Granularity, Limits, Sensitivity
 from mcuq.numerics import row_bytes, tensor_bytes
 from mcuq.plan.decisions import Wishes, decide, fixed_bits, sharing
 from mcuq.plan.executed import instruction_costs
@@ -82,10 +83,37 @@ WIDTHS = (32, 8, 4, 2)
 
 @dataclass(frozen=True, slots=True)
 class Scales:
-    """How weights are quantized, as far as bytes go: with zero points or symmetric, per channel or per layer."""
+    """How weights are quantized, as far as bytes go: with zero points or symmetric, one step per channel or per layer.
+
+    ``auto``: the solver chooses for each layer whose bytes depend on it (:func:`smaller_per_layer`).
+    """
 
     asymmetric: bool = False
-    per_channel: bool = True
+    granularity: Granularity | Literal["auto"] = "channel"
+
+
+def layers_with_choice(graph: Graph, core: str, scales: Scales) -> dict[str, tuple[Granularity, ...]]:
+    """Granularities to choose from, by convolution; those left out have one step per channel."""
+    match scales.granularity:
+        case "channel":
+            return {}
+        case "layer":
+            return {op.name: ("layer",) for op in graph.convs}
+        case "auto":
+            return {op.name: ("channel", "layer") for op in graph.convs if smaller_per_layer(graph, op, core, scales)}
+
+
+def smaller_per_layer(graph: Graph, op: Conv2d, core: str, scales: Scales) -> bool:
+    """One step for the layer takes less flash than one per channel, at some bits.
+
+    It does not where kernels store a multiplier beside every channel's weights either way; then it is never better.
+    """
+
+    def flash(x: int, w: int, y: int) -> int:
+        case = float_case(graph, op, (x, w, y), asymmetric=scales.asymmetric)
+        return conv_flash_bytes(case, select(case, core))
+
+    return any(flash(x, -w, y) < flash(x, w, y) for x, w, y in product(WIDTHS[1:], repeat=3))
 
 
 def problem_from_graph(
@@ -110,8 +138,9 @@ def problem_from_graph(
     wishes, scales = wishes or Wishes(), scales or Scales()
     members = _members(graph)
     fixed = fixed_bits(graph, wishes.logits_bits)
-    decisions, owner = decide(graph, members, sensitivity, wishes, sharing(graph), fixed=fixed)
-    builder = _Builder(graph, core, scales, {d.name: d for d in decisions}, owner, {})
+    steps = {f"{name}.weight": allowed for name, allowed in layers_with_choice(graph, core, scales).items()}
+    decisions, owner = decide(graph, members, sensitivity, wishes, sharing(graph), fixed=fixed, steps=steps)
+    builder = _Builder(graph, core, scales, members, {d.name: d for d in decisions}, owner, {})
     flash = tuple(Cost(f"{op.name}.weight", builder.conv_flash(op)) for op in graph.convs)
     flash += tuple(Cost(f"table of {op.name}", builder.table(op)) for op in graph if isinstance(op, Activation))
     storages, views = builder.storages()
@@ -164,17 +193,19 @@ class _Builder:
     graph: Graph
     core: str
     scales: Scales
+    members: Mapping[str, Member]
     decisions: Mapping[str, Decision]
     owner: Mapping[str, str]
     cached: dict[str, tuple[tuple[str, ...], list[tuple[tuple[int, ...], Kernel, int]]]]
 
     def _rows(self, tensors: tuple[str, ...]) -> tuple[tuple[str, ...], list[tuple[tuple[int, ...], tuple[int, ...]]]]:
-        """Distinct decisions of ``tensors`` and rows of (bits of each decision, bits of each tensor)."""
+        """Distinct decisions of ``tensors`` and rows of (choice of each decision, choice of each tensor)."""
         names = tuple(dict.fromkeys(self.owner[tensor] for tensor in tensors))
         rows: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
-        for bits in product(*(self.decisions[name].bits for name in names)):
-            chosen = dict(zip(names, bits, strict=True))
-            rows.append((bits, tuple(chosen[self.owner[tensor]] for tensor in tensors)))
+        for key in product(*(self.decisions[name].bits for name in names)):
+            chosen = dict(zip(names, key, strict=True))
+            own = tuple(self.members[tensor].choice(chosen[self.owner[tensor]]) for tensor in tensors)
+            rows.append((key, own))
         return names, rows
 
     def _kernels(self, op: Conv2d) -> tuple[tuple[str, ...], list[tuple[tuple[int, ...], Kernel, int]]]:
@@ -187,13 +218,7 @@ class _Builder:
         names, rows = self._rows((op.inputs[0], f"{op.name}.weight", op.name))
         found: list[tuple[tuple[int, ...], Kernel, int]] = []
         for key, (x, w, y) in rows:
-            case = float_case(
-                self.graph,
-                op,
-                (x, w, y),
-                asymmetric=self.scales.asymmetric,
-                per_channel=self.scales.per_channel,
-            )
+            case = float_case(self.graph, op, (x, w, y), asymmetric=self.scales.asymmetric)
             kernel = select(case, self.core)
             found.append((key, kernel, conv_flash_bytes(case, kernel)))
         return names, found
@@ -204,8 +229,8 @@ class _Builder:
 
     def table(self, op: Activation) -> Term:
         """Entries of a table: one byte per code of the input."""
-        name = self.owner[op.inputs[0]]
-        return Term((name,), tuple(((bits,), 1 << bits) for bits in self.decisions[name].bits))
+        names, rows = self._rows((op.inputs[0],))
+        return Term(names, tuple((key, 1 << bits) for key, (bits,) in rows))
 
     def code(self) -> tuple[Code, ...]:
         """Symbols of the runtime with the bits that need them; helpers that functions share count once."""
@@ -233,9 +258,10 @@ class _Builder:
 
     def instructions(self, limits: Limits) -> tuple[Cost, ...]:
         """Predicted per operator; none for a core without measurements. Raises UsageError if they are limited then."""
-        kind = {"asymmetric": self.scales.asymmetric, "per_channel": self.scales.per_channel}
         try:
-            costs = instruction_costs(self.graph, self.core, self._rows, self._functions, **kind)
+            costs = instruction_costs(
+                self.graph, self.core, self._rows, self._functions, asymmetric=self.scales.asymmetric
+            )
         except UsageError:
             if limits.instructions is not None:
                 raise
@@ -275,15 +301,15 @@ class _Builder:
         return found, storage
 
     def _bits(self, tensor: str) -> tuple[int, ...]:
-        return self.decisions[self.owner[tensor]].bits
+        return tuple(abs(choice) for choice in self.decisions[self.owner[tensor]].bits)
 
     def _aliases(self, op: Reshape, bits: int) -> bool:
         source = self.graph.op(op.inputs[0])
         return reshape_is_alias(QTensor(source.shape, bits, 1.0, 0), QTensor(op.shape, bits, 1.0, 0))
 
     def _size(self, op: FloatOp) -> Term:
-        name = self.owner[op.name]
-        return Term((name,), tuple(((b,), tensor_bytes(op.shape, b)) for b in self.decisions[name].bits))
+        names, rows = self._rows((op.name,))
+        return Term(names, tuple((key, tensor_bytes(op.shape, bits)) for key, (bits,) in rows))
 
     def plan_op(self, op: FloatOp, storage: Mapping[str, str]) -> PlanOp:
         scratch, fusion = CONSTANT_ZERO, fusion_into(self.graph, op.name)

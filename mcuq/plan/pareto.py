@@ -55,11 +55,12 @@ def pareto(
     if points < 2 or resource not in get_args(Resource):
         allowed = " or ".join(get_args(Resource))
         raise UsageError(f"a frontier needs at least 2 points of {allowed}, got {points} of {resource!r}")
-    problem = problem_from_graph(graph, sensitivity, replace(limits, **{resource: UNLIMITED}), core)
-    fewest = {d.name: min(d.bits) for d in problem.decisions}
+    open_limits = replace(limits, **{resource: UNLIMITED})
+    problem = problem_from_graph(graph, sensitivity, open_limits, core, scales=options.get("scales"))
+    fewest = {d.name: d.least for d in problem.decisions}
     cheapest = least_instructions(problem) if resource == "instructions" else fewest
     low = _used(fixed_plan(problem, "least", cheapest), resource)
-    high = _used(solve(graph, sensitivity, replace(limits, **{resource: UNLIMITED}), core, **options), resource)
+    high = _used(solve(graph, sensitivity, open_limits, core, **options), resource)
     others = references(graph, sensitivity, limits, core)
     swept = {low + (max(high, low) - low) * k // (points - 1) for k in range(points)}
     found: list[BitPlan] = []

@@ -1,5 +1,6 @@
 """The planning problem as data: bit decisions, byte costs that depend on them, operators and storages.
 
+A decision's choices are bits; negative ones are those of weights with one step for the layer (``ir.plans.choice_of``).
 Solvers, validators and reports read this; no solver is imported here. Every cost is a :class:`Term`: a small
 table over the bits of at most three decisions (a convolution's input, weights and output), so that kernels whose
 scratch or layout depends on all three need no special case.
@@ -12,11 +13,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mcuq.errors import UsageError
-from mcuq.ir.plans import BitPlan, Limits, Sensitivity, TensorBits, TensorKind
+from mcuq.ir.plans import BitPlan, Limits, Sensitivity, TensorBits, TensorKind, granularity_of
 
 ByteModel = Literal["mcuq", "paper"]
 Assignment = Mapping[str, int]
-"""Bits of every decision, by name."""
+"""The choice of every decision, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +32,19 @@ class Member:
     def name(self) -> str:
         return f"{self.layer}.weight" if self.kind == "weight" else self.layer
 
-    def bytes(self, bits: int) -> int:
-        """Packed size. Raises KeyError for bits that are no choice."""
-        return dict(self.sizes)[bits]
+    def choice(self, choice: int) -> int:
+        """What a decision's ``choice`` means for this tensor: only weights have a granularity."""
+        return choice if self.kind == "weight" else abs(choice)
+
+    def at(self, choice: int) -> TensorBits:
+        """The tensor under ``choice``. Raises KeyError for bits that are none."""
+        own = self.choice(choice)
+        return TensorBits(self.name, self.layer, self.kind, abs(own), dict(self.sizes)[abs(own)], granularity_of(own))
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One choice of bits for all ``members``; ``losses[i]`` is the expected loss of ``bits[i]``."""
+    """One choice of ``bits`` for all ``members``; ``losses[i]`` is the expected loss of ``bits[i]``."""
 
     name: str
     bits: tuple[int, ...]
@@ -47,6 +53,11 @@ class Decision:
 
     def loss(self, bits: int) -> float:
         return self.losses[self.bits.index(bits)]
+
+    @property
+    def least(self) -> int:
+        """The choice of fewest bytes."""
+        return min(self.bits, key=lambda choice: (abs(choice), choice))
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +216,7 @@ def tensor_bits(problem: Problem, bits: Assignment) -> tuple[TensorBits, ...]:
     for decision in problem.decisions:
         chosen = bits[decision.name]
         for member in decision.members:
-            found[member.name] = TensorBits(member.name, member.layer, member.kind, chosen, member.bytes(chosen))
+            found[member.name] = member.at(chosen)
     return tuple(found[name] for name, _ in problem.tensors)
 
 
@@ -215,19 +226,26 @@ def assignment_of(problem: Problem, plan: BitPlan) -> dict[str, int]:
     Raises:
         UsageError: the plan lacks a tensor, splits a group or uses bits that are no choice here.
     """
-    known = {t.name: t.bits for t in plan.tensors}
+    known = {t.name: t.choice for t in plan.tensors}
     found: dict[str, int] = {}
     for decision in problem.decisions:
-        values = {known.get(member.name) for member in decision.members if member.name in known}
-        if len(values) != 1 or not values <= set(decision.bits):
+        members = [member for member in decision.members if member.name in known]
+        fitting = [c for c in decision.bits if members and all(m.choice(c) == known[m.name] for m in members)]
+        if not fitting:
             names = ", ".join(member.name for member in decision.members)
-            found_bits = ", ".join(sorted(map(str, values)))
-            raise UsageError(f"{names}: the plan has bits {found_bits}, allowed is one of {decision.bits}")
-        found[decision.name] = int(next(iter(values)) or 0)
+            found_bits = ", ".join(sorted({choice_text(known[member.name]) for member in members}))
+            allowed = ", ".join(map(choice_text, decision.bits))
+            raise UsageError(f"{names}: the plan has bits {found_bits}, allowed is one of ({allowed})")
+        found[decision.name] = fitting[0]
     return found
 
 
+def choice_text(choice: int) -> str:
+    """A choice for people."""
+    return f"{-choice} per layer" if choice < 0 else str(choice)
+
+
 def merge_losses(sensitivity: Sensitivity, members: tuple[Member, ...], bits: tuple[int, ...]) -> tuple[float, ...]:
-    """Summed losses of a group for each width; a tensor the table does not list adds nothing."""
+    """Summed losses of a group for each choice; a tensor the table does not list adds nothing."""
     table = {(e.layer, e.kind, e.bits): e.loss for e in sensitivity.losses}
-    return tuple(sum(table.get((m.layer, m.kind, b), 0.0) for m in members) for b in bits)
+    return tuple(sum(table.get((m.layer, m.kind, m.choice(b)), 0.0) for m in members) for b in bits)

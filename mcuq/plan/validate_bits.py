@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mcuq.errors import CheckError
-from mcuq.ir.plans import BitPlan
+from mcuq.ir.plans import BitPlan, TensorBits
 from mcuq.plan.place import Placement
 from mcuq.plan.problem import PlanOp, Problem, Term
 
@@ -39,13 +39,26 @@ def _check_tensors(problem: Problem, plan: BitPlan) -> dict[str, int]:
     found = {t.name: t for t in plan.tensors}
     bits: dict[str, int] = {}
     for decision in problem.decisions:
+        left = list(decision.bits)
         for member in decision.members:
             tensor = found[member.name]
-            if tensor.bits not in decision.bits or bits.setdefault(decision.name, tensor.bits) != tensor.bits:
-                raise CheckError(f"{tensor.name} has {tensor.bits} bits, allowed {decision.bits}, or splits its group")
+            left = [c for c in left if _means(c, tensor)]
+            if not left:
+                raise CheckError(
+                    f"{tensor.name} has {tensor.bits} bits per {tensor.granularity}, allowed {decision.bits} "
+                    "(negative: per layer), or splits its group"
+                )
             if dict(member.sizes)[tensor.bits] != tensor.bytes:
                 raise CheckError(f"{tensor.name} is stated with {tensor.bytes} bytes")
+        bits[decision.name] = left[0]
     return bits
+
+
+def _means(choice: int, tensor: TensorBits) -> bool:
+    """``tensor`` is as ``choice`` says; activations have no granularity."""
+    if tensor.kind == "activation":
+        return tensor.bits in (choice, -choice) and tensor.granularity == "channel"
+    return tensor.bits == (choice if tensor.granularity == "channel" else -choice)
 
 
 def _lookup(term: Term, bits: dict[str, int]) -> int:

@@ -36,7 +36,7 @@ def layer_configs(
     if bits is not None:
         quant_types, fold_types = dict(bits.quant_types), dict(bits.fold_types)
         for name, config in configs.items():
-            configs[name] = replace(
+            config = replace(
                 config,
                 w_bits=_planned(bits, name, "weight", config.w_bits),
                 a_bits=_planned(bits, name, "activation", config.a_bits),
@@ -45,6 +45,10 @@ def layer_configs(
                 quant_type=quant_types.get(name, config.quant_type),
                 fold_type=fold_types.get(name, config.fold_type),
             )
+            if bits.steps_per_layer(name):
+                one = config.quant_type.replace("PerChannels", "PerLayer")
+                config = replace(config, quant_type=one, fold_type="folding_weights")
+            configs[name] = config
     for override in overrides:
         unknown = sorted(set(override) - set(KEYS))
         if unknown or "layer" not in override:

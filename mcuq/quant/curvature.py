@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -19,7 +20,9 @@ PROBES = 2
 """Random vectors of the trace estimate per batch."""
 
 
-def hessian(graph: Graph, x: NDArray[Any], *, seed: int = 0, batch_size: int = 64) -> Sensitivity:
+def hessian(
+    graph: Graph, x: NDArray[Any], *, per_layer: Collection[str] = (), seed: int = 0, batch_size: int = 64
+) -> Sensitivity:
     """Half the mean Hessian eigenvalue of each tensor times its squared quantization error (Dong et al., NeurIPS 2020).
 
     The trace comes from Hutchinson's estimate: E[v^T H v] over vectors v of random signs, H the Hessian of the
@@ -28,7 +31,7 @@ def hessian(graph: Graph, x: NDArray[Any], *, seed: int = 0, batch_size: int = 6
     Args and errors as :func:`mcuq.quant.sensitivity.kl`; ``seed`` draws the vectors. Batch normalization is folded.
     """
     model = FloatModel(graph)
-    swaps = Swaps(model, x, batch_size)
+    swaps = Swaps(model, x, batch_size, per_layer)
     generator = torch.Generator().manual_seed(seed)
     traces: dict[tuple[str, str], float] = {}
     errors = dict.fromkeys(swaps.keys, 0.0)
@@ -92,7 +95,9 @@ def _expected(
     return 0.5 * trace / elements * error / images
 
 
-def loss_increase(graph: Graph, x: NDArray[Any], labels: NDArray[Any], *, batch_size: int = 128) -> Sensitivity:
+def loss_increase(
+    graph: Graph, x: NDArray[Any], labels: NDArray[Any], *, per_layer: Collection[str] = (), batch_size: int = 128
+) -> Sensitivity:
     """Mean rise of the cross-entropy of ``labels`` when one tensor is quantized; falls count as 0.
 
     Args and errors as :func:`mcuq.quant.sensitivity.kl`; DataError when a label is missing (negative).
@@ -100,7 +105,7 @@ def loss_increase(graph: Graph, x: NDArray[Any], labels: NDArray[Any], *, batch_
     if len(labels) != len(x) or (len(labels) and int(labels.min()) < 0):
         raise DataError("the loss increase needs a label for every image; use --sensitivity kl without labels")
     model = FloatModel(graph)
-    swaps = Swaps(model, x, batch_size)
+    swaps = Swaps(model, x, batch_size, per_layer)
     scores, totals = model.scores(), dict.fromkeys(swaps.keys, 0.0)
     with torch.no_grad():
         for start in range(0, len(x), batch_size):

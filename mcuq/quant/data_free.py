@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,9 +15,9 @@ from mcuq.quant.activations import clip
 from mcuq.quant.float_model import FloatModel
 from mcuq.quant.network import clamp_of, evaluate, non_negative
 from mcuq.quant.sensitivity import (
-    BITS,
     Key,
     activation_params,
+    choices,
     measured_activations,
     noise_to_signal,
     quantized_activation,
@@ -27,21 +29,22 @@ QUANTILES = 96
 """Values per channel of the distributions :func:`data_free` assumes."""
 
 
-def data_free(graph: Graph) -> Sensitivity:
+def data_free(graph: Graph, *, per_layer: Collection[str] = ()) -> Sensitivity:
     """Noise-to-signal power of each tensor without any data.
 
-    Weights: the real ones, per channel. Activations: a convolution with batch norm writes Normal(beta, |gamma|)
-    per channel, others Normal(bias, sum w^2 E[x^2]); then the operator's clamp. Pools, additions and joins
-    combine their inputs' values as if independent. Raw pixels are uniform, other inputs Normal(0, 1). The
-    sum of noise-to-signal ratios estimates that of the scores when layers add noise independently.
+    Weights: the real ones, per channel (those of ``per_layer`` with one step for the layer, too). Activations: a
+    convolution with batch norm writes Normal(beta, |gamma|) per channel, others Normal(bias, sum w^2 E[x^2]); then the
+    operator's clamp. Pools, additions and joins combine their inputs' values as if independent. Raw pixels are
+    uniform, other inputs Normal(0, 1). The sum of noise-to-signal ratios estimates that of the scores when layers add
+    noise independently.
     """
     model = FloatModel(graph)
     graph = model.graph
     losses: dict[Key, float] = {}
     for op in graph.convs:
         weight = model.weights[op.name]
-        for bits in BITS:
-            losses[op.name, "weight", bits] = noise_to_signal(quantized_weights(weight, bits), weight)
+        for choice in choices(op.name, per_layer):
+            losses[op.name, "weight", choice] = noise_to_signal(quantized_weights(weight, choice), weight)
     positive = non_negative(graph)
     assumed: dict[str, Tensor] = {}
     widths = measured_activations(graph)

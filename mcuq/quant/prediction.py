@@ -17,7 +17,7 @@ from mcuq.quant.float_model import FloatModel, batches
 from mcuq.quant.sensitivity import Swaps, measured_activations
 
 Widths = Mapping[tuple[str, TensorKind], int]
-"""Bits of tensors by (layer, kind); others stay in float."""
+"""Choices of tensors (``ir.plans.choice_of``) by (layer, kind); others stay in float."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,8 @@ def divergences(graph: Graph, x: NDArray[Any], plans: Sequence[Widths], *, batch
         graph: float graph. x: images [N, H, W, C], best ones that the table was not measured on.
     """
     model = FloatModel(graph)
-    swaps, scores = Swaps(model, x, batch_size), model.scores()
+    per_layer = {layer for plan in plans for (layer, _), choice in plan.items() if choice < 0}
+    swaps, scores = Swaps(model, x, batch_size, per_layer), model.scores()
     known = set(swaps.keys)
     totals = [0.0] * len(plans)
     with torch.no_grad():
@@ -58,8 +59,8 @@ def divergences(graph: Graph, x: NDArray[Any], plans: Sequence[Widths], *, batch
 
 
 def widths_of(plan: BitPlan) -> dict[tuple[str, TensorKind], int]:
-    """The bits of a plan's tensors."""
-    return {(t.layer, t.kind): t.bits for t in plan.tensors}
+    """The choices of a plan's tensors."""
+    return {(t.layer, t.kind): t.choice for t in plan.tensors}
 
 
 def check(graph: Graph, table: Sensitivity, x: NDArray[Any], plans: int, *, seed: int = 0) -> Prediction:

@@ -130,6 +130,8 @@ def _check(bits: BitPlan | tuple[int, int], options: PtqOptions) -> None:
         more = "" if options.grid == "affine" else " (6 on this grid, too)"
         raise UsageError(f"bits must be 8, 4 or 2{more} for weights and for activations, got {bits}")
     check_scaling(options.scaling)
+    if options.norms == "fixed" and isinstance(bits, BitPlan) and any(t.choice < 0 for t in bits.tensors):
+        raise UsageError("one step per layer needs batch norms folded into the weights; leave --norms fixed out")
     if options.norms == "fixed" and options.equalize:
         raise UsageError("equalize folds batch norms; it does not go with norms kept as fixed point")
     known = {
@@ -276,13 +278,15 @@ class _Walk:
     def _quantize_weights(self, op: Conv2d, weight: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
         """(codes, scale [O]), weights [O, I/groups, kh, kw]."""
         bits, options = self._weight_bits(op), self.options
+        shared = isinstance(self.bits, BitPlan) and self.bits.steps_per_layer(op.name)
         if is_selection(op):
             return weight, torch.ones(len(weight), dtype=torch.float64)
         found = None if options.precision is None else options.precision.weight_scales(op.name, len(weight), bits)
         given = None if found is None else torch.from_numpy(found)
         if options.scaling != "exact" and given is None and options.grid == "affine":
             ratio = gain.abs() * (self.params[op.inputs[0]].scale / self.params[op.name].scale)
-            given = steps_of_form(weight, bits, ratio, options.scaling)
+            rows, few = (weight.reshape(1, -1), ratio[:1]) if shared else (weight, ratio)
+            given = steps_of_form(rows, bits, few, options.scaling).expand(len(weight))
         least_error = options.weights == "mse" and options.precision is None
         rule = WeightRule(
             bits,
@@ -291,6 +295,7 @@ class _Walk:
             least_error=least_error,
             feedback=options.rounding == "feedback" and bits < 8,
             free=least_error and options.grid == "affine" and given is None,
+            shared=shared,
         )
         source = op.inputs[0]
         return quantize_weights(op, weight, rule, self.exact[source], self.stored[source], self.generator)

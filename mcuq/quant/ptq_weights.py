@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ class WeightRule:
     Attributes:
         bits: width. given: scale per channel [O] that goes before the rest. power_of_two: one power of two for
             the layer. least_error: steps of least squared error, else the largest magnitude. feedback: rounding.
-        free: steps may follow the codes and have either sign.
+        free: steps may follow the codes and have either sign. shared: one step for the layer.
     """
 
     bits: int
@@ -33,6 +33,7 @@ class WeightRule:
     least_error: bool
     feedback: bool
     free: bool
+    shared: bool = False
 
 
 def quantize_weights(
@@ -68,8 +69,12 @@ def _round(weight: Tensor, rule: WeightRule, patches: Tensor) -> tuple[Tensor, T
         rows = target.flatten(0, 1)
         steps = _steps(rows, rule, power.repeat_interleave(weight.shape[1], 0)).reshape(weight.shape[:2])
         codes = weight_rounding.round_with_feedback(target, steps, correlation, rule.bits)
-        codes, steps = weight_rounding.refine(target, codes, steps, correlation, rule.bits, refit=rule.free)
+        codes, steps = weight_rounding.refine(
+            target, codes, steps, correlation, rule.bits, refit=rule.free, shared=rule.shared
+        )
         error = weight_rounding.output_error(target, codes, steps, correlation)
+        if rule.shared:
+            error = error.sum().expand_as(error)
         if best is None:
             best = error, codes, steps
         else:
@@ -83,6 +88,8 @@ def _steps(rows: Tensor, rule: WeightRule, power: Tensor) -> Tensor:
     """Scale per output channel [O]; ``power`` of the inputs weighs errors [O, K] (empty: all alike)."""
     if rule.given is not None:
         return rule.given
+    if rule.shared:
+        return _steps(rows.reshape(1, -1), replace(rule, shared=False), power.reshape(1, -1)).repeat(len(rows))
     if rule.power_of_two:
         if rule.least_error:
             return _power_of_two_step(rows, rule.bits)

@@ -1,14 +1,15 @@
 """How much accuracy each tensor costs at 8, 4 and 2 bits: the table the bit solver sums.
 
 Every measure quantizes one tensor (weights of a layer per output channel with batch norm folded, or one stored
-activation) with the step of least squared error and leaves everything else in float. Tensors that alias
+activation) with the step of least squared error and leaves everything else in float. Layers named ``per_layer`` are
+measured with one step for all their weights, too, under negative bits (``ir.plans.choice_of``). Tensors that alias
 another (reshapes) are left out; the input and the network's outputs are fixed at 8 bits.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -39,7 +40,14 @@ def measured_activations(graph: Graph) -> dict[str, tuple[int, ...]]:
     return {op.name: (8,) if op.name in fixed else BITS for op in own}
 
 
-def kl(graph: Graph, x: NDArray[Any], *, batch_size: int = 128, progress: Progress | None = None) -> Sensitivity:
+def kl(
+    graph: Graph,
+    x: NDArray[Any],
+    *,
+    per_layer: Collection[str] = (),
+    batch_size: int = 128,
+    progress: Progress | None = None,
+) -> Sensitivity:
     """Kullback-Leibler divergence of the class scores from the float network's, one tensor swapped at a time.
 
     Args:
@@ -52,7 +60,7 @@ def kl(graph: Graph, x: NDArray[Any], *, batch_size: int = 128, progress: Progre
         DataError: ``x`` is empty or does not fit.
     """
     model = FloatModel(graph)
-    swaps = Swaps(model, x, batch_size)
+    swaps = Swaps(model, x, batch_size, per_layer)
     totals = dict.fromkeys(swaps.keys, 0.0)
     scores = model.scores()
     done, work = 0, len(totals) * math.ceil(len(x) / batch_size)
@@ -71,13 +79,13 @@ def kl(graph: Graph, x: NDArray[Any], *, batch_size: int = 128, progress: Progre
     return table("kl", {key: total / len(x) for key, total in totals.items()})
 
 
-def sqnr(graph: Graph, x: NDArray[Any], *, batch_size: int = 128) -> Sensitivity:
+def sqnr(graph: Graph, x: NDArray[Any], *, per_layer: Collection[str] = (), batch_size: int = 128) -> Sensitivity:
     """Noise-to-signal power of each tensor itself (the inverse of its SQNR); cheap, blind to what matters.
 
     Args and errors as :func:`kl`.
     """
     model = FloatModel(graph)
-    swaps = Swaps(model, x, batch_size)
+    swaps = Swaps(model, x, batch_size, per_layer)
     noise = dict.fromkeys(swaps.keys, 0.0)
     signal = dict.fromkeys(swaps.keys, 0.0)
     with torch.no_grad():
@@ -90,7 +98,9 @@ def sqnr(graph: Graph, x: NDArray[Any], *, batch_size: int = 128) -> Sensitivity
     return table("sqnr", {key: noise[key] / signal[key] if signal[key] > 0 else 0.0 for key in noise})
 
 
-def fit(graph: Graph, x: NDArray[Any], *, seed: int = 0, batch_size: int = 128) -> Sensitivity:
+def fit(
+    graph: Graph, x: NDArray[Any], *, per_layer: Collection[str] = (), seed: int = 0, batch_size: int = 128
+) -> Sensitivity:
     """Fisher information times squared quantization error (FIT, Zandonati et al., ICLR 2023), element by element.
 
     Half of E[sum_i g_i^2 e_i^2], g the gradient of the log-likelihood of a label drawn from the network's own
@@ -99,7 +109,7 @@ def fit(graph: Graph, x: NDArray[Any], *, seed: int = 0, batch_size: int = 128) 
     Args and errors as :func:`kl`; ``seed`` draws the labels.
     """
     model = FloatModel(graph)
-    swaps = Swaps(model, x, batch_size)
+    swaps = Swaps(model, x, batch_size, per_layer)
     generator = torch.Generator().manual_seed(seed)
     errors = {key: swaps.quantized(key, {}) - model.weights[key[0]] for key in swaps.keys if key[1] == "weight"}
     totals = dict.fromkeys(swaps.keys, 0.0)
@@ -130,16 +140,18 @@ Key = tuple[str, TensorKind, int]
 class Swaps:
     """Quantized versions of every tensor: weights once, activations with ranges from the whole set."""
 
-    def __init__(self, model: FloatModel, x: NDArray[Any], batch_size: int) -> None:
+    def __init__(self, model: FloatModel, x: NDArray[Any], batch_size: int, per_layer: Collection[str] = ()) -> None:
         if len(x) == 0:
             raise DataError("sensitivity needs at least one image")
         self.model = model
         widths = measured_activations(model.graph)
-        keys: list[Key] = [(op.name, "weight", b) for op in model.graph.convs for b in BITS]
+        keys: list[Key] = [(op.name, "weight", c) for op in model.graph.convs for c in choices(op.name, per_layer)]
         keys.extend((name, "activation", b) for name, allowed in widths.items() for b in allowed)
         self.keys = tuple(keys)
         self._weights = {
-            (name, bits): quantized_weights(weight, bits) for name, weight in model.weights.items() for bits in BITS
+            (name, choice): quantized_weights(weight, choice)
+            for name, weight in model.weights.items()
+            for choice in choices(name, per_layer)
         }
         samples: dict[str, list[Tensor]] = {name: [] for name in widths}
         with torch.no_grad():
@@ -171,9 +183,14 @@ class Swaps:
         return self.model.rerun(values, key[0], tensor=swapped)
 
 
-def quantized_weights(weight: Tensor, bits: int) -> Tensor:
-    """Weights [O, ...] on symmetric per-channel grids of least squared error."""
-    rows = weight.detach().reshape(len(weight), -1)
+def choices(layer: str, per_layer: Collection[str]) -> tuple[int, ...]:
+    """Choices that are measured for the weights of ``layer``."""
+    return (*BITS, *(-bits for bits in BITS)) if layer in per_layer else BITS
+
+
+def quantized_weights(weight: Tensor, choice: int) -> Tensor:
+    """Weights [O, ...] on symmetric grids of least squared error: per channel, of negative ``choice`` one for all."""
+    rows, bits = weight.detach().reshape(len(weight) if choice > 0 else 1, -1), abs(choice)
     step = symmetric_mse_steps(rows, bits).unsqueeze(1)
     low, high = weight_range(bits)
     return round_half_up(rows / step).clamp_(low, high).mul_(step).reshape(weight.shape)
@@ -195,11 +212,13 @@ def quantized_activation(x: Tensor, params: QuantParams) -> Tensor:
 
 
 def table(method: str, losses: dict[Key, float]) -> Sensitivity:
-    """The losses as a table in which more bits never cost more (measurement noise is levelled)."""
-    levelled = dict(losses)
-    for layer, kind, bits in losses:
-        fewer = [losses[layer, kind, b] for b in BITS if b <= bits and (layer, kind, b) in losses]
-        levelled[layer, kind, bits] = min(fewer)
+    """The losses as a table in which more bits and finer steps never cost more (measurement noise is levelled)."""
+    levelled: dict[Key, float] = {}
+    for layer, kind, choice in sorted(losses, key=lambda key: key[2] < 0):
+        sign = 1 if choice > 0 else -1
+        fewer = [losses[layer, kind, sign * b] for b in BITS if b <= abs(choice) and (layer, kind, sign * b) in losses]
+        finer = levelled[layer, kind, -choice] if choice < 0 else 0.0
+        levelled[layer, kind, choice] = max(min(fewer), finer)
     return Sensitivity(
         method, tuple(TensorLoss(layer, kind, bits, loss) for (layer, kind, bits), loss in levelled.items())
     )

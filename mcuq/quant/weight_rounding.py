@@ -95,11 +95,15 @@ def round_with_feedback(weight: Tensor, steps: Tensor, correlation: Tensor, bits
 
 
 def refine(
-    weight: Tensor, codes: Tensor, steps: Tensor, correlation: Tensor, bits: int, *, refit: bool
+    weight: Tensor, codes: Tensor, steps: Tensor, correlation: Tensor, bits: int, *, refit: bool, shared: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """(codes, steps) after moving single codes while the output's error shrinks; ``refit``: steps move, too."""
+    """(codes, steps) after moving single codes while the output's error shrinks.
+
+    Args:
+        refit: steps move, too. shared: together, all channels have one.
+    """
     low, high = weight_codes(bits)
-    codes, steps = codes.clone(), _refitted(weight, codes, steps, correlation) if refit else steps
+    codes, steps = codes.clone(), _refitted(weight, codes, steps, correlation, shared) if refit else steps
     diagonal = correlation.diagonal(dim1=1, dim2=2)
     for _ in range(SWEEPS):
         slope = (codes * steps[:, :, None] - weight) @ correlation
@@ -112,16 +116,18 @@ def refine(
                 slope += (change * steps)[:, :, None] * correlation[:, None, j, :]
                 moved = True
         if refit:
-            steps = _refitted(weight, codes, steps, correlation)
+            steps = _refitted(weight, codes, steps, correlation, shared)
         if not moved:
             break
     return codes, steps
 
 
-def _refitted(weight: Tensor, codes: Tensor, steps: Tensor, correlation: Tensor) -> Tensor:
-    """Steps [G, O] with the least output error for fixed codes."""
+def _refitted(weight: Tensor, codes: Tensor, steps: Tensor, correlation: Tensor, shared: bool) -> Tensor:
+    """Steps [G, O] with the least output error for fixed codes; all alike if ``shared``."""
     seen = codes @ correlation
     fit, power = (seen * weight).sum(2), (seen * codes).sum(2)
+    if shared:
+        fit, power = fit.sum(), power.sum()
     return torch.where((fit > 0) & (power > 0), fit / power.clamp_min(1e-30), steps)
 
 

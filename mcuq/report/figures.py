@@ -31,7 +31,8 @@ def bits_picture(plan: BitPlan) -> bytes:
     with context():
         picture = figure(min(22.0, max(6.5, 1.6 + 0.36 * len(layers))), 5.2)
         top, bottom = picture.subplots(2, 1, sharex=True)
-        _bits_panel(top, plan, layers, "weight", "Weights")
+        steps = " (L: one step for the layer)" if any(t.granularity == "layer" for t in plan.tensors) else ""
+        _bits_panel(top, plan, layers, "weight", f"Weights{steps}")
         _bits_panel(bottom, plan, layers, "activation", "Activations (each layer's output)")
         bottom.set_xticks(range(len(layers)), layers, rotation=60, ha="right", rotation_mode="anchor")
         bottom.set_xlim(-0.6, len(layers) - 0.4)
@@ -56,7 +57,8 @@ def _bits_panel(axes: Any, plan: BitPlan, layers: list[str], kind: TensorKind, t
     for t in tensors:
         x = place[t.layer]
         axes.bar(x, step[t.bits], width=0.78, color=BITS[t.bits], zorder=2)
-        axes.text(x, 0.12, str(t.bits), ha="center", va="bottom", color=ON_BITS[t.bits], weight="bold", zorder=3)
+        text = f"{t.bits}L" if t.granularity == "layer" else str(t.bits)
+        axes.text(x, 0.12, text, ha="center", va="bottom", color=ON_BITS[t.bits], weight="bold", zorder=3)
         if t.bytes:
             axes.text(
                 x,

@@ -79,18 +79,23 @@ def float_case(
     bits: tuple[int, int, int],
     *,
     asymmetric: bool = False,
-    per_channel: bool = True,
 ) -> ConvCase:
-    """The same for a float convolution once its (input, weight, output) ``bits`` are chosen."""
+    """The same for a float convolution once its (input, weight, output) ``bits`` are chosen.
+
+    Negative bits of weights: one step for the layer (``ir.plans.choice_of``).
+    """
+    source, weight, output = bits
     return ConvCase(
         graph.op(op.inputs[0]).shape,
         _computed(graph, op.name, op.shape),
         _weight_shape(op.weight.shape),
         op.window,
         op.groups,
-        *bits,
+        source,
+        abs(weight),
+        output,
         asymmetric=asymmetric,
-        per_channel=per_channel,
+        per_channel=weight > 0,
         beside_blocks=_has_blocks(graph),
     )
 

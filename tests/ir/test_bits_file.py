@@ -74,6 +74,17 @@ def test_an_edit_by_hand_is_taken(tmp_path: Path) -> None:
     assert (found.status, found.objective) == ("OPTIMAL", plan().objective)
 
 
+def test_one_step_for_the_layer_is_said_and_taken(tmp_path: Path) -> None:
+    path = tmp_path / "bits.json"
+    text = bits_text(plan())
+    assert "granularity" not in text
+    path.write_text(text.replace('"bits": 4, "bytes": 54', '"bits": 4, "granularity": "layer", "bytes": 54', 1))
+    found = load_bits(path, fuse(every_operator()))
+    assert found.steps_per_layer("conv") and not found.steps_per_layer("fc")
+    assert [t.choice for t in found.tensors if t.kind == "weight" and t.layer in ("conv", "fc")] == [-4, 4]
+    assert bits_text(found) == path.read_text()
+
+
 ROW = '{"name": "conv.weight", "layer": "conv", "kind": "weight", "bits": 4, "bytes": 54}'
 EDITS: list[tuple[str, str, str]] = [
     ('"bits": 4, "bytes": 54', '"bits": 3, "bytes": 54', "tensor conv.weight: bits must be 8 or 4 or 2, found 3"),
@@ -87,6 +98,12 @@ EDITS: list[tuple[str, str, str]] = [
         '"kind": "weight", "bits": 4, "bytes": 54',
         '"kind": "bias", "bits": 4, "bytes": 54',
         "must be weight or activation",
+    ),
+    (ROW, ROW.replace('"bytes"', '"granularity": "row", "bytes"'), "granularity must be channel or layer, found 'row'"),
+    (
+        '"kind": "activation", "bits": 8',
+        '"kind": "activation", "bits": 8, "granularity": "layer"',
+        "tensor x: granularity must be channel, found 'layer'",
     ),
     (ROW, ROW.replace('"conv.weight"', '"convolution.weight"'), "the weight of layer conv has another name"),
     (ROW, ROW.replace("conv", "conb"), "tensor conb.weight: the network has no layer conb; did you mean conv?"),

@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 from mcuq.errors import DataError, UsageError  # noqa: E402
 from mcuq.ir.fuse import fuse  # noqa: E402
 from mcuq.ir.graph import Conv2d, Graph, Window  # noqa: E402
+from mcuq.ir.integer import QConv2d  # noqa: E402
 from mcuq.ir.plans import BitPlan, Limits, TensorBits  # noqa: E402
 from mcuq.ir.quantized import QuantizedGraph  # noqa: E402
 from mcuq.lower.lower import lower  # noqa: E402
@@ -311,3 +312,41 @@ def test_wrong_arguments() -> None:
         ptq(graph, x[:0], (8, 8))
     with pytest.raises(DataError, match="the network takes"):
         ptq(graph, x[:, :5], (8, 8))
+
+
+@pytest.mark.parametrize("rounding", ["feedback", "nearest"])
+@pytest.mark.parametrize("bits", [8, 4, 2])
+def test_one_step_for_a_layer(bits: int, rounding: str) -> None:
+    """The layers that a plan gives one step have one scale and one multiplier; those it does not, one per channel."""
+    graph, x, layers = network(), images(), {"a", "b", "h"}
+
+    def plan(one: set[str]) -> BitPlan:
+        tensors = [
+            TensorBits(f"{op.name}.weight", op.name, "weight", bits, 0, "layer" if op.name in one else "channel")
+            for op in graph.convs
+        ]
+        return BitPlan(tuple(tensors), "FEASIBLE", 0.0, 0.0, 0, 0, Limits(0, 0), "test")
+
+    options = PtqOptions(rounding=rounding)  # type: ignore[arg-type]
+    q = ptq(graph, x, plan(layers), options)
+    lowered = {op.name: op for op in lower(q).ops if isinstance(op, QConv2d)}
+    for weight in q.weights:
+        assert (np.unique(weight.scale * weight.gain).size == 1) == (weight.layer in layers)
+        assert (lowered[weight.layer].multiplier.size == 1) == (weight.layer in layers)
+    fine, coarse = quality(graph, ptq(graph, x, plan(set()), options), x), quality(graph, q, x)
+    assert coarse > max(fine - 4, {8: 30, 4: 12, 2: 3}[bits])
+    with pytest.raises(UsageError, match="leave --norms fixed out"):
+        ptq(graph, x, plan(layers), PtqOptions(norms="fixed"))
+
+
+@pytest.mark.parametrize("form", ["fixed16", "single-shift"])
+def test_one_step_for_a_layer_follows_the_form_of_factors(form: str) -> None:
+    graph, x = network(), images()
+    tensors = tuple(TensorBits(f"{op.name}.weight", op.name, "weight", 8, 0, "layer") for op in graph.convs)
+    plan = BitPlan(tensors, "FEASIBLE", 0.0, 0.0, 0, 0, Limits(0, 0), "test")
+    q = ptq(graph, x, plan, PtqOptions(scaling=form))
+    for op in lower(q):
+        if isinstance(op, QConv2d):
+            assert op.multiplier.size == 1
+            assert form != "single-shift" or int(op.multiplier[0]).bit_count() == 1
+    assert quality(graph, q, x) > 20

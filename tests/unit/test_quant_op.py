@@ -14,6 +14,7 @@ from torch import nn  # noqa: E402
 from mcuq.errors import UnsupportedError, UsageError  # noqa: E402
 from mcuq.ir import graph as ir  # noqa: E402
 from mcuq.ir.graph import Normalization  # noqa: E402
+from mcuq.ir.integer import QConv2d  # noqa: E402
 from mcuq.ir.plans import BitPlan, Limits, TensorBits  # noqa: E402
 from mcuq.lower.lower import lower  # noqa: E402
 from mcuq.quant import QuantOp  # noqa: E402
@@ -468,3 +469,26 @@ def test_a_bias_before_a_training_batch_norm_has_no_gradient(frozen: bool, monke
     assert float(wanted["0.bias"].abs().max()) < 1e-6 or frozen
     for name in found.keys() - {"0.bias"}:
         assert torch.equal(found[name], wanted[name]), name
+
+
+@pytest.mark.parametrize("fold_type", ["ICN", "folding_weights"])
+def test_a_plan_sets_the_granularity(fold_type: str) -> None:
+    """A layer with one step folds its batch norm, whatever the others do; its multiplier is one."""
+    layers = ("stem.0", "depthwise.0", "fc")
+    tensors = tuple(TensorBits(f"{n}.weight", n, "weight", 4, 0, "layer") for n in layers)
+    plan = BitPlan(tensors, "OPTIMAL", 0.0, 0.0, 0, 0, Limits(1 << 20, 1 << 20), "exact")
+    op = make(network(), act_bits=8, fold_type=fold_type, plan=plan)
+    one = ("PerLayerSymMSE", "folding_weights")
+    found = {name: (config.quant_type, config.fold_type) for name, config in op.configs.items()}
+    assert found == {**dict.fromkeys(layers, one), "point.0": ("PerChannelsSymMSE", fold_type)}
+    op.calibrate([pixels()])
+    train_steps(op, 1)
+    lowered = lower(op.generate_deployment_model())
+    assert {c.name: c.multiplier.size for c in lowered if isinstance(c, QConv2d)} == {
+        **dict.fromkeys(layers, 1),
+        "point.0": 8,
+    }
+    x = pixels(32, seed=4)
+    actual = integer.run(lowered, x.permute(0, 2, 3, 1).numpy())
+    for name, code in codes(op, x).items():
+        assert (code != actual[name]).mean() < 2e-3, name

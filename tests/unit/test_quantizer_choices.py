@@ -46,11 +46,44 @@ def test_ranges_decide_the_stored_bits(given: dict[str, object], weight_bits: in
         ({"act_type": "none"}, BitChoice(act_bits=4), "stores activations with 8 bits"),
         ({"weight_range": 255, "quant_type": "PerLayerSATDefault"}, BitChoice(), "take range 254"),
         ({"scaling": "fixed12"}, BitChoice(), "scaling must be one of exact"),
+        ({}, BitChoice(granularity="row"), "--granularity 'row' is unknown; use channel, layer, auto"),
+        ({}, BitChoice(granularity="auto"), "--granularity needs limits to search under"),
+        ({}, BitChoice(granularity="layer", weight_bits=4), "--granularity holds for the exact search"),
+        ({"quant_type": "PerLayerSymMSE"}, BitChoice("9,9", granularity="auto"), "auto does not go with --quant-type"),
+        ({"quant_type": "PerChannelsSATDefault"}, BitChoice("9,9", granularity="layer"), "layer does not go with"),
     ],
 )
 def test_wrong_choices_say_what_is_allowed(given: dict[str, object], bits: BitChoice, text: str) -> None:
     with pytest.raises(UsageError, match=text):
         quantizers.checked(settings(bits, **given))
+
+
+@pytest.mark.parametrize(
+    ("given", "bits", "granularity"),
+    [
+        ({}, BitChoice("90000,9000"), "channel"),
+        ({"fold_type": "folding_weights"}, BitChoice("90000,9000"), "auto"),
+        ({"fold_type": "folding_weights"}, BitChoice("90000,9000", mixed="MixPL"), "channel"),
+        ({"fold_type": "folding_weights"}, BitChoice("90000,9000", weight_bits=4), "channel"),
+        ({"fold_type": "folding_weights"}, BitChoice("90000,9000", granularity="channel"), "channel"),
+        ({"fold_type": "folding_weights"}, BitChoice(), "channel"),
+        ({"fold_type": "folding_weights", "quant_type": "PerLayerSymMSE"}, BitChoice("90000,9000"), "channel"),
+        ({"quant_type": "PerChannelsSATDefault"}, BitChoice("90000,9000"), "channel"),
+        ({}, BitChoice("90000,9000", granularity="layer"), "layer"),
+    ],
+)
+def test_steps_are_chosen_where_batch_norm_is_folded(
+    given: dict[str, object], bits: BitChoice, granularity: str
+) -> None:
+    assert quantizers.checked(settings(bits, **given)).choice.granularity == granularity
+
+
+def test_a_layer_with_one_step_does_not_keep_multipliers() -> None:
+    tensors = tuple(TensorBits(f"{n}.weight", n, "weight", 4, 10, "layer" if n == "a" else "channel") for n in "ab")
+    tensors += tuple(TensorBits(n, n, "activation", 8, 10) for n in "ab")
+    plan = BitPlan(tensors, "FEASIBLE", 0.0, 0.0, 1, 1, Limits(9, 9), "given")
+    entries = quantizers.layer_entries(plan, settings(fold_type="folding_thresholds"))
+    assert entries == [{"layer": "b", "fold_type": "ICN"}]
 
 
 def test_ranges_leave_both_ends_and_overrides_come_from_a_file(tmp_path: Path) -> None:

@@ -11,7 +11,9 @@ from torch import nn  # noqa: E402
 from mcuq.errors import DataError  # noqa: E402
 from mcuq.frontend.torch import capture  # noqa: E402
 from mcuq.ir.graph import Graph, Normalization  # noqa: E402
+from mcuq.ir.plans import Sensitivity  # noqa: E402
 from mcuq.quant import data_free, fit, kl, sqnr  # noqa: E402
+from mcuq.quant.curvature import hessian, loss_increase  # noqa: E402
 from mcuq.quant.float_model import FloatModel  # noqa: E402
 from mcuq.quant.sensitivity import quantized_weights  # noqa: E402
 from mcuq.reference import floating  # noqa: E402
@@ -83,3 +85,36 @@ def test_wrong_images_are_refused() -> None:
         kl(graph(), images(0))
     with pytest.raises(DataError, match="the network takes"):
         kl(graph(), images(2)[:, :4])
+
+
+@pytest.mark.parametrize("method", ["kl", "sqnr", "fit", "hessian", "loss", "data-free"])
+def test_layers_are_measured_with_one_step_too(method: str) -> None:
+    x, labels = images(), np.arange(24) % 4
+    measures = {
+        **MEASURES,
+        "hessian": hessian,
+        "loss": lambda graph, x, **more: loss_increase(graph, x, labels, **more),
+        "data-free": lambda graph, x, **more: data_free(graph, **more),
+    }
+    both, plain = (measures[method](graph(), x, **more) for more in ({"per_layer": ("0", "7")}, {}))
+    assert {k: v for k, v in losses(both).items() if k[2] > 0} == losses(plain)
+    assert {(layer, bits) for layer, _, bits in losses(both) if bits < 0} == {(n, -b) for n in "07" for b in (8, 4, 2)}
+    for layer in "07":
+        rising = [both.loss(layer, "weight", -b) for b in (8, 4, 2)]
+        assert rising == sorted(rising)
+        assert all(both.loss(layer, "weight", -b) >= both.loss(layer, "weight", b) for b in (8, 4, 2))
+    if method in ("kl", "sqnr", "data-free"):
+        assert both.loss("0", "weight", -2) > both.loss("0", "weight", 2)
+
+
+def losses(table: Sensitivity) -> dict[tuple[str, str, int], float]:
+    return {(e.layer, e.kind, e.bits): e.loss for e in table.losses}
+
+
+@pytest.mark.parametrize("bits", [8, 4, 2])
+def test_one_step_for_the_layer_is_that_of_one_long_row(bits: int) -> None:
+    weight = torch.randn((6, 5, 3, 3), generator=torch.Generator().manual_seed(bits))
+    weight *= torch.tensor([0.1, 0.5, 1.0, 1.0, 2.0, 3.0])[:, None, None, None]
+    single = quantized_weights(weight.reshape(1, -1), bits).reshape(weight.shape)
+    assert torch.equal(quantized_weights(weight, -bits), single)
+    assert len(quantized_weights(weight, -bits).unique()) <= 1 << bits
