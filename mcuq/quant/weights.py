@@ -48,6 +48,8 @@ class WeightQuantizer(nn.Module):
     """
 
     rescales = False
+    _used: tuple[Tensor, Tensor, Tensor] | None = None
+    """What ``ends`` gave to :meth:`quantize`, until the gradients of it are taken."""
 
     def __init__(self, grid: Grid, channels: int, *, per_channel: bool) -> None:
         super().__init__()
@@ -96,7 +98,7 @@ class WeightQuantizer(nn.Module):
             codes, scale, _ = self.codes(weight)
             return (codes * scale).reshape(weight.shape), scale.reshape(-1)
         rows = self.rows(weight).contiguous()
-        scale, low, high = self.ends(rows)
+        scale, low, high = self._used = self.ends(rows)
         return kernels.quantize_rows(rows, scale, low, high).reshape(weight.shape), scale.reshape(-1)
 
     def export(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -201,7 +203,7 @@ class LearnedSymmetric(SymmetricMinMax):
 
     def scale_zero(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         scale = self.steps(rows)
-        return scale.unsqueeze(1), torch.where(self.sign < 0, self.grid.high, -self.grid.low).to(scale).unsqueeze(1)
+        return scale.unsqueeze(1), torch.where(self.sign < 0, float(self.grid.high), -float(self.grid.low)).to(scale).unsqueeze(1)
 
     def export(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         codes, scale, zero = self.codes(weight)
@@ -221,7 +223,8 @@ class LearnedSymmetric(SymmetricMinMax):
         rows, g = self.rows(weight).contiguous(), self.rows(grad).contiguous()
         gain = 1.0 / (rows.shape[1] * self.grid.high) ** 0.5
         if self.grid.stride == 1:
-            masked, sums = kernels.quantize_rows_gradient(rows, g, *self.ends(rows))
+            ends, self._used = self._used or self.ends(rows), None
+            masked, sums = kernels.quantize_rows_gradient(rows, g, *ends)
             accumulate(self.log_step, sums[0].mul_(gain))
         else:
             codes, step, _ = self.codes(weight)

@@ -125,6 +125,26 @@ def test_learned_steps_match_finite_differences() -> None:
     torch.testing.assert_close(masked, grad * inside)
 
 
+def test_learned_steps_have_the_gradients_of_the_present_step() -> None:
+    """Those of the last quantization, which keeps its ends for them once; alone, of the step as it is."""
+    generator = torch.Generator().manual_seed(3)
+    weight, grad = torch.randn((2, 4, 3, 3, 3), generator=generator)
+    quantizers = [weights.make("PerChannelsSymMSE", 4, 4) for _ in range(2)]
+    for quantizer in quantizers:
+        quantizer.reset(weight)
+    quantizers[0].quantize(weight)
+    for shift in (0.0, 0.5):
+        results: list[torch.Tensor] = []
+        for quantizer in quantizers:
+            assert isinstance(quantizer, weights.LearnedSymmetric)
+            with torch.no_grad():
+                quantizer.log_step.add_(shift)
+            quantizer.log_step.grad = None
+            results.append(quantizer.gradients(weight, grad))
+        steps = [quantizer.get_parameter("log_step").grad for quantizer in quantizers]
+        assert torch.equal(*results) and steps[0] is not None and torch.equal(steps[0], steps[1])
+
+
 @pytest.mark.parametrize("part", ["PerChannels", "PerLayer"])
 def test_rows_that_fit_better_negated_are_stored_so(part: str) -> None:
     """Positive weights, as of a smoothing kernel: stored as they are, 2-bit codes have only 0 and 1 for them."""
