@@ -119,7 +119,8 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """Order of operators and the address of every buffer; ``lower_bound`` is the liveness bound in bytes.
+    """Order of operators and the address of every buffer; ``lower_bound``: bytes that no plan can do without
+    (liveness, or more where windows of steps prove it), so that an arena equal to it is the smallest there is.
 
     ``cuts``: addresses where one RAM region ends and the next begins, ascending. No buffer lies on both sides of one.
     """

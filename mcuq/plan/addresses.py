@@ -1,9 +1,9 @@
 """Order and addresses as one CP-SAT problem: every storage is a rectangle of steps x words.
 
-Used when first fit leaves a gap to the liveness bound, and by the exact planner with sizes that depend on bits. Each
-storage is a rectangle [first, last + 1) x [address, address + words); an operator that overwrites an input starts
-its output's rectangle one step later, at the input's address (the input's rectangle already covers the step), so
-that no two rectangles overlap. Where the output spreads over the input, the input's rectangle ends one step earlier
+Used for windows of steps, for the whole where those leave a gap, and by the exact planner with sizes that depend on
+bits. Each storage is a rectangle [first, last + 1) x [address, address + words); an operator that overwrites an input
+starts its output's rectangle one step later, at the input's address (the input's rectangle already covers the step),
+so that no two rectangles overlap. Where the output spreads over the input, the input's rectangle ends one step earlier
 instead. Where it slides, sharing bytes with an input that lies behind its first byte, both make room for that one
 step, in which a third rectangle covers the bytes of both.
 """
@@ -28,9 +28,11 @@ def solve_addresses(
     *,
     free_order: bool,
     effort: float = 10.0,
+    fixed: Mapping[str, int] | None = None,
 ) -> Placement | None:
     """Lowest top between ``lower`` and ``hint.top`` words; None when the search ended without an answer.
 
+    ``fixed``: words where these storages must lie.
     Deterministic: one worker, a fixed seed and a limit in deterministic time (about seconds).
     """
     model = cp_model.CpModel()
@@ -41,6 +43,8 @@ def solve_addresses(
     geometry = Geometry(
         model, problem, hint.order, top, sizes, scratch, distances, capacity=hint.top, free_order=free_order
     )
+    for name, address in (fixed or {}).items():
+        model.add(geometry.address[name] == address)
     geometry.add_hint(hint)
     model.minimize(top)
     solver = deterministic_solver(effort)
@@ -105,7 +109,7 @@ class Geometry:
     def _starts(self) -> dict[str, Step]:
         """A step variable per operator, between its ancestors and its descendants."""
         needs = predecessors(self.problem)
-        before = _closure(needs)
+        before = ancestors(needs)
         after = {name: sum(name in before[other] for other in before) for name in before}
         starts: dict[str, Step] = {}
         for name in self.order:
@@ -285,7 +289,7 @@ def predecessors(problem: ArenaProblem) -> dict[str, set[str]]:
     return needs
 
 
-def _closure(needs: dict[str, set[str]]) -> dict[str, set[str]]:
+def ancestors(needs: dict[str, set[str]]) -> dict[str, set[str]]:
     """All ancestors of each operator (``needs`` is in topological order)."""
     before: dict[str, set[str]] = {}
     for name, sources in needs.items():

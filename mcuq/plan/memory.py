@@ -1,11 +1,12 @@
 """Order and addresses of an integer network's buffers: the arena as small as it can be, with its certificate.
 
-Three steps, each of which ends the search once the arena equals the liveness bound (the least, over all orders,
-of the largest sum of bytes in use at one step; no placement can be smaller):
+Four steps; the search ends once the arena equals the proved lower bound:
 
-1. the order of least liveness peak (``schedule``; exact unless the graph is very wide);
+1. the order of least liveness peak (``schedule``; exact unless the graph is very wide), the first bound: the least,
+   over all orders, of the largest sum of bytes in use at one step;
 2. first fit and hill climbing on that order (``place``);
-3. CP-SAT with the order fixed, then free for up to ``MAX_FREE_ORDER`` operators (``addresses``).
+3. windows of steps, solved over all their orders and addresses: they raise the bound and lower the arena (``windows``);
+4. CP-SAT on the whole with the order fixed, then free for up to ``MAX_FREE_ORDER`` operators (``addresses``).
 
 What may share bytes: a reshape that moves no byte is a view of its input; elementwise operators overwrite an
 input that dies there and whose rows are not shorter, convolutions where their kernel reads ahead of what it writes,
@@ -26,6 +27,7 @@ from mcuq.plan.arena import WORD, ArenaProblem, arena_problem, words
 from mcuq.plan.place import SCRATCH, Placement, blocks, place, slides_of, take_overs
 from mcuq.plan.schedule import schedule
 from mcuq.plan.validate import check_memory
+from mcuq.plan.windows import tighten
 from mcuq.target.fusion import readers, reads
 from mcuq.target.placement import stored
 
@@ -69,6 +71,8 @@ def pack(problem: ArenaProblem, *, effort: float = 4.0) -> tuple[Placement, int]
     ordered = schedule(problem)
     best = greedy(problem, ordered.order, ordered.bound)
     bound = ordered.bound
+    if best.top > bound:
+        best, bound = tighten(problem, best, bound, effort=effort / 2)
     free = len(problem.ops) <= MAX_FREE_ORDER
     for free_order in (False, True):
         if best.top <= bound or (free_order and not free):

@@ -107,9 +107,7 @@ def memory_picture(memory: MemoryPlan, bits: Mapping[str, int] | None = None, li
         if any(b.alias_of for b in memory.buffers):
             handles.append(Patch(facecolor="none", edgecolor=INK, linestyle="--", label="shares bytes"))
         axes.axhline(memory.lower_bound, color=LIMIT, linewidth=1.2, linestyle="--", zorder=5)
-        handles.append(
-            Line2D([], [], color=LIMIT, linestyle="--", label=f"liveness bound {memory.lower_bound:,} bytes")
-        )
+        handles.append(Line2D([], [], color=LIMIT, linestyle="--", label=f"proved bound {memory.lower_bound:,} bytes"))
         for cut in (cut for cut in memory.cuts if cut < top):
             axes.axhline(cut, color=INK, linewidth=1.4, zorder=5)
             handles.append(Line2D([], [], color=INK, linewidth=1.4, label=f"next region from {cut:,} bytes"))

@@ -197,15 +197,12 @@ def test_validator_refuses_a_missing_scratch_buffer() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("family", "least"), [("chain", 0.9), ("residual", 0.99), ("inception", 0.8), ("unet", 0.7), ("dense", 0.6)]
-)
-def test_long_networks_reach_the_bound(family: str, least: float) -> None:
-    """Outputs that share bytes with inputs lower the bound, more than placements always follow; gaps are small."""
+@pytest.mark.parametrize("family", ["chain", "residual", "inception", "unet", "dense"])
+def test_long_networks_reach_the_bound(family: str) -> None:
+    """The arena is proved to be the smallest; where distances of several steps add up, it is above liveness."""
     plans = [plan_memory(networks.FAMILIES[family](seed, size), CORE) for size in (60, 120, 200) for seed in range(12)]
     exact = sum(plan.arena_bytes == plan.lower_bound for plan in plans)
-    assert exact >= least * len(plans)
-    assert all(plan.arena_bytes <= 1.25 * plan.lower_bound for plan in plans)
+    assert exact >= 0.99 * len(plans)
 
 
 @pytest.mark.slow
