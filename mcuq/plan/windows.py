@@ -36,7 +36,7 @@ def tighten(problem: ArenaProblem, best: Placement, bound: int, *, effort: float
     edges = boundaries(problem, best.order)
     for width in WIDTHS:
         spans = _spans(edges, width)
-        if len(spans) == 1:
+        if (0, len(best.order)) in spans:
             break
         for span in spans:
             if span[1] - span[0] <= MAX_FREE:
@@ -75,13 +75,14 @@ def window(problem: ArenaProblem, order: tuple[str, ...], span: Span) -> ArenaPr
 
 
 def _spans(edges: list[int], width: int) -> list[Span]:
-    """Windows from boundary to boundary, each about half over the one before."""
+    """Windows from boundary to boundary, each about half over the one before; none longer than both limits."""
     spans: list[Span] = []
     k = 0
     while k < len(edges) - 1:
         begin = edges[k]
         last = max(j for j in range(k + 1, len(edges)) if j == k + 1 or edges[j] <= begin + width)
-        spans.append((begin, edges[last]))
+        if edges[last] - begin <= max(width, MAX_FREE):
+            spans.append((begin, edges[last]))
         if last == len(edges) - 1:
             break
         k = max(k + 1, max(j for j in range(k, last) if edges[j] <= begin + width // 2))
