@@ -203,7 +203,8 @@ class LearnedSymmetric(SymmetricMinMax):
 
     def scale_zero(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         scale = self.steps(rows)
-        return scale.unsqueeze(1), torch.where(self.sign < 0, float(self.grid.high), -float(self.grid.low)).to(scale).unsqueeze(1)
+        zero = torch.where(self.sign < 0, float(self.grid.high), -float(self.grid.low)).to(scale)
+        return scale.unsqueeze(1), zero.unsqueeze(1)
 
     def export(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         codes, scale, zero = self.codes(weight)
