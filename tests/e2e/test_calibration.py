@@ -116,6 +116,7 @@ def test_c6_calibration_methods(mcuq: Any, model: Path, pictures: Path, method: 
     assert last["th_layer_in"] in [b["th_layer_out"] for b in blocks.values()]
 
 
+@pytest.mark.slow
 def test_c7_widths_and_their_defaults(mcuq: Any, model: Path, pictures: Path) -> None:
     """in,params,out; 6,6,6 and 2,5,2 where a quantization type comes without."""
     cases = {

@@ -83,6 +83,7 @@ augment = false
 """
 
 
+@pytest.mark.slow
 def test_a_file_of_options_drives_a_run_and_is_kept_in_its_record(mcuq: Any) -> None:
     """Model, bits and training from one file; the command line wins; run.json has what held in the end."""
     _own_net_and_data()
@@ -237,6 +238,7 @@ def test_run_has_everything(trained: Path) -> None:
     assert record["finished"] and record["accuracy"]["float"] > 0.9 and record["accuracy"]["oracle"] > 0.85
 
 
+@pytest.mark.slow
 def test_emit_verify_profile(mcuq: Any, trained: Path) -> None:
     emitted = mcuq("emit", str(trained), "--board", "stm32f4", "--out", "c", "--json").document
     assert emitted["flash"]["measured"] <= 60000 + 200
@@ -347,6 +349,7 @@ def _exported(path: Path) -> None:
     torch.onnx.export(net.eval(), torch.zeros(1, 2, 6, 6), str(path), dynamo=False, opset_version=17)
 
 
+@pytest.mark.slow
 def test_quantize_a_file_without_training(mcuq: Any) -> None:
     _exported(Path("net.onnx"))
     rng = np.random.default_rng(0)
@@ -388,6 +391,7 @@ def test_quantize_answers_bad_input(mcuq: Any, words: tuple[str, ...], text: str
     assert not Path("runs").exists()
 
 
+@pytest.mark.slow
 def test_interrupted_and_damaged_runs(mcuq: Any) -> None:
     words = ("train", "--float-epochs", "2", "--epochs", "2", "--weight-bits", "8", "--act-bits", "8", "--out", "run")
     assert mcuq(*words).code == 0
@@ -406,6 +410,7 @@ def test_interrupted_and_damaged_runs(mcuq: Any) -> None:
     assert "checkpoint" in result.words and "Traceback" not in result.err
 
 
+@pytest.mark.slow
 def test_float_weights_of_a_file(mcuq: Any, trained: Path) -> None:
     safetensors = pytest.importorskip("safetensors.numpy")
     tensors = safetensors.load_file(str(trained / "float.safetensors"))
@@ -425,6 +430,7 @@ def test_float_weights_of_a_file(mcuq: Any, trained: Path) -> None:
     assert "is not a safetensors file" in mcuq(*words).words
 
 
+@pytest.mark.slow
 def test_logits_of_32_bits(mcuq: Any) -> None:
     words = ("train", "--float-epochs", "4", "--epochs", "1", "--weight-bits", "4", "--act-bits", "4", "--logits", "32")
     assert mcuq(*words, "--out", "run").code == 0
@@ -432,6 +438,7 @@ def test_logits_of_32_bits(mcuq: Any) -> None:
     assert verified["mismatching_bytes"] == 0 and verified["compared_bytes"] == 40 * 30
 
 
+@pytest.mark.slow
 def test_bits_edited_by_hand(mcuq: Any, trained: Path) -> None:
     document = json.loads((trained / "bits.json").read_text())
     for tensor in document["tensors"]:

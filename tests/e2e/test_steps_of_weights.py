@@ -45,6 +45,7 @@ def single(run: str) -> set[str]:
     return {op.name for op in graph if isinstance(op, QConv2d) and op.multiplier.size == 1}
 
 
+@pytest.mark.slow
 def test_steps_are_chosen_edited_and_promised(mcuq: Any) -> None:
     exported(Path("net.onnx"))
     samples(Path("own.npz"))

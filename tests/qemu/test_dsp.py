@@ -123,21 +123,20 @@ def test_short_classifiers_run_the_kernels_of_blocks() -> None:
             assert "fully_connected" in select(replace(conv, beside_blocks=False), "cortex-m4").function
 
 
-@pytest.mark.parametrize(
-    "target", [pytest.param(t, id=t.name, marks=() if t is TARGETS[0] else pytest.mark.slow) for t in TARGETS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
 def test_target_computes_every_byte(target: Target, tmp_path: Path) -> None:
     cases = that_fit(dsp_grid(1), target)
     assert check_on_target(target, cases, tmp_path, kernels=(*PORTABLE, *sources(target.core)), extra=EXTRA) == []
 
 
-@pytest.mark.parametrize(
-    "host", [pytest.param(h, id=h.name, marks=() if h is HOSTS[0] else pytest.mark.slow) for h in (HOSTS[0], HOSTS[3])]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("host", (HOSTS[0], HOSTS[3]), ids=lambda host: host.name)
 def test_host_model_computes_every_byte(host: Host, tmp_path: Path) -> None:
     assert check_on_host(host, dsp_grid(2), tmp_path, kernels=(*PORTABLE, *SOURCES), extra=EXTRA) == []
 
 
+@pytest.mark.slow
 def test_the_grid_reaches_every_kernel() -> None:
     table = EXTRA.read_text(encoding="ascii")
     named = set(re.findall(r'(?:CONVOLUTION\(|\{")(mcuq_\w+_dsp)\b', table)) - {"name"}
@@ -168,6 +167,7 @@ LIMITS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("depth", "input_bits", "weight_bits", "fast", "safe"), LIMITS)
 def test_sums_at_the_limit(
     depth: int, input_bits: int, weight_bits: int, fast: str, safe: str | None, tmp_path: Path
@@ -194,6 +194,7 @@ RAISED_LIMITS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("depth", "xb", "wb", "shift", "bias", "step", "fast", "safe"), RAISED_LIMITS)
 def test_raised_sums_at_the_limit(
     depth: int, xb: int, wb: int, shift: int, bias: int, step: int, fast: str, safe: str | None, tmp_path: Path

@@ -80,6 +80,7 @@ def test_the_grid_covers_what_it_promises() -> None:
     assert any(both <= set(case.expected) for case in cases if case.conv is not None and case.conv.output_bits == 8)
 
 
+@pytest.mark.slow
 def test_a_wrong_byte_is_reported_with_its_case(tmp_path: Path) -> None:
     case = grid(1, SAMPLE)[100]
     wrong = replace(case, expected=bytes([case.expected[0] ^ 1, *case.expected[1:]]))

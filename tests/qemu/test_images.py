@@ -54,6 +54,7 @@ def test_promised_data_is_exact_and_code_close(name: str) -> None:
     assert 0 < sizes.stack_bound < sizes.stack_bound_main <= items["stack"].measured
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["rp2040", "stm32h7", "mps3-an547", "esp32c3"])
 def test_the_checksum_takes_flash_and_stack_where_it_is_called(name: str, tmp_path: Path) -> None:
     board = load_board(name)
@@ -333,6 +334,7 @@ def test_the_manifest_for_platformio_names_all_sources_and_headers(tmp_path: Pat
     assert subprocess.run([str(tmp_path / "app")], check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_arena_and_stack_in_other_regions(tmp_path: Path) -> None:
     board = load_board("stm32h7:arena=DTCM,stack=SRAM3")
     graph = integer_net(3, 8, 8)

@@ -169,6 +169,7 @@ def test_where_selection_refuses_bytes_are_wrong(tmp_path: Path) -> None:
     assert len(wrong) == 1 and "bytes differ" in wrong[0]
 
 
+@pytest.mark.slow
 def test_less_is_too_little(tmp_path: Path) -> None:
     """Of gathered pixels to the word; of pixels read where they lie less the few outputs that are stored last."""
     dense = Layer((4, 8, 8), 24, (1, 1), (1, 1), (1, 1), 1, "same", 8, 8, 8, 1, usual=True)

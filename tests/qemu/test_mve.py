@@ -82,7 +82,8 @@ def mve_grid(seed: int) -> list[Case]:
     ]
 
 
-@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3])
 def test_target_computes_every_byte(seed: int, tmp_path: Path) -> None:
     cases = that_fit(mve_grid(seed), TARGET)
     assert check_on_target(TARGET, cases, tmp_path, kernels=KERNELS, extra=EXTRA) == []
@@ -97,6 +98,7 @@ def test_the_grid_reaches_every_kernel() -> None:
     assert len(named) == 34 and named == reached
 
 
+@pytest.mark.slow
 def test_every_two_codes_of_a_byte(tmp_path: Path) -> None:
     """All 256 pairs of 4-bit codes of two channels, in whole vectors and in a tail, over one pixel and over several."""
     rng, cases = np.random.default_rng(0), list[Case]()
@@ -111,6 +113,7 @@ def test_every_two_codes_of_a_byte(tmp_path: Path) -> None:
     assert check_on_target(TARGET, cases, tmp_path, kernels=KERNELS, extra=EXTRA) == []
 
 
+@pytest.mark.slow
 def test_outputs_over_their_inputs(tmp_path: Path) -> None:
     """In place and before the input, strips included, wherever selection allows it."""
     cases: list[Case] = []
@@ -129,6 +132,7 @@ SMALLEST_SHIFT = {(8, 8): 32, (8, 4): 28, (8, 2): 26, (4, 8): 29, (4, 4): 25, (2
 """By (input bits, weight bits): 32, less the position of the weights, less the bits that inputs can be raised."""
 
 
+@pytest.mark.slow
 def test_inputs_are_raised_as_far_as_bytes_hold(tmp_path: Path) -> None:
     cases: list[Case] = []
     for bits, shift in SMALLEST_SHIFT.items():

@@ -44,6 +44,7 @@ def test_every_operator_on_this_computer(weight_bits: int, activation_bits: int,
     assert result.compared_bytes == 3 * sum(op.output.bytes for op in steps(graph))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("weight_bits", "activation_bits"), [(8, 8), (4, 4), (2, 2)])
 def test_further_operators_on_this_computer(weight_bits: int, activation_bits: int) -> None:
     graph = integer_net(9, weight_bits, activation_bits, net=further_operators)

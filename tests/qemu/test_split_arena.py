@@ -38,7 +38,8 @@ def board_for(graph: IntegerGraph, share: float) -> tuple[Board, MemoryPlan]:
     return board, plan_memory(graph, board.core, cuts=board.cuts)
 
 
-@pytest.mark.parametrize("share", [0.4, pytest.param(0.7, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [0.4, 0.7])
 def test_promised_bytes_by_region_and_every_byte_on_the_device(share: float, tmp_path: Path) -> None:
     graph = integer_net(3, 8, 8)
     board, plan = board_for(graph, share)

@@ -114,6 +114,7 @@ def _reach(graph: Graph, model: str, seed: int) -> tuple[Limits, Limits]:
     return found[0], found[1]
 
 
+@pytest.mark.slow
 def test_order_and_addresses_decide_with_the_bits() -> None:
     """Branches whose order matters: the relaxation's optimum cannot be placed, the whole problem's is brute force's."""
     solved_whole = 0

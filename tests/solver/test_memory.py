@@ -68,7 +68,7 @@ def test_small_networks_reach_the_brute_force_optimum(family: str, seed: int) ->
 
 
 @pytest.mark.parametrize("family", networks.FAMILIES)
-@pytest.mark.parametrize("size", [12, 30])
+@pytest.mark.parametrize("size", [12, pytest.param(30, marks=pytest.mark.slow)])
 def test_arena_equals_the_liveness_bound(family: str, size: int) -> None:
     for seed in range(4):
         plan = plan_memory(networks.FAMILIES[family](seed, size), CORE)

@@ -46,6 +46,7 @@ def test_promised_bytes_are_the_lowered_networks(name: str, tightness: float) ->
     assert (promise.flash, promise.ram) == (plan.flash_used, plan.ram_used)
 
 
+@pytest.mark.slow
 def test_frontier_falls_and_holds_the_references() -> None:
     torch.manual_seed(0)
     graph = fuse(capture(zoo.build("ds_cnn"), zoo.card("ds_cnn").input_shape).graph)

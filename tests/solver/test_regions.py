@@ -103,6 +103,7 @@ def brute_force(problem: Problem) -> float | None:
     return best
 
 
+@pytest.mark.slow
 def test_bits_are_the_best_of_all() -> None:
     """Under limits between the smallest and the largest arena, with the cut at several places."""
     graph, found = forked(3), 0
