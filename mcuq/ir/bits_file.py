@@ -142,7 +142,7 @@ def check_bits(plan: BitPlan, graph: Graph) -> None:
 
 def _tensor(index: int, row: Any) -> TensorBits:
     if isinstance(row, dict):
-        cast("dict[str, Any]", row).setdefault("granularity", "channel")
+        row = {"granularity": "channel", **cast("dict[str, Any]", row)}
     data = _object(row, f"tensor {index}", {"name", "layer", "kind", "bits", "granularity", "bytes"})
     name, layer, kind = (_text(data[what], f"tensor {index} {what}") for what in ("name", "layer", "kind"))
     if kind not in get_args(TensorKind):

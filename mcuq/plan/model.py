@@ -202,7 +202,7 @@ class _Builder:
         """Distinct decisions of ``tensors`` and rows of (choice of each decision, choice of each tensor)."""
         names = tuple(dict.fromkeys(self.owner[tensor] for tensor in tensors))
         rows: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
-        for key in product(*(self.decisions[name].bits for name in names)):
+        for key in product(*(self.decisions[name].choices for name in names)):
             chosen = dict(zip(names, key, strict=True))
             own = tuple(self.members[tensor].choice(chosen[self.owner[tensor]]) for tensor in tensors)
             rows.append((key, own))
@@ -301,7 +301,7 @@ class _Builder:
         return found, storage
 
     def _bits(self, tensor: str) -> tuple[int, ...]:
-        return tuple(abs(choice) for choice in self.decisions[self.owner[tensor]].bits)
+        return tuple(abs(choice) for choice in self.decisions[self.owner[tensor]].choices)
 
     def _aliases(self, op: Reshape, bits: int) -> bool:
         source = self.graph.op(op.inputs[0])
@@ -428,7 +428,7 @@ def paper_problem(
         elif not isinstance(op, Softmax | Argmax) and op.name != current:
             shared.append((current, op.name))
     decisions, owner = decide(graph, members, sensitivity, wishes, shared, fixed=fixed)
-    choices = {d.name: d.bits for d in decisions}
+    choices = {d.name: d.choices for d in decisions}
     layers = paper_layers(graph)
     flash: list[Cost] = []
     peaks: list[Peak] = []

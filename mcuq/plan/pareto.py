@@ -83,7 +83,7 @@ def references(graph: Graph, sensitivity: Sensitivity, limits: Limits, core: str
     """
     problem = problem_from_graph(graph, sensitivity, limits, core)
     found = [
-        fixed_plan(problem, f"uniform {b}", {d.name: b if b in d.bits else d.bits[0] for d in problem.decisions})
+        fixed_plan(problem, f"uniform {b}", {d.name: b if b in d.choices else d.choices[0] for d in problem.decisions})
         for b in (8, 4, 2)
     ]
     for scheme in ("MixPL", "MixPC"):
@@ -92,7 +92,7 @@ def references(graph: Graph, sensitivity: Sensitivity, limits: Limits, core: str
         except InfeasibleError:
             continue
         known = {t.name: t.bits for t in plan.tensors}
-        bits = {d.name: known[d.name] if known[d.name] in d.bits else d.bits[0] for d in problem.decisions}
+        bits = {d.name: known[d.name] if known[d.name] in d.choices else d.choices[0] for d in problem.decisions}
         found.append(fixed_plan(problem, scheme, bits))
     return tuple(found)
 

@@ -44,20 +44,20 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One choice of ``bits`` for all ``members``; ``losses[i]`` is the expected loss of ``bits[i]``."""
+    """What is chosen for all ``members`` at once; ``losses[i]`` is the expected loss of ``choices[i]``."""
 
     name: str
-    bits: tuple[int, ...]
+    choices: tuple[int, ...]
     losses: tuple[float, ...]
     members: tuple[Member, ...]
 
-    def loss(self, bits: int) -> float:
-        return self.losses[self.bits.index(bits)]
+    def loss(self, choice: int) -> float:
+        return self.losses[self.choices.index(choice)]
 
     @property
     def least(self) -> int:
         """The choice of fewest bytes."""
-        return min(self.bits, key=lambda choice: (abs(choice), choice))
+        return min(self.choices, key=lambda choice: (abs(choice), choice))
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,11 +230,11 @@ def assignment_of(problem: Problem, plan: BitPlan) -> dict[str, int]:
     found: dict[str, int] = {}
     for decision in problem.decisions:
         members = [member for member in decision.members if member.name in known]
-        fitting = [c for c in decision.bits if members and all(m.choice(c) == known[m.name] for m in members)]
+        fitting = [c for c in decision.choices if members and all(m.choice(c) == known[m.name] for m in members)]
         if not fitting:
             names = ", ".join(member.name for member in decision.members)
             found_bits = ", ".join(sorted({choice_text(known[member.name]) for member in members}))
-            allowed = ", ".join(map(choice_text, decision.bits))
+            allowed = ", ".join(map(choice_text, decision.choices))
             raise UsageError(f"{names}: the plan has bits {found_bits}, allowed is one of ({allowed})")
         found[decision.name] = fitting[0]
     return found

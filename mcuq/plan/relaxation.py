@@ -50,7 +50,7 @@ def bit_model(problem: Problem) -> BitModel:
     weights = [
         (round(loss * scale), literals[d.name][b])
         for d in problem.decisions
-        for b, loss in zip(d.bits, d.losses, strict=True)
+        for b, loss in zip(d.choices, d.losses, strict=True)
     ]
     total = sum(weight * literal for weight, literal in weights if weight)
     model.minimize(total)
@@ -109,7 +109,7 @@ def bit_literals(model: cp_model.CpModel, problem: Problem) -> Literals:
     """One literal per decision and width, exactly one of them true."""
     literals: dict[str, dict[int, cp_model.IntVar]] = {}
     for decision in problem.decisions:
-        row = {b: model.new_bool_var(f"{decision.name} at {b}") for b in decision.bits}
+        row = {b: model.new_bool_var(f"{decision.name} at {b}") for b in decision.choices}
         model.add_exactly_one(row.values())
         literals[decision.name] = row
     return literals

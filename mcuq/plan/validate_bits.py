@@ -16,7 +16,7 @@ def check_plan(problem: Problem, plan: BitPlan, placed: Placement | None) -> Non
     operator may write its output over an input.
     """
     bits = _check_tensors(problem, plan)
-    loss = sum(d.losses[d.bits.index(bits[d.name])] for d in problem.decisions)
+    loss = sum(d.losses[d.choices.index(bits[d.name])] for d in problem.decisions)
     if abs(loss - plan.objective) > 1e-9 * max(1.0, abs(loss)) or plan.bound > plan.objective * (1 + 1e-9) + 1e-12:
         raise CheckError(f"objective {plan.objective} (bound {plan.bound}), expected {loss}")
     _check_flash(problem, plan, bits)
@@ -39,13 +39,13 @@ def _check_tensors(problem: Problem, plan: BitPlan) -> dict[str, int]:
     found = {t.name: t for t in plan.tensors}
     bits: dict[str, int] = {}
     for decision in problem.decisions:
-        left = list(decision.bits)
+        left = list(decision.choices)
         for member in decision.members:
             tensor = found[member.name]
             left = [c for c in left if _means(c, tensor)]
             if not left:
                 raise CheckError(
-                    f"{tensor.name} has {tensor.bits} bits per {tensor.granularity}, allowed {decision.bits} "
+                    f"{tensor.name} has {tensor.bits} bits per {tensor.granularity}, allowed {decision.choices} "
                     "(negative: per layer), or splits its group"
                 )
             if dict(member.sizes)[tensor.bits] != tensor.bytes:

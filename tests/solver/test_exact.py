@@ -53,7 +53,7 @@ def small_graph(seed: int, kind: int) -> Graph:
 def brute_force(problem: Problem) -> float | None:
     """Least objective over every assignment whose flash fits and whose arena can be placed."""
     best: float | None = None
-    for choice in product(*(d.bits for d in problem.decisions)):
+    for choice in product(*(d.choices for d in problem.decisions)):
         bits = {d.name: b for d, b in zip(problem.decisions, choice, strict=True)}
         loss = objective(problem, bits)
         if (best is not None and loss >= best) or flash_bytes(problem, bits) > problem.limits.flash:
@@ -107,7 +107,7 @@ def _reach(graph: Graph, model: str, seed: int) -> tuple[Limits, Limits]:
     problem = _problem(graph, synthetic(graph, seed), PLENTY, model)
     found: list[Limits] = []
     for pick in (min, max):
-        bits = {d.name: pick(d.bits) for d in problem.decisions}
+        bits = {d.name: pick(d.choices) for d in problem.decisions}
         placement = pack(arena_of(problem, bits))[0] if problem.ops else None
         plan = plan_of(problem, Solution(bits, placement, 0.0, False))
         found.append(Limits(plan.flash_used, plan.ram_used))

@@ -44,7 +44,7 @@ def problem_of(graph: Graph, table: Sensitivity, limits: Limits, **wishes: objec
 def reach(graph: Graph, table: Sensitivity) -> tuple[int, int]:
     """Flash of the smallest and of the largest assignment."""
     problem = problem_of(graph, table, PLENTY)
-    low, high = ({d.name: pick(d) for d in problem.decisions} for pick in (lambda d: d.least, lambda d: max(d.bits)))
+    low, high = ({d.name: pick(d) for d in problem.decisions} for pick in (lambda d: d.least, lambda d: max(d.choices)))
     return flash_bytes(problem, low), flash_bytes(problem, high)
 
 
@@ -162,8 +162,8 @@ def test_weights_that_share_bits_share_their_steps_and_pins_leave_them_open() ->
     graph = small_graph(0, 1)
     table = steps_table(graph)
     grouped = problem_of(graph, table, PLENTY, groups=(("a.weight", "b.weight"), ("c.weight", "c")), pins={"c": 8})
-    assert grouped.decision("a.weight").bits == (8, 4, 2, -8, -4, -2)
-    assert grouped.decision("c.weight").bits == (8, -8)
+    assert grouped.decision("a.weight").choices == (8, 4, 2, -8, -4, -2)
+    assert grouped.decision("c.weight").choices == (8, -8)
     least = {d.name: d.least for d in grouped.decisions}
     assert (least["a.weight"], least["c.weight"]) == (-2, -8)
     tensors = {m.name: m.at(least[d.name]) for d in grouped.decisions for m in d.members}

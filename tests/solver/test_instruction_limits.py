@@ -41,7 +41,7 @@ def test_brute_force_agrees_under_a_limit_of_instructions(core: str) -> None:
     problem = problem_from_graph(graph, table, PLENTY, core, ram_reserve=0)
     every = [
         dict(zip((d.name for d in problem.decisions), choice, strict=True))
-        for choice in product(*(d.bits for d in problem.decisions))
+        for choice in product(*(d.choices for d in problem.decisions))
     ]
     counts = [executed(problem, bits) for bits in every]
     low, high = min(counts), max(counts)

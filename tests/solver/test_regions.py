@@ -91,7 +91,7 @@ def forked(seed: int) -> Graph:
 def brute_force(problem: Problem) -> float | None:
     """Least objective over every assignment whose flash fits and whose arena has a place within its regions."""
     best: float | None = None
-    for choice in product(*(d.bits for d in problem.decisions)):
+    for choice in product(*(d.choices for d in problem.decisions)):
         bits = {d.name: b for d, b in zip(problem.decisions, choice, strict=True)}
         loss = objective(problem, bits)
         if (best is not None and loss >= best) or flash_bytes(problem, bits) > problem.limits.flash:
