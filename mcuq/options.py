@@ -157,8 +157,8 @@ QuantType = Annotated[
 ActType = Annotated[
     str | None,
     _quantizer(
-        help="Activation quantizer: LSQ, LSQ+, PACT, CG-PACT, mPACT, Clipped, ScaleClip, DoReFa, or none (weights "
-        "only). Default: the one that goes with the weights."
+        help="Activation quantizer: LSQ, LSQ+, PACT, PACT-floor, CG-PACT, mPACT, Clipped, ScaleClip, DoReFa, or none "
+        "(weights only). Default: the one that goes with the weights."
     ),
 ]
 WeightRange = Annotated[

@@ -21,7 +21,7 @@ from mcuq.quant import distributed, ranges
 from mcuq.quant.fake_quant import Learned, Rule, fake_quantize
 from mcuq.quant.grid import STORED_BITS
 
-ActType = Literal["LSQ", "LSQ+", "PACT", "CG-PACT", "mPACT", "Clipped", "ScaleClip", "DoReFa", "none"]
+ActType = Literal["LSQ", "LSQ+", "PACT", "PACT-floor", "CG-PACT", "mPACT", "Clipped", "ScaleClip", "DoReFa", "none"]
 ACT_TYPES: tuple[ActType, ...] = get_args(ActType)
 CLIPPED_TOP = 6.0
 """Upper clip of ``Clipped`` quantizers, that of ReLU6, and where learned clips start without calibration."""
@@ -36,12 +36,14 @@ class ActivationQuantizer(nn.Module):
 
     Attributes:
         steps: codes in use less one, counted from the lowest; None is all that ``bits`` hold.
+        rounding: steps added before rounding down; 1/2 rounds to nearest.
         ready: a range has been set (by calibration, or a checkpoint).
     """
 
     scale_value: Tensor
     zero: Tensor
     ready_flag: Tensor
+    rounding = 0.5
 
     def __init__(self, bits: int, *, signed: bool, steps: int | None = None) -> None:
         super().__init__()
@@ -65,6 +67,10 @@ class ActivationQuantizer(nn.Module):
 
     def zero_point(self) -> int:
         return int(self.zero)
+
+    def shift(self) -> float:
+        """What rounding to nearest wants added to a value, so that it rounds as this quantizer does."""
+        return (self.rounding - 0.5) * float(self.scale())
 
     def params(self) -> QuantParams:
         """Scale and zero point as the device gets them."""
@@ -230,12 +236,16 @@ class LearnedOffsetActivation(LearnedStepActivation):
 class PactActivation(ActivationQuantizer):
     """``PACT``: learned upper threshold and, for signed tensors, a learned lower one.
 
-    ``calibrated``: the gradient counts rounding too (``CG-PACT``).
+    ``calibrated``: the gradient counts rounding too (``CG-PACT``). ``rounding`` 0 rounds down (``PACT-floor``), as
+    arXiv 1905.13082 trains; the device, which rounds to nearest, gets biases half a step lower.
     """
 
-    def __init__(self, bits: int, *, signed: bool, steps: int | None = None, calibrated: bool = False) -> None:
+    def __init__(
+        self, bits: int, *, signed: bool, steps: int | None = None, calibrated: bool = False, rounding: float = 0.5
+    ) -> None:
         super().__init__(bits, signed=signed, steps=steps)
         self.calibrated = calibrated
+        self.rounding = rounding
         self.high = nn.Parameter(torch.tensor(CLIPPED_TOP))
         self.low = nn.Parameter(torch.tensor(-CLIPPED_TOP if signed else 0.0), requires_grad=signed)
 
@@ -266,7 +276,7 @@ class PactActivation(ActivationQuantizer):
         bottom, below, top, above = _ends(clamp, float(self.low.detach()), float(self.high.detach()), self.signed)
         inside = 1.0 / (step * (self.qmax - self.qmin)) if self.calibrated else 0.0
         learned = Learned(self.high, inside, 0.0, above), Learned(self.low, -inside, below, 0.0)
-        return Rule(step, low, high, bottom, top, learned)
+        return Rule(step, low, high, bottom, top, learned, self.rounding)
 
 
 class ModifiedPact(ActivationQuantizer):
@@ -369,6 +379,8 @@ def make(act_type: str, bits: int, *, signed: bool, steps: int | None = None) ->
             return kind(bits, signed=signed, steps=steps)
         case "PACT" | "CG-PACT":
             return PactActivation(bits, signed=signed, steps=steps, calibrated=act_type == "CG-PACT")
+        case "PACT-floor":
+            return PactActivation(bits, signed=signed, steps=steps, rounding=0.0)
         case "mPACT":
             return ModifiedPact(bits, signed=signed, steps=steps)
         case "Clipped" | "ScaleClip" | "DoReFa":

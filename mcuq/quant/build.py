@@ -237,4 +237,7 @@ def _quantizer(graph: Graph, op: ir.FloatOp, choice: Activations, positive: froz
     ends.update(name for r in graph if isinstance(r, ir.Softmax | ir.Argmax) for name in r.inputs)
     if op.name in ends or any(shares_codes(r) and r.name in ends for r in graph.consumers(op.name)):
         return activations.Observed(choice.bits, signed=signed)
-    return activations.make(choice.kind, choice.bits, signed=signed, steps=choice.steps)
+    kind = choice.kind
+    if kind == "PACT-floor" and not isinstance(op, ir.Conv2d):
+        kind = "PACT"  # no bias to hold the half step
+    return activations.make(kind, choice.bits, signed=signed, steps=choice.steps)

@@ -41,10 +41,11 @@ class Learned:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rule:
-    """``y = step * clamp(floor(x / step + 1/2), low, high)``; dx = g where bottom < x < top, else 0.
+    """``y = step * clamp(floor(x / step + rounding), low, high)``; dx = g where bottom < x < top, else 0.
 
     Attributes:
         low, high: codes, counted from the zero point. bottom, top: values of x; y is constant outside of them.
+        rounding: 1/2 rounds to nearest, half up; 0 rounds down.
     """
 
     step: float
@@ -53,10 +54,11 @@ class Rule:
     bottom: float
     top: float
     learned: tuple[Learned, ...] = ()
+    rounding: float = 0.5
 
     @property
     def grid(self) -> Grid:
-        return Grid(self.step, self.low, self.high, self.bottom, self.top)
+        return Grid(self.step, self.low, self.high, self.bottom, self.top, self.rounding)
 
     @property
     def parameters(self) -> tuple[Tensor, ...]:

@@ -33,14 +33,15 @@ SOURCES = tuple(
 
 
 class Grid(ctypes.Structure):
-    """``step * clamp(floor(x / step + 1/2), low, high)``; gradients pass where bottom < x < top."""
+    """``step * clamp(floor(x / step + rounding), low, high)``; gradients pass where bottom < x < top."""
 
     step: float
     low: float
     high: float
     bottom: float
     top: float
-    _fields_ = tuple((name, ctypes.c_float) for name in ("step", "low", "high", "bottom", "top"))
+    rounding: float
+    _fields_ = tuple((name, ctypes.c_float) for name in ("step", "low", "high", "bottom", "top", "rounding"))
 
 
 class Shape(ctypes.Structure):
@@ -168,7 +169,7 @@ def quantize(x: Tensor, grid: Grid) -> Tensor:
     """``x`` on ``grid``, in the same memory layout. A native ``x`` is dense, see :func:`dense`."""
     means = means_for(x)
     if means != "native":
-        return _torch_function("quantize", means)(x, grid.step, grid.low, grid.high)
+        return _torch_function("quantize", means)(x, grid.step, grid.low, grid.high, grid.rounding)
     y = torch.empty_like(x)
     library().quantize(x.data_ptr(), y.data_ptr(), x.numel(), grid, torch.get_num_threads())
     return y
@@ -197,7 +198,7 @@ def quantize_gradient(kept: Tensor, g: Tensor, grid: Grid) -> tuple[Tensor, Tens
     """
     if kept.dtype != torch.int16 and means_for(kept) != "native":
         function = _torch_function("gradient", means_for(kept))
-        return function(kept, g, grid.step, grid.low, grid.high, grid.bottom, grid.top)
+        return function(kept, g, grid.step, grid.low, grid.high, grid.rounding, grid.bottom, grid.top)
     dx, sums = torch.empty_like(kept, dtype=torch.float32), torch.empty(3, dtype=torch.float64)
     g = like(g, dx)
     pointers, threads = (kept.data_ptr(), g.data_ptr(), dx.data_ptr()), torch.get_num_threads()
@@ -235,16 +236,16 @@ def _torch_function(name: str, means: Means) -> Callable[..., Any]:
     return torch.compile(function, dynamic=True) if means == "compile" else function
 
 
-def _quantize(x: Tensor, step: float, low: float, high: float) -> Tensor:
+def _quantize(x: Tensor, step: float, low: float, high: float, rounding: float) -> Tensor:
     divisor = torch.full((), step, dtype=x.dtype, device=x.device)  # a number would be inverted on a GPU
-    return (x / divisor).add_(0.5).floor_().clamp_(low, high).mul_(divisor)
+    return (x / divisor).add_(rounding).floor_().clamp_(low, high).mul_(divisor)
 
 
 def _gradient(
-    x: Tensor, g: Tensor, step: float, low: float, high: float, bottom: float, top: float
+    x: Tensor, g: Tensor, step: float, low: float, high: float, rounding: float, bottom: float, top: float
 ) -> tuple[Tensor, Tensor]:
     dx = torch.ops.aten.hardtanh_backward(g, x, bottom, top)  # g where bottom < x < top, in one pass
-    inside = _quantize(x, step, low, high).sub_(x).mul_(dx).sum()
+    inside = _quantize(x, step, low, high, rounding).sub_(x).mul_(dx).sum()
     outside = g - dx
     above = torch.ops.aten.threshold_backward(outside, x, bottom).sum()
     return dx, torch.stack([inside, outside.sum() - above, above]).double()

@@ -316,14 +316,16 @@ class QuantLayer:
         """:meth:`forward` and the quantization of its result by ``rule``, still to be done."""
         if self.norm is not None and self.trains_norm(training):
             return self.norm.branch(self._product(x), rule)
-        return Branch(self.forward(x, input_scale, training=training), rule)
+        shift = (rule.rounding - 0.5) * rule.step
+        return Branch(self.forward(x, input_scale, training=training, shift=shift), rule)
 
-    def forward(self, x: Tensor, input_scale: Tensor | None, *, training: bool) -> Tensor:
+    def forward(self, x: Tensor, input_scale: Tensor | None, *, training: bool, shift: float = 0.0) -> Tensor:
         """Convolution and batch norm of x [N, C, H, W].
 
         Args:
             input_scale: scale of ``x``; the bias is then rounded to the accumulator's grid as on the device.
             training: a batch norm that is not frozen uses and updates batch statistics.
+            shift: what the device adds to the bias before it rounds it, see ``ActivationQuantizer.shift``.
         """
         if self.norm is not None and self.trains_norm(training):
             return self.norm.train_step(self._product(x))
@@ -338,7 +340,7 @@ class QuantLayer:
                 offset = offset + (self.norm.beta - self.norm.beta.detach())
             bias = offset if bias is None else bias * gain + offset
         if bias is not None and input_scale is not None and self.saved is not None and self.rounded:
-            bias = self._on_grid(bias, input_scale)
+            bias = self._on_grid(bias, input_scale, shift)
         return conv2d(x, weight, bias, self.op.window, self.op.groups)
 
     def _product(self, x: Tensor) -> Tensor:
@@ -353,19 +355,19 @@ class QuantLayer:
         """The batch norm uses the batch's statistics."""
         return training and not self.frozen and self.norm is not None
 
-    def _on_grid(self, bias: Tensor, input_scale: Tensor) -> Tensor:
-        """Bias rounded to multiples of gain * Sx * Sw; channels without gain or weights, constants, keep theirs."""
+    def _on_grid(self, bias: Tensor, input_scale: Tensor, shift: float) -> Tensor:
+        """Bias + shift on multiples of gain * Sx * Sw, less shift; channels without gain or weights keep theirs."""
         used = self.ordered(self.weight.detach()).reshape(self.shape[0], -1).any(1)
         grid = self.step * input_scale * used
         if self.norm is not None and not self.folded:
             grid = grid * self.norm.gain()
-        rounded = round_half_up(bias / grid) * grid
+        rounded = round_half_up((bias + shift) / grid) * grid - shift
         return bias + (torch.where(torch.isfinite(rounded), rounded, bias) - bias).detach()
 
     # -- deployment ---------------------------------------------------------------------------------------
 
-    def deployed(self) -> WeightQuant:
-        """Integer weights and the affine map after them, from the real weights."""
+    def deployed(self, shift: float = 0.0) -> WeightQuant:
+        """Integer weights and the affine map after them, from the real weights; ``shift`` is added to its result."""
         real = self.real_weight()
         codes, scale, zero = self.quantizer.export(self.effective(real).reshape(self.shape))
         gain = self.gain().double()
@@ -380,7 +382,7 @@ class QuantLayer:
             scale=scale.abs().cpu().numpy(),
             zero_point=zero.cpu().numpy(),
             gain=(kept * torch.sign(scale)).cpu().numpy(),
-            bias=bias.cpu().numpy(),
+            bias=bias.cpu().numpy() + shift,
             scaling=self.config.scaling,
         )
 

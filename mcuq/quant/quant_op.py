@@ -462,7 +462,7 @@ class QuantOp(nn.Module):
             raise UsageError(f"no activation range for {', '.join(missing)}; call calibrate(batches) first")
         return QuantizedGraph(
             ir.Graph(tuple(map(self._current, self.graph)), self.graph.outputs),
-            tuple(layer.deployed() for layer in self.layers.values()),
+            tuple(layer.deployed(self.activation_quantizer(name).shift()) for name, layer in self.layers.items()),
             tuple(ActivationQuant(op.name, self._params(op)) for op in self.graph),
         )
 

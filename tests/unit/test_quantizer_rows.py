@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 
 from mcuq.errors import UsageError  # noqa: E402
 from mcuq.numerics import pack, unpack, weight_range  # noqa: E402
-from mcuq.quant import activations, ranges, weights  # noqa: E402
+from mcuq.quant import activations, kernels, ranges, weights  # noqa: E402
 from mcuq.quant.tanh_weights import TanhWeights  # noqa: E402
 from mcuq.quant.weights import QUANT_TYPES, LearnedAsymmetric, WeightQuantizer  # noqa: E402
 
@@ -307,13 +307,20 @@ def test_n7_the_gradient_of_alpha_counts_rounding_in_cg_pact_only(act_type: str)
         assert (moved[1] - moved[0]) / 0.001 - straight == pytest.approx(above + inside, rel=1e-2)
 
 
-def test_r15_l5_pact_clips_at_6_until_calibrated_and_sums_above_alpha() -> None:
-    quantizer = activations.make("PACT", 4, signed=False)
+@pytest.mark.parametrize("means", ["native", "torch"])
+@pytest.mark.parametrize(
+    ("act_type", "expected"), [("PACT", [0, 0, 0.4, 0.4, 6, 6, 6]), ("PACT-floor", [0, 0, 0, 0.4, 5.6, 6, 6])]
+)
+def test_r15_l5_pact_clips_at_6_until_calibrated_and_sums_above_alpha(
+    act_type: str, expected: list[float], means: kernels.Means
+) -> None:
+    quantizer = activations.make(act_type, 4, signed=False)
     assert isinstance(quantizer, activations.PactActivation)
-    x = torch.tensor([[-1.0, 0.19, 0.21, 5.9, 6.0, 7.0]])
-    y, dx = forward_backward(quantizer, x, torch.tensor([[1.0, 2.0, 4.0, 8.0, 16.0, 32.0]]))
-    assert y.flatten().tolist() == pytest.approx([0, 0, 0.4, 6, 6, 6])  # half up: floor is an import mode
-    assert dx.tolist() == [[0, 2, 4, 8, 0, 0]]
+    x = torch.tensor([[-1.0, 0.19, 0.21, 0.41, 5.9, 6.0, 7.0]])
+    with kernels.use(means):
+        y, dx = forward_backward(quantizer, x, torch.tensor([[1.0, 2.0, 4.0, 64.0, 8.0, 16.0, 32.0]]))
+    assert y.flatten().tolist() == pytest.approx(expected)
+    assert dx.tolist() == [[0, 2, 4, 64, 8, 0, 0]]
     assert quantizer.high.grad is not None and float(quantizer.high.grad) == 48
 
 

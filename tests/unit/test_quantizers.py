@@ -218,7 +218,7 @@ def test_activations_lie_on_the_grid_of_the_device(act_type: str, bits: int, sig
     params = quantizer.params()
     y = quantizer(x, clamp)
     real = x if signed else x.clamp_min(0)
-    expected = quantize(real.numpy(), params.scale, params.zero_point, bits)
+    expected = quantize(real.numpy() + quantizer.shift(), params.scale, params.zero_point, bits)
     expected = np.clip(expected, *(params.codes or code_range(bits)))
     codes = np.floor(y.detach().double().numpy() / params.scale + 0.5) + params.zero_point
     assert (codes == expected).mean() > 0.999

@@ -1,7 +1,7 @@
 /* Uniform quantization of float tensors, shared by the training kernels.
  *
- * y = step * clamp(floor(x / step + 1/2), low, high), codes relative to the zero point. Gradients pass strictly between
- * bottom and top. Comparisons are written so that NaN stays NaN. */
+ * y = step * clamp(floor(x / step + rounding), low, high), codes relative to the zero point. Gradients pass strictly
+ * between bottom and top. Comparisons are written so that NaN stays NaN. */
 #ifndef MCUQ_GRID_H
 #define MCUQ_GRID_H
 
@@ -18,7 +18,7 @@
 typedef ptrdiff_t Index;
 
 typedef struct {
-    float step, low, high, bottom, top;
+    float step, low, high, bottom, top, rounding; /* rounding: 1/2 rounds to nearest, 0 down */
 } Grid;
 
 /* Sums of the incoming gradient g: of g * (y - x) inside, of g at or below bottom, of g at or above top. */
@@ -28,7 +28,7 @@ typedef struct {
 
 static inline float quantized(float x, const Grid *grid)
 {
-    float code = floorf(x / grid->step + 0.5F);
+    float code = floorf(x / grid->step + grid->rounding);
     code = code < grid->low ? grid->low : code;
     code = code > grid->high ? grid->high : code;
     return code * grid->step;

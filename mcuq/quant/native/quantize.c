@@ -123,7 +123,7 @@ void mcuq_quantize_rows(const float *restrict x, float *restrict y, Index rows, 
                         const float *lows, const float *highs)
 {
     for (Index r = 0; r < rows; r++) {
-        const Grid grid = {steps[r], lows[r], highs[r], 0.0F, 0.0F};
+        const Grid grid = {steps[r], lows[r], highs[r], 0.0F, 0.0F, 0.5F};
 #pragma omp simd
         for (Index i = 0; i < length; i++) {
             y[r * length + i] = quantized(x[r * length + i], &grid);
@@ -138,7 +138,7 @@ void mcuq_quantize_rows_gradient(const float *restrict x, const float *restrict 
                                  const float *lows, const float *highs)
 {
     for (Index r = 0; r < rows; r++) {
-        const Grid grid = {steps[r], lows[r], highs[r], lows[r] * steps[r], highs[r] * steps[r]};
+        const Grid grid = {steps[r], lows[r], highs[r], lows[r] * steps[r], highs[r] * steps[r], 0.5F};
         const Sums row = gradient(x + r * length, g + r * length, dx + r * length, length, grid);
         const double outside = (double)grid.bottom * row.below + (double)grid.top * row.above;
         sums[r] = (float)(row.inside + outside);
