@@ -1,7 +1,8 @@
 """From the files of a project to linked programs: for this computer, for a board, and for QEMU.
 
 Objects are compiled once per project and linked several times: the application at the part's addresses
-(measured, never run), and the harness at addresses of the QEMU machine, with and without hooks.
+(measured, never run), and the harness at addresses of the QEMU machine, with and without hooks. Those of the runtime
+are the same in every project of a core and serve all that a process builds.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mcuq.build.objects import compile_once
 from mcuq.build.toolchain import WARNINGS, Toolchain, find_program, host_gcc, run_tool
 from mcuq.build.write import write_files
 from mcuq.errors import LimitError, ToolchainError
@@ -61,16 +63,19 @@ class Builder:
         optimize = optimize_flag(self.board.core if self.board else "portable")
         base = [self.toolchain.compiler, "-std=c11", *self.toolchain.flags, optimize, *_warnings(self.toolchain)]
         base += [*_section_flags(self.prefix, self.board), *flags]
-        base += [f"-I{self.folder / folder}" for folder in _INCLUDE]
-        base.append(f"-I{product_file('runtime_c', 'port', 'port.h').parent}")
-        objects: list[Path] = []
+        failure = f"{self.toolchain.name} failed to compile"
+        port = product_file("runtime_c", "port", "port.h").parent
+        objects: dict[Path, Path] = {}
         for source in map(Path, sources):
             parts = source.with_suffix("").parts[-2:] if source.is_absolute() else source.with_suffix("").parts
-            target = output / f"{'_'.join(parts)}{suffix}.o"
-            command = [*base, "-c", str(self.folder / source), "-o", str(target)]
-            run_tool(command, f"{self.toolchain.name} failed to compile {source.name}")
-            objects.append(target)
-        return objects
+            objects[self.folder / source] = output / f"{'_'.join(parts)}{suffix}.o"
+        runtime = {s: o for s, o in objects.items() if s.is_relative_to(self.folder / "mcuq") or s.parent == port}
+        compile_once(base, runtime, (self.folder / "mcuq" / "include", self.folder / "mcuq" / "src", port), failure)
+        base += [f"-I{folder}" for folder in (*(self.folder / name for name in _INCLUDE), port)]
+        for source, target in objects.items():
+            if source not in runtime:
+                run_tool([*base, "-c", str(source), "-o", str(target)], f"{failure} {source.name}")
+        return list(objects.values())
 
     def link(self, objects: Sequence[Path], output: str, script: Path | None = None) -> Path:
         """Program ``folder/output``.
