@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from mcuq.data import Dataset
+from mcuq.data import Augmentation, Dataset
 from mcuq.ir.bits_file import load_bits, save_bits
 from mcuq.ir.files import save_integer
 from mcuq.ir.graph import Graph
@@ -37,12 +37,15 @@ from mcuq.reference.ranking import Ranks, label_ranks, top1, top5
 if TYPE_CHECKING:
     from mcuq.quant import QuantOp
     from mcuq.quant.progressive import Stage
+    from mcuq.quant.settings import TrainConfig
 
 DEMO_BOARD = "stm32f4"
 DEMO_LIMITS = "56000,5600"
 """Flash and RAM in bytes: an all-8-bit network of the demo needs more of both."""
 KEPT_TEST_BYTES = 64 << 20
 """Of held-out samples that a run keeps for ``verify``."""
+JUDGED = 4096
+"""Training images on which the float network's accuracy is measured."""
 
 
 def train(
@@ -118,7 +121,8 @@ def _trained(
         plan = _plan(graph, prepared, run, bar, resume)
     plan = distributed.of_first(plan)
     assert plan is not None
-    op, qat_ranks = _train_qat(prepared, plan, run, bar, resume)
+    config = _augmented(qat_config(prepared.settings, prepared.dataset, plan), prepared, top1(float_ranks), bar)
+    op, qat_ranks = _train_qat(prepared, plan, config, run, bar, resume)
     return op, plan, {"float": float_ranks, "qat": qat_ranks}
 
 
@@ -191,14 +195,44 @@ def _qat_epochs(settings: TrainSettings, dataset: Dataset) -> int:
     return max(2, min(20, 30_000 // len(dataset.x_train)))
 
 
-def qat_config(settings: TrainSettings, dataset: Dataset, plan: BitPlan) -> Any:
+def _starts_trained(settings: TrainSettings, dataset: Dataset) -> bool:
+    """Quantization-aware training starts from a trained float network."""
+    return settings.weights is not None or _float_epochs(settings, dataset) > 0
+
+
+def qat_config(settings: TrainSettings, dataset: Dataset, plan: BitPlan) -> TrainConfig:
     """How a plan is trained: the recipe for its bits, with the float network as teacher where that was trained."""
     from mcuq.quant.settings import qat_preset, taught_preset, typical_bits
 
     epochs = _qat_epochs(settings, dataset)
-    taught = settings.weights is not None or _float_epochs(settings, dataset) > 0
-    preset = taught_preset(epochs, plan) if taught else qat_preset(epochs, typical_bits(plan))
+    preset = (
+        taught_preset(epochs, plan) if _starts_trained(settings, dataset) else qat_preset(epochs, typical_bits(plan))
+    )
     return _configured(preset, settings, qat=True)
+
+
+def _augmented(config: TrainConfig, prepared: Prepared, held_out: float, bar: TrainingBar) -> TrainConfig:
+    """``config``, with images as they are for a float network that did not learn its own by heart."""
+    from mcuq.quant.evaluate import evaluate, real_inputs
+    from mcuq.quant.settings import retraining_augment
+
+    module, dataset, settings = prepared.module, prepared.dataset, prepared.settings
+    asked = any(name == "augment" for name, _ in settings.recipe)
+    if asked or config.augmentation(dataset.augmentation) == Augmentation() or not _starts_trained(settings, dataset):
+        return config
+
+    def scores(images: Any) -> Any:
+        return module(real_inputs(images, dataset.normalization))
+
+    x, y = dataset.x_train[:JUDGED], dataset.y_train[:JUDGED]
+    train = evaluate(scores, x, y, device=settings.device)
+    share = retraining_augment(train, held_out)
+    how = "changed" if share else "as they are"
+    bar.stage(
+        f"retraining on images {how}: the float network has {100 * train:.1f} % of its training images right, "
+        f"{100 * held_out:.1f} % of others"
+    )
+    return replace(config, augment=share)
 
 
 def _configured(config: Any, settings: TrainSettings, *, qat: bool = False) -> Any:
@@ -237,7 +271,7 @@ def _plan(graph: Graph, prepared: Prepared, run: RunFolder, bar: TrainingBar, re
 
 
 def _train_qat(
-    prepared: Prepared, plan: BitPlan, run: RunFolder, bar: TrainingBar, resume: bool
+    prepared: Prepared, plan: BitPlan, config: TrainConfig, run: RunFolder, bar: TrainingBar, resume: bool
 ) -> tuple[QuantOp, Ranks]:
     """Quantization-aware training under ``plan``; returns the network and its ranks of the held-out labels."""
     from mcuq.quant import train as loops
@@ -246,7 +280,6 @@ def _train_qat(
     from mcuq.quant.progressive import stages
 
     dataset, settings = prepared.dataset, prepared.settings
-    config = qat_config(settings, dataset, plan)
     teacher = copy.deepcopy(prepared.module) if config.distill > 0 else None
 
     before: dict[str, Any] = {}

@@ -91,7 +91,7 @@ class Loop:
             self.data.y_train,
             self.config.batch_size,
             self.config.device,
-            augmentation=self.config.augmentation(self.data.augmentation),
+            augmentation=self.config.augmentation(self.data.augmentation, at.epoch),
             fill=self.data.normalization.zero_point,
             generator=self.generator,
         )

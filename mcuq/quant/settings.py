@@ -26,8 +26,8 @@ class TrainConfig:
         progressive: share of the epochs at wider bits first, see ``mcuq.quant.progressive``.
         reestimate: batches from which batch norm statistics are averaged anew before they freeze; 0 is never.
         calibration: images on which activation ranges start.
-        augment: whether images are changed at all. flip, shift: mirror them, shift them by so many pixels, beyond what
-            the data set says of itself.
+        augment: share of the epochs in which images are changed; those at the end show them as they are. flip, shift:
+            mirror them, shift them by so many pixels, beyond what the data set says of itself.
         ema: decay of the averaged weights that are validated and handed over; 0 is none.
         distill: share of the loss that is divergence from the float network's scores at ``temperature``.
         dampening, freezing: against oscillating weights, see ``mcuq.quant.hooks``; strength, and share of steps that
@@ -51,7 +51,7 @@ class TrainConfig:
     progressive: float = 0.0
     reestimate: int = 40
     calibration: int = 512
-    augment: bool = True
+    augment: float = 1.0
     flip: bool = False
     shift: int = 0
     seed: int = 0
@@ -64,7 +64,7 @@ class TrainConfig:
             raise UsageError(
                 f"epochs >= 0, batch_size >= 1 and lr > 0 are needed, got {self.epochs}, {self.batch_size}, {self.lr}"
             )
-        for name in ("label_smoothing", "ema", "distill", "freezing", "progressive"):
+        for name in ("label_smoothing", "ema", "distill", "freezing", "progressive", "augment"):
             share = getattr(self, name)
             if not 0 <= share <= 1 or (name in ("ema", "progressive") and share == 1):
                 raise UsageError(f"{name} is a share between 0 and 1, got {share}")
@@ -73,16 +73,29 @@ class TrainConfig:
         if not (self.temperature > 0 and self.dampening >= 0):
             raise UsageError(f"temperature > 0 and dampening >= 0 are needed, got {self.temperature}, {self.dampening}")
 
-    def augmentation(self, own: Augmentation) -> Augmentation:
+    def augmentation(self, own: Augmentation, epoch: int = 0) -> Augmentation:
         """What happens to images of a data set whose ``own`` augmentation is known."""
-        if not self.augment:
+        if epoch >= round(self.augment * self.epochs):
             return Augmentation()
         return Augmentation(flip=own.flip or self.flip, shift=max(own.shift, self.shift))
 
 
 def float_preset(epochs: int) -> TrainConfig:
-    """Defaults for float training from scratch."""
-    return TrainConfig(epochs, lr=4e-3, weight_decay=1e-2, warmup=0.15)
+    """Defaults for float training from scratch; it ends on images as they are (He et al., arXiv 1909.09148)."""
+    return TrainConfig(epochs, lr=4e-3, weight_decay=1e-2, warmup=0.15, augment=0.8)
+
+
+def retraining_augment(train: float, held_out: float) -> float:
+    """``augment`` for retraining a float network with these accuracies: all or nothing.
+
+    Changed images keep a network from learning its training images by heart. Most networks for microcontrollers are too
+    small for that: they score about as well on images that they have not seen, and changed ones only are harder.
+    """
+    return 1.0 if train - held_out > BY_HEART else 0.0
+
+
+BY_HEART = 0.03
+"""Accuracy on training images less that on others above which retraining changes images."""
 
 
 def qat_preset(epochs: int, bits: int) -> TrainConfig:

@@ -79,7 +79,7 @@ branch-quant = false
 
 [recipe]
 ema = 0.5
-augment = false
+augment = 0
 """
 
 
@@ -96,7 +96,7 @@ def test_a_file_of_options_drives_a_run_and_is_kept_in_its_record(mcuq: Any) -> 
     assert settings["model"]["name"] == "own_net:build" and settings["data"] == "own.npz"
     assert (settings["float_epochs"], settings["epochs"], settings["branch_quant"]) == (1, 1, False)
     assert settings["quant_type"] == "PerChannelsAsymMinMax"
-    assert settings["recipe"] == [["ema", "0.5"], ["augment", "false"]]
+    assert settings["recipe"] == [["ema", "0.5"], ["augment", "0"]]
     assert len(Path("run/log.csv").read_text().splitlines()) == 1 + 1 + 1
 
 

@@ -21,7 +21,16 @@ from mcuq.pipeline.training import qat_config
 
 pytest.importorskip("torch")
 from mcuq.quant.progressive import stages
-from mcuq.quant.settings import EpochResult, Step, TrainConfig, qat_preset, recipe_values, taught_preset, typical_bits
+from mcuq.quant.settings import (
+    EpochResult,
+    Step,
+    TrainConfig,
+    qat_preset,
+    recipe_values,
+    retraining_augment,
+    taught_preset,
+    typical_bits,
+)
 
 
 @pytest.mark.parametrize(
@@ -40,8 +49,8 @@ def test_options_of_no_model_are_refused() -> None:
 
 
 def test_recipe_texts_become_values() -> None:
-    pairs = parse_recipe(["ema=0.9", "label-smoothing=0.1", "reestimate=5", "augment=false"])
-    assert recipe_values(pairs) == {"ema": 0.9, "label_smoothing": 0.1, "reestimate": 5, "augment": False}
+    pairs = parse_recipe(["ema=0.9", "label-smoothing=0.1", "reestimate=5", "augment=0"])
+    assert recipe_values(pairs) == {"ema": 0.9, "label_smoothing": 0.1, "reestimate": 5, "augment": 0.0}
     with pytest.raises(UsageError, match="takes name=value"):
         parse_recipe(["ema"])
     with pytest.raises(UsageError, match=r"knows augment, .*got 'lr'"):
@@ -55,7 +64,14 @@ def test_images_are_augmented_as_the_data_and_the_user_say() -> None:
     assert TrainConfig(1).augmentation(own) == own
     assert TrainConfig(1, shift=3).augmentation(own) == Augmentation(flip=True, shift=3)
     assert TrainConfig(1, flip=True).augmentation(Augmentation()) == Augmentation(flip=True)
-    assert TrainConfig(1, augment=False, flip=True).augmentation(own) == Augmentation()
+    assert TrainConfig(1, augment=0, flip=True).augmentation(own) == Augmentation()
+    ten = TrainConfig(10, augment=0.75)
+    assert [ten.augmentation(own, epoch) == own for epoch in range(10)] == [True] * 8 + [False] * 2
+
+
+def test_retraining_changes_images_of_networks_that_know_theirs_by_heart() -> None:
+    assert retraining_augment(0.997, 0.914) == 1.0
+    assert retraining_augment(0.856, 0.838) == 0.0
     with pytest.raises(UsageError, match="number of pixels"):
         TrainConfig(1, shift=-1)
 

@@ -255,7 +255,7 @@ def test_short_trainings_do_not_leave_slow_batch_norms_behind() -> None:
     net, data = small_net(), small_data()
     net[1].momentum = 0.0003
     start = net[1].running_mean.clone()
-    train_float(net, data, replace(CONFIG, epochs=12, augment=False))
+    train_float(net, data, replace(CONFIG, epochs=12, augment=0))
     with torch.no_grad():
         images = torch.from_numpy(data.x_train).permute(0, 3, 1, 2)
         found = net[0](real_inputs(images, data.normalization)).mean((0, 2, 3))
@@ -265,12 +265,12 @@ def test_short_trainings_do_not_leave_slow_batch_norms_behind() -> None:
 
 def test_training_learns() -> None:
     net, data = small_net(), small_data()
-    config = TrainConfig(12, batch_size=16, lr=1e-2, augment=False)
+    config = TrainConfig(12, batch_size=16, lr=1e-2, augment=0)
     train_float(net, data, config)
     exact = evaluate(lambda x: net(real_inputs(x, data.normalization)), data.x_test, data.y_test)
     assert exact >= 0.9
     op = op_of(net, bits=4, fold_type="ICN")
-    train_qat(op, data, TrainConfig(3, batch_size=16, lr=1e-3, augment=False))
+    train_qat(op, data, TrainConfig(3, batch_size=16, lr=1e-3, augment=0))
     assert accuracy(op, data.x_test, data.y_test) >= exact - 0.05
 
 
