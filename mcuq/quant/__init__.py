@@ -12,6 +12,7 @@ from mcuq.quant.settings import (
     default_fold_delay,
     float_preset,
     qat_preset,
+    retraining_augment,
     taught_preset,
 )
 from mcuq.quant.train import reestimate_batch_norm, train_float, train_qat
@@ -32,6 +33,7 @@ __all__ = [
     "qat_preset",
     "real_inputs",
     "reestimate_batch_norm",
+    "retraining_augment",
     "sqnr",
     "taught_preset",
     "train_float",
