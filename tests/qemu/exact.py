@@ -72,18 +72,18 @@ def taps(g: Geometry, size: tuple[int, int], row: int, col: int) -> Iterator[tup
 def convolution_sums(image: Ints, border: int, weights: Ints, zeros: Ints, g: Geometry, groups: int) -> Ints:
     """sum x * (w - zw[o]) for every output, without bias. weights [O, kh, kw, I/groups], zeros [O]."""
     outputs, _, _, depth = weights.shape
-    per_group = outputs // groups
-    centred = weights - zeros[:, None, None, None]
-    acc = np.zeros((*g.output, outputs), dtype=np.int64)
-    outside = np.full(image.shape[2], border, dtype=np.int64)
-    for row in range(g.output[0]):
-        for col in range(g.output[1]):
-            for i, j, y, x, inside in taps(g, image.shape[:2], row, col):
-                pixel = image[y, x] if inside else outside
-                for group in range(groups):
-                    part = slice(group * per_group, (group + 1) * per_group)
-                    acc[row, col, part] += centred[part, i, j] @ pixel[group * depth : (group + 1) * depth]
-    return acc
+    centred = (weights - zeros[:, None, None, None]).reshape(groups, outputs // groups, *g.kernel, depth)
+    (top, left), (height, width, channels) = g.pad, image.shape
+    below, right = (k * d for k, d in zip(g.kernel, g.dilation, strict=True))
+    framed = np.full((top + height + below, left + width + right, channels), border, dtype=np.int64)
+    framed[top : top + height, left : left + width] = image
+    acc = np.zeros((*g.output, groups, outputs // groups), dtype=np.int64)
+    for i, j in itertools.product(range(g.kernel[0]), range(g.kernel[1])):
+        rows = np.arange(g.output[0]) * g.stride[0] + i * g.dilation[0]
+        columns = np.arange(g.output[1]) * g.stride[1] + j * g.dilation[1]
+        pixels = framed[np.ix_(rows, columns)].reshape(*g.output, groups, depth)
+        acc += np.einsum("yxgi,goi->yxgo", pixels, centred[:, :, i, j])
+    return acc.reshape(*g.output, outputs)
 
 
 def max_pool(image: Ints, g: Geometry) -> Ints:
