@@ -1,9 +1,12 @@
-"""Puts this folder on the path of every test, for ``tests/builders.py``; finds a data folder beside the checkout."""
+"""Puts this folder on the path of every test, for ``tests/builders.py``; finds a data folder beside the checkout; keeps
+the short tests of a file together."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+import pytest
 
 # Tests on published data run where it lies in $MCUQ_DATA or in a folder next to the checkout, else they skip.
 _BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -12,3 +15,11 @@ if not os.environ.get("MCUQ_DATA") and _BESIDE.is_dir():
 
 # Networks under test are tiny: threads of OpenMP would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Short tests of a file share what they build, in one process; long ones run wherever there is time."""
+    for item in items:
+        if not (item.get_closest_marker("slow") or item.get_closest_marker("xdist_group")):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))

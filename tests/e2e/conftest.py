@@ -1,9 +1,11 @@
-"""The command line in-process, and one small trained run shared by the tests that need one."""
+"""The command line in-process, and the run of the README's first example, shared by the tests that need one."""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,9 @@ from typing import Any
 import pytest
 
 from mcuq import cli
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+EXAMPLES: list[str] = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
 
 
 @dataclass(frozen=True)
@@ -50,19 +55,16 @@ def mcuq(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on the digits, made once: few epochs, limits that force bits below 8."""
-    from mcuq.pipeline import BitChoice, ModelSpec, TrainSettings, train
+def example(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the README's first example computes, run once as it stands; ``folder`` is where."""
+    scope: dict[str, Any] = {}
+    folder = tmp_path_factory.mktemp("readme")
+    with chdir(folder):
+        exec(EXAMPLES[0], scope)
+    return {**scope, "folder": folder}
 
-    folder = tmp_path_factory.mktemp("run") / "digits"
-    choice = BitChoice(mem_constraint="60000,6200", board="stm32f4", sensitivity="sqnr")
-    settings = TrainSettings(ModelSpec("resnet_tiny"), "digits", choice, float_epochs=8, epochs=2)
-    here = Path.cwd()
-    import os
 
-    os.chdir(folder.parent)
-    try:
-        train(settings, folder)
-    finally:
-        os.chdir(here)
-    return folder
+@pytest.fixture(scope="session")
+def trained(example: dict[str, Any]) -> Path:
+    """A run on the digits: few epochs, limits that force bits below 8."""
+    return example["folder"] / example["run"]

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 pytest.importorskip("torch")
-pytest.importorskip("sklearn")
 
 
 def save(path: str, x: Any, y: Any, tests: int) -> None:
@@ -20,9 +19,7 @@ def save(path: str, x: Any, y: Any, tests: int) -> None:
 
 @pytest.mark.slow
 def test_train_without_flags_gives_a_good_int4_model(mcuq: Any) -> None:
-    from sklearn.datasets import load_digits
-
-    x, y = load_digits(return_X_y=True)
+    x, y = pytest.importorskip("sklearn.datasets").load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(x))
     save("mine.npz", (x[order].reshape(-1, 8, 8) / 16).astype(np.float32), y[order], 450)
     outcome = mcuq("train", "--data", "mine.npz", "--json")

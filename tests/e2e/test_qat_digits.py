@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("sklearn")
 
 from mcuq import data, zoo  # noqa: E402
 from mcuq.lower import lower  # noqa: E402

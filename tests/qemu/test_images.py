@@ -27,7 +27,8 @@ from mcuq.target.board import Board, load_board, load_boards
 from mcuq.target.core import machine
 from mcuq.target.footprint import CODE_TOLERANCE
 
-CORES = ("microbit", "rp2040", "mps2-an385", "stm32l4r5", "stm32h7", "stm32h7+size", "rp2350", "mps3-an547", "esp32c3")
+CORES = ("microbit", "stm32l4r5", "stm32h7", "stm32h7+size", "mps3-an547", "esp32c3")
+MORE_CORES = tuple(pytest.param(name, marks=pytest.mark.slow) for name in ("rp2040", "mps2-an385", "rp2350"))
 
 
 def small_board(flash: int, ram: int) -> Board:
@@ -37,7 +38,7 @@ def small_board(flash: int, ram: int) -> Board:
     return replace(board, regions=tuple(replace(r, length=sizes.get(r.name, r.length)) for r in board.regions))
 
 
-@pytest.mark.parametrize("name", CORES)
+@pytest.mark.parametrize("name", [*CORES, *MORE_CORES])
 def test_promised_data_is_exact_and_code_close(name: str) -> None:
     board = load_board(name)
     graph = integer_net(1, 4, 8, asymmetric=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 
@@ -10,8 +12,8 @@ torch = pytest.importorskip("torch")
 from mcuq import zoo  # noqa: E402
 from mcuq.frontend.torch import capture  # noqa: E402
 from mcuq.ir.fuse import fuse  # noqa: E402
-from mcuq.ir.graph import Normalization  # noqa: E402
-from mcuq.ir.plans import Limits  # noqa: E402
+from mcuq.ir.graph import Graph, Normalization  # noqa: E402
+from mcuq.ir.plans import BitPlan, Limits, Sensitivity  # noqa: E402
 from mcuq.lower.lower import lower  # noqa: E402
 from mcuq.plan.exact import solve  # noqa: E402
 from mcuq.plan.memory import plan_memory  # noqa: E402
@@ -23,14 +25,19 @@ from mcuq.target.footprint import footprint  # noqa: E402
 CORE = "cortex-m3"
 
 
+@cache
+def measured(name: str) -> tuple[Graph, Sensitivity, list[BitPlan]]:
+    """A network of the zoo, its sensitivities, and its plans to compare with."""
+    torch.manual_seed(0)
+    graph = fuse(capture(zoo.build(name), zoo.card(name).input_shape, Normalization(1 / 128, 128)).graph)
+    table = data_free(graph)
+    return graph, table, references(graph, table, Limits(10**9, 10**9), CORE)
+
+
 @pytest.mark.parametrize("name", ["lenet", "ds_cnn", "resnet8"])
 @pytest.mark.parametrize("tightness", [1.0, 0.5, 0.2])
 def test_promised_bytes_are_the_lowered_networks(name: str, tightness: float) -> None:
-    torch.manual_seed(0)
-    shape = zoo.card(name).input_shape
-    graph = fuse(capture(zoo.build(name), shape, Normalization(1 / 128, 128)).graph)
-    table = data_free(graph)
-    eight, four, *_ = references(graph, table, Limits(10**9, 10**9), CORE)
+    graph, table, (eight, four, *_) = measured(name)
     limits = Limits(
         int(four.flash_used + tightness * (eight.flash_used - four.flash_used)),
         int(four.ram_used + tightness * (eight.ram_used - four.ram_used)),
@@ -38,7 +45,7 @@ def test_promised_bytes_are_the_lowered_networks(name: str, tightness: float) ->
     plan = solve(graph, table, limits, CORE)
     assert plan.status == "OPTIMAL"
     assert plan.objective >= eight.objective
-    images = np.random.default_rng(0).integers(0, 256, (4, *shape)).astype(np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (4, *graph.input.shape)).astype(np.uint8)
     integer = lower(ptq(graph, images, plan))
     memory = plan_memory(integer, CORE)
     promise = footprint(integer, memory, CORE)

@@ -15,7 +15,6 @@ from mcuq.data.dataset import stratified_split
 from mcuq.data.fetch import RemoteFile, download
 from mcuq.errors import DataError
 
-pytest.importorskip("sklearn")
 pytest.importorskip("PIL")
 
 
@@ -30,9 +29,7 @@ def test_digits():
     split = hashlib.sha256(d.x_test.tobytes() + d.y_test.tobytes()).hexdigest()
     assert split == "d9c38d5f8e1b22d4009194ca394200c56bca6516ea649e48a5b4f0a2c9e4a845"
     both = np.concatenate([d.x_train, d.x_test]).reshape(1797, -1)
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
+    bunch = pytest.importorskip("sklearn.datasets").load_digits()
     original = np.floor(bunch.images.reshape(1797, -1) * 255 / 16 + 0.5).astype(np.uint8)
     assert sorted(map(bytes, both)) == sorted(map(bytes, original))
 

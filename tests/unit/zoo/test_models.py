@@ -92,7 +92,10 @@ def test_n22_mobilenet_v1_element_counts(width, expected):
     assert sum(p.numel() for n, p in module.named_parameters() if n.endswith("weight") and p.ndim > 1) == expected
 
 
-@pytest.mark.parametrize("resolution, last", [(224, 7), (192, 6), (160, 5), (128, 4), (96, 3)])
+@pytest.mark.parametrize(
+    "resolution, last",
+    [(224, 7), (96, 3), *(pytest.param(*pair, marks=pytest.mark.slow) for pair in ((192, 6), (160, 5), (128, 4)))],
+)
 def test_mobilenet_v1_maps_and_names(resolution, last):
     module = zoo.build("mobilenet_v1", width=0.25, resolution=resolution)
     graph = fuse(capture(module, zoo.input_shape("mobilenet_v1", resolution)).graph)
