@@ -121,7 +121,7 @@ def _trained(
         plan = _plan(graph, prepared, run, bar, resume)
     plan = distributed.of_first(plan)
     assert plan is not None
-    config = _augmented(qat_config(prepared.settings, prepared.dataset, plan), prepared, top1(float_ranks), bar)
+    config = augmented(qat_config(prepared.settings, prepared.dataset, plan), prepared, top1(float_ranks), bar)
     op, qat_ranks = _train_qat(prepared, plan, config, run, bar, resume)
     return op, plan, {"float": float_ranks, "qat": qat_ranks}
 
@@ -211,7 +211,7 @@ def qat_config(settings: TrainSettings, dataset: Dataset, plan: BitPlan) -> Trai
     return _configured(preset, settings, qat=True)
 
 
-def _augmented(config: TrainConfig, prepared: Prepared, held_out: float, bar: TrainingBar) -> TrainConfig:
+def augmented(config: TrainConfig, prepared: Prepared, held_out: float, bar: TrainingBar) -> TrainConfig:
     """``config``, with images as they are for a float network that did not learn its own by heart."""
     from mcuq.quant.evaluate import evaluate, real_inputs
     from mcuq.quant.settings import retraining_augment

@@ -12,16 +12,17 @@ from rich.console import Console
 
 from mcuq.data.dataset import Augmentation, Dataset
 from mcuq.errors import UsageError
-from mcuq.ir.graph import Normalization
+from mcuq.ir.graph import Graph, Normalization
 from mcuq.ir.plans import BitPlan, Limits, TensorBits
 from mcuq.pipeline import BitChoice, ModelSpec, TrainSettings, logs, model_spec, parse_recipe
+from mcuq.pipeline.models import Prepared
 from mcuq.pipeline.progress import TrainingBar, duration
 from mcuq.pipeline.settings import default_model
-from mcuq.pipeline.training import qat_config
+from mcuq.pipeline.training import augmented, qat_config
 
-pytest.importorskip("torch")
-from mcuq.quant.progressive import stages
-from mcuq.quant.settings import (
+torch = pytest.importorskip("torch")
+from mcuq.quant.progressive import stages  # noqa: E402
+from mcuq.quant.settings import (  # noqa: E402
     EpochResult,
     Step,
     TrainConfig,
@@ -72,6 +73,31 @@ def test_images_are_augmented_as_the_data_and_the_user_say() -> None:
 def test_retraining_changes_images_of_networks_that_know_theirs_by_heart() -> None:
     assert retraining_augment(0.997, 0.914) == 1.0
     assert retraining_augment(0.856, 0.838) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("right", "changes", "recipe", "expected"),
+    [
+        (0.75, Augmentation(flip=True), (), (1.0, "on images changed: the float network has 75.0 %")),
+        (0.5, Augmentation(flip=True), (), (0.0, "on images as they are: the float network has 50.0 %")),
+        (0.5, Augmentation(flip=True), (("augment", "1"),), (1.0, "")),  # asked for
+        (0.5, Augmentation(), (), (1.0, "")),  # nothing to decide
+    ],
+)
+def test_training_tells_whether_it_changes_images(
+    right: float, changes: Augmentation, recipe: tuple[tuple[str, str], ...], expected: tuple[float, str]
+) -> None:
+    x, y = np.zeros((8, 4, 4, 1), np.uint8), (np.arange(8) >= 8 * right).astype(np.int64)
+    data = Dataset("two", x, y, x, y, ("a", "b"), Normalization(1.0, 0), changes)
+    settings = TrainSettings(ModelSpec("resnet_tiny"), "two", BitChoice(), recipe=recipe)
+    first = lambda images: torch.tensor([[1.0, 0.0]]).expand(len(images), 2)  # noqa: E731
+    prepared = Prepared(settings, ModelSpec("resnet_tiny"), first, data, None, Graph((), ()))
+    console = Console(file=io.StringIO(), width=200)
+    with TrainingBar(console) as bar:
+        config = augmented(TrainConfig(2), prepared, 0.5, bar)
+    share, text = expected
+    assert config.augment == share
+    assert text in console.file.getvalue() and bool(text) == bool(console.file.getvalue().strip())
     with pytest.raises(UsageError, match="number of pixels"):
         TrainConfig(1, shift=-1)
 
