@@ -1,5 +1,5 @@
 """Puts this folder on the path of every test, for ``tests/builders.py``; finds a data folder beside the checkout; keeps
-the short tests of a file together."""
+tests together that share what takes long to make."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Short tests of a file share what they build, in one process; long ones run wherever there is time."""
+    """What is built once serves one process: the tests of the README's example stay together, and the short ones of a
+    file; long ones run wherever there is time."""
     for item in items:
-        if not (item.get_closest_marker("slow") or item.get_closest_marker("xdist_group")):
+        if "example" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("example"))
+        elif not item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))

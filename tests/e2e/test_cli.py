@@ -13,8 +13,6 @@ import pytest
 
 from tests.e2e.conftest import call
 
-pytestmark = pytest.mark.xdist_group("e2e")
-
 
 def test_lists_are_json(mcuq: Any) -> None:
     boards = mcuq("boards", "--json").document["boards"]

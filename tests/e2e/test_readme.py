@@ -9,8 +9,6 @@ import pytest
 
 from tests.e2e.conftest import EXAMPLES
 
-pytestmark = pytest.mark.xdist_group("e2e")
-
 
 def test_the_whole_way_in_ten_lines(example: dict[str, Any]) -> None:
     assert len([line for line in EXAMPLES[0].splitlines() if line.strip()]) <= 10

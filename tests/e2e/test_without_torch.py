@@ -14,7 +14,6 @@ import pytest
 from mcuq import pipeline
 from mcuq.pipeline.graphs import planned_graph
 
-pytestmark = pytest.mark.xdist_group("e2e")
 RUN = (
     "import sys; sys.modules['torch'] = None; sys.modules['sklearn'] = None; sys.modules['matplotlib'] = None\n"
     "from mcuq.cli import main\n"

@@ -18,7 +18,6 @@ from cases import Case, ticks, write_cases
 from drivers import INCLUDE, PORTABLE, ROOT
 from dsp import EXTRA, sources
 from exact import pack_bytes
-from scipy.optimize import nnls
 
 from mcuq.build.qemu import run_elf
 from mcuq.build.toolchain import link_program
@@ -330,6 +329,8 @@ def _prints(call: Case) -> bool:
 
 def fit(chosen: list[Shape], counts: list[int]) -> dict[str, dict[str, float]]:
     """Per family the costs, none negative, of least squared relative error; large and usual layers weigh more."""
+    from scipy.optimize import nnls  # half a second, for this alone
+
     models: dict[str, dict[str, float]] = {}
     for name in sorted({shape.family for shape in chosen}):
         pairs = zip(chosen, counts, strict=True)
