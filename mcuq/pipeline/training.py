@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from mcuq.data import Augmentation, Dataset
+from mcuq.data import Dataset
 from mcuq.ir.bits_file import load_bits, save_bits
 from mcuq.ir.files import save_integer
 from mcuq.ir.graph import Graph
@@ -121,7 +121,8 @@ def _trained(
         plan = _plan(graph, prepared, run, bar, resume)
     plan = distributed.of_first(plan)
     assert plan is not None
-    config = augmented(qat_config(prepared.settings, prepared.dataset, plan), prepared, top1(float_ranks), bar)
+    known = by_heart(prepared, top1(float_ranks), bar)
+    config = qat_config(prepared.settings, prepared.dataset, plan, known=known)
     op, qat_ranks = _train_qat(prepared, plan, config, run, bar, resume)
     return op, plan, {"float": float_ranks, "qat": qat_ranks}
 
@@ -200,39 +201,37 @@ def _starts_trained(settings: TrainSettings, dataset: Dataset) -> bool:
     return settings.weights is not None or _float_epochs(settings, dataset) > 0
 
 
-def qat_config(settings: TrainSettings, dataset: Dataset, plan: BitPlan) -> TrainConfig:
+def qat_config(settings: TrainSettings, dataset: Dataset, plan: BitPlan, *, known: bool = False) -> TrainConfig:
     """How a plan is trained: the recipe for its bits, with the float network as teacher where that was trained."""
     from mcuq.quant.settings import qat_preset, taught_preset, typical_bits
 
     epochs = _qat_epochs(settings, dataset)
-    preset = (
-        taught_preset(epochs, plan) if _starts_trained(settings, dataset) else qat_preset(epochs, typical_bits(plan))
-    )
+    trained = _starts_trained(settings, dataset)
+    preset = taught_preset(epochs, plan, by_heart=known) if trained else qat_preset(epochs, typical_bits(plan))
     return _configured(preset, settings, qat=True)
 
 
-def augmented(config: TrainConfig, prepared: Prepared, held_out: float, bar: TrainingBar) -> TrainConfig:
-    """``config``, with images as they are for a float network that did not learn its own by heart."""
+def by_heart(prepared: Prepared, held_out: float, bar: TrainingBar) -> bool:
+    """Whether the float network, ``held_out`` accurate on others, knows its training images by heart; tells so."""
     from mcuq.quant.evaluate import evaluate, real_inputs
-    from mcuq.quant.settings import retraining_augment
+    from mcuq.quant.settings import knows_by_heart
 
     module, dataset, settings = prepared.module, prepared.dataset, prepared.settings
-    asked = any(name == "augment" for name, _ in settings.recipe)
-    if asked or config.augmentation(dataset.augmentation) == Augmentation() or not _starts_trained(settings, dataset):
-        return config
+    if not _starts_trained(settings, dataset):
+        return False
 
     def scores(images: Any) -> Any:
         return module(real_inputs(images, dataset.normalization))
 
     x, y = dataset.x_train[:JUDGED], dataset.y_train[:JUDGED]
     train = evaluate(scores, x, y, device=settings.device)
-    share = retraining_augment(train, held_out)
-    how = "changed" if share else "as they are"
-    bar.stage(
-        f"retraining on images {how}: the float network has {100 * train:.1f} % of its training images right, "
-        f"{100 * held_out:.1f} % of others"
-    )
-    return replace(config, augment=share)
+    known = knows_by_heart(train, held_out)
+    right = f"({100 * train:.1f} % right, {100 * held_out:.1f} % of others)"
+    if known:
+        bar.stage(f"the float network knows its training images by heart {right}: it teaches, in small steps")
+    else:
+        bar.stage(f"the float network does not know its training images by heart {right}: they stay as they are")
+    return known
 
 
 def _configured(config: Any, settings: TrainSettings, *, qat: bool = False) -> Any:

@@ -11,8 +11,8 @@ from mcuq.quant.settings import (
     TrainConfig,
     default_fold_delay,
     float_preset,
+    knows_by_heart,
     qat_preset,
-    retraining_augment,
     taught_preset,
 )
 from mcuq.quant.train import reestimate_batch_norm, train_float, train_qat
@@ -30,10 +30,10 @@ __all__ = [
     "fit",
     "float_preset",
     "kl",
+    "knows_by_heart",
     "qat_preset",
     "real_inputs",
     "reestimate_batch_norm",
-    "retraining_augment",
     "sqnr",
     "taught_preset",
     "train_float",

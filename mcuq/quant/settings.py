@@ -85,34 +85,32 @@ def float_preset(epochs: int) -> TrainConfig:
     return TrainConfig(epochs, lr=4e-3, weight_decay=1e-2, warmup=0.15, augment=0.8)
 
 
-def retraining_augment(train: float, held_out: float) -> float:
-    """``augment`` for retraining a float network with these accuracies: all or nothing.
-
-    Changed images keep a network from learning its training images by heart. Most networks for microcontrollers are too
-    small for that: they score about as well on images that they have not seen, and changed ones only are harder.
-    """
-    return 1.0 if train - held_out > BY_HEART else 0.0
-
-
-BY_HEART = 0.03
-"""Accuracy on training images less that on others above which retraining changes images."""
+def knows_by_heart(train: float, held_out: float) -> bool:
+    """Whether a float network with these accuracies has learnt its training images, see :func:`taught_preset`."""
+    return train - held_out > 0.03
 
 
 def qat_preset(epochs: int, bits: int) -> TrainConfig:
     """Defaults for retraining a trained network whose :func:`typical_bits` are ``bits`` (8, 4 or 2)."""
-    lr = {8: 1e-3, 4: 2e-3, 2: 6e-3}[bits]
+    lr = {8: 2e-3, 4: 2e-3, 2: 6e-3}[bits]
     step_lr = {8: 1e-3, 4: 1e-2, 2: 1e-2}[bits]
     return TrainConfig(epochs, lr=lr, step_lr=step_lr, weight_decay=1e-3)
 
 
-def taught_preset(epochs: int, plan: BitPlan) -> TrainConfig:
-    """Defaults for retraining under ``plan`` where the float network is there as a teacher: averaged weights too.
+def taught_preset(epochs: int, plan: BitPlan, *, by_heart: bool = False) -> TrainConfig:
+    """Defaults for retraining a float network under ``plan``, with that network as teacher: averaged weights too.
 
-    Half of the loss is distillation where so few bits lose much of what the teacher knows; with more of them the
-    student may outgrow its teacher, and labels alone are better.
+    Most networks for microcontrollers are too small to learn their training images by heart. They go on learning, from
+    images as they are: changed ones are only harder. Half of the loss is distillation where so few bits lose much of
+    what the teacher knows; with more of them the student may outgrow its teacher, and labels alone are better.
+
+    One that :func:`knows_by_heart` has nothing more to learn from labels: it keeps what it knows in smaller steps, from
+    the teacher's scores on changed images.
     """
-    distill = 0.5 if sum(typical_widths(plan)) <= TAUGHT_WIDTHS else 0.0
-    return replace(qat_preset(epochs, typical_bits(plan)), ema=0.99, distill=distill)
+    preset = replace(qat_preset(epochs, typical_bits(plan)), ema=0.99)
+    if by_heart:
+        return replace(preset, lr=preset.lr / 4, distill=1.0, temperature=3.0)
+    return replace(preset, augment=0.0, distill=0.5 if sum(typical_widths(plan)) <= TAUGHT_WIDTHS else 0.0)
 
 
 TAUGHT_WIDTHS = 10

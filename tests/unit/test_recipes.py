@@ -18,7 +18,7 @@ from mcuq.pipeline import BitChoice, ModelSpec, TrainSettings, logs, model_spec,
 from mcuq.pipeline.models import Prepared
 from mcuq.pipeline.progress import TrainingBar, duration
 from mcuq.pipeline.settings import default_model
-from mcuq.pipeline.training import augmented, qat_config
+from mcuq.pipeline.training import by_heart, qat_config
 
 torch = pytest.importorskip("torch")
 from mcuq.quant.progressive import stages  # noqa: E402
@@ -26,9 +26,9 @@ from mcuq.quant.settings import (  # noqa: E402
     EpochResult,
     Step,
     TrainConfig,
+    knows_by_heart,
     qat_preset,
     recipe_values,
-    retraining_augment,
     taught_preset,
     typical_bits,
 )
@@ -70,36 +70,34 @@ def test_images_are_augmented_as_the_data_and_the_user_say() -> None:
     assert [ten.augmentation(own, epoch) == own for epoch in range(10)] == [True] * 8 + [False] * 2
 
 
-def test_retraining_changes_images_of_networks_that_know_theirs_by_heart() -> None:
-    assert retraining_augment(0.997, 0.914) == 1.0
-    assert retraining_augment(0.856, 0.838) == 0.0
+def test_a_network_that_knows_its_images_by_heart_is_retrained_gently() -> None:
+    assert knows_by_heart(0.997, 0.914) and not knows_by_heart(0.856, 0.838)
+    gentle, other = taught_preset(2, plan_of(4), by_heart=True), taught_preset(2, plan_of(4))
+    assert (gentle.lr, gentle.distill, gentle.augment) == (other.lr / 4, 1.0, 1.0)
+    assert other.augment == 0.0
 
 
 @pytest.mark.parametrize(
-    ("right", "changes", "recipe", "expected"),
+    ("right", "recipe", "expected"),
     [
-        (0.75, Augmentation(flip=True), (), (1.0, "on images changed: the float network has 75.0 %")),
-        (0.5, Augmentation(flip=True), (), (0.0, "on images as they are: the float network has 50.0 %")),
-        (0.5, Augmentation(flip=True), (("augment", "1"),), (1.0, "")),  # asked for
-        (0.5, Augmentation(), (), (1.0, "")),  # nothing to decide
+        (0.75, (), (True, 1.0, "by heart (75.0 % right, 50.0 % of others): it teaches")),
+        (0.5, (), (False, 0.0, "by heart (50.0 % right, 50.0 % of others): they stay")),
+        (0.5, (("augment", "1"),), (False, 1.0, "they stay")),
     ],
 )
-def test_training_tells_whether_it_changes_images(
-    right: float, changes: Augmentation, recipe: tuple[tuple[str, str], ...], expected: tuple[float, str]
+def test_training_tells_how_it_retrains(
+    right: float, recipe: tuple[tuple[str, str], ...], expected: tuple[bool, float, str]
 ) -> None:
     x, y = np.zeros((8, 4, 4, 1), np.uint8), (np.arange(8) >= 8 * right).astype(np.int64)
-    data = Dataset("two", x, y, x, y, ("a", "b"), Normalization(1.0, 0), changes)
+    data = Dataset("two", x, y, x, y, ("a", "b"), Normalization(1.0, 0))
     settings = TrainSettings(ModelSpec("resnet_tiny"), "two", BitChoice(), recipe=recipe)
     first = lambda images: torch.tensor([[1.0, 0.0]]).expand(len(images), 2)  # noqa: E731
     prepared = Prepared(settings, ModelSpec("resnet_tiny"), first, data, None, Graph((), ()))
     console = Console(file=io.StringIO(), width=200)
     with TrainingBar(console) as bar:
-        config = augmented(TrainConfig(2), prepared, 0.5, bar)
-    share, text = expected
-    assert config.augment == share
-    assert text in console.file.getvalue() and bool(text) == bool(console.file.getvalue().strip())
-    with pytest.raises(UsageError, match="number of pixels"):
-        TrainConfig(1, shift=-1)
+        known = by_heart(prepared, 0.5, bar)
+    assert (known, qat_config(settings, data, plan_of(4), known=known).augment) == expected[:2]
+    assert expected[2] in console.file.getvalue()
 
 
 def plan_of(*bits: int) -> BitPlan:
@@ -127,7 +125,7 @@ def test_wider_bits_come_first(
 
 @pytest.mark.parametrize(
     ("weights", "outputs", "lr", "distill"),
-    [(8, 8, 1e-3, 0.0), (4, 8, 2e-3, 0.0), (2, 8, 6e-3, 0.5), (4, 4, 2e-3, 0.5), (2, 2, 6e-3, 0.5)],
+    [(8, 8, 2e-3, 0.0), (4, 8, 2e-3, 0.0), (2, 8, 6e-3, 0.5), (4, 4, 2e-3, 0.5), (2, 2, 6e-3, 0.5)],
 )
 def test_the_float_network_teaches_where_bits_are_few(weights: int, outputs: int, lr: float, distill: float) -> None:
     kinds = (("weight", weights), ("activation", outputs))
@@ -145,7 +143,7 @@ def test_a_network_that_was_never_trained_does_not_teach() -> None:
     assert qat_config(replace(untrained, weights=Path("trained")), data, plan) == taught_preset(2, plan)
     assert qat_config(untrained, data, plan) == qat_preset(2, 2)
     asked = replace(own, recipe=(("distill", "0"), ("ema", "0")), lr=1e-4)
-    assert qat_config(asked, data, plan) == replace(qat_preset(2, 2), lr=1e-4)
+    assert qat_config(asked, data, plan) == replace(qat_preset(2, 2), lr=1e-4, augment=0)
 
 
 def result(epoch: int, loss: float, accuracy: float | None = 0.5, phase: str = "qat") -> EpochResult:
