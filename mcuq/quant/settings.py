@@ -102,7 +102,8 @@ def taught_preset(epochs: int, plan: BitPlan, *, by_heart: bool = False) -> Trai
 
     Most networks for microcontrollers are too small to learn their training images by heart. They go on learning, from
     images as they are: changed ones are only harder. Half of the loss is distillation where so few bits lose much of
-    what the teacher knows; with more of them the student may outgrow its teacher, and labels alone are better.
+    what the teacher knows; with more of them the student may outgrow its teacher, and labels alone are better, as are
+    steps that learn no faster than weights.
 
     One that :func:`knows_by_heart` has nothing more to learn from labels: it keeps what it knows in smaller steps, from
     the teacher's scores on changed images.
@@ -110,7 +111,9 @@ def taught_preset(epochs: int, plan: BitPlan, *, by_heart: bool = False) -> Trai
     preset = replace(qat_preset(epochs, typical_bits(plan)), ema=0.99)
     if by_heart:
         return replace(preset, lr=preset.lr / 4, distill=1.0, temperature=3.0)
-    return replace(preset, augment=0.0, distill=0.5 if sum(typical_widths(plan)) <= TAUGHT_WIDTHS else 0.0)
+    if sum(typical_widths(plan)) <= TAUGHT_WIDTHS:
+        return replace(preset, augment=0.0, distill=0.5)
+    return replace(preset, augment=0.0, step_lr=min(preset.step_lr, preset.lr))
 
 
 TAUGHT_WIDTHS = 10

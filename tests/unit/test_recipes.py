@@ -124,14 +124,22 @@ def test_wider_bits_come_first(
 
 
 @pytest.mark.parametrize(
-    ("weights", "outputs", "lr", "distill"),
-    [(8, 8, 2e-3, 0.0), (4, 8, 2e-3, 0.0), (2, 8, 6e-3, 0.5), (4, 4, 2e-3, 0.5), (2, 2, 6e-3, 0.5)],
+    ("weights", "outputs", "lr", "step_lr", "distill"),
+    [
+        (8, 8, 2e-3, 1e-3, 0.0),
+        (4, 8, 2e-3, 2e-3, 0.0),
+        (2, 8, 6e-3, 1e-2, 0.5),
+        (4, 4, 2e-3, 1e-2, 0.5),
+        (2, 2, 6e-3, 1e-2, 0.5),
+    ],
 )
-def test_the_float_network_teaches_where_bits_are_few(weights: int, outputs: int, lr: float, distill: float) -> None:
+def test_the_float_network_teaches_where_bits_are_few(
+    weights: int, outputs: int, lr: float, step_lr: float, distill: float
+) -> None:
     kinds = (("weight", weights), ("activation", outputs))
     tensors = tuple(TensorBits(f"{kind}{i}", f"{i}", kind, n, 1) for kind, n in kinds for i in range(3))  # type: ignore[arg-type]
     found = taught_preset(3, replace(plan_of(8), tensors=tensors))
-    assert (found.epochs, found.lr, found.ema, found.distill) == (3, lr, 0.99, distill)
+    assert (found.epochs, found.lr, found.step_lr, found.ema, found.distill) == (3, lr, step_lr, 0.99, distill)
 
 
 def test_a_network_that_was_never_trained_does_not_teach() -> None:
