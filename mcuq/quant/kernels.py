@@ -90,7 +90,7 @@ def use(means: Means) -> Generator[None]:
     _forced.append(_known(means))
     try:
         if means == "native":
-            library()
+            native()
         yield
     finally:
         _forced.pop()
@@ -119,7 +119,7 @@ def _asked() -> Means:
 def why_not_native() -> str | None:
     """None when this machine has native kernels, else the reason."""
     try:
-        library()
+        native()
     except (ToolchainError, OSError) as error:
         return str(error)
     return None
@@ -132,11 +132,11 @@ def keep_memory() -> bool:
     By default the C library gives large tensors back to the system at once, and each step pays for fresh pages again:
     measured, up to a quarter of its time. Freed memory then stays with the process (up to 2 GiB) until it ends.
     """
-    return why_not_native() is None and bool(library().keep_memory())
+    return why_not_native() is None and bool(native().keep_memory())
 
 
 @cache
-def library() -> Native:
+def native() -> Native:
     """Compiled on first use. Raises ToolchainError."""
     library = ctypes.CDLL(str(host_library(SOURCES, cache_folder() / "kernels")))
     pointer, index, integer = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int
@@ -171,7 +171,7 @@ def quantize(x: Tensor, grid: Grid) -> Tensor:
     if means != "native":
         return _torch_function("quantize", means)(x, grid.step, grid.low, grid.high, grid.rounding)
     y = torch.empty_like(x)
-    library().quantize(x.data_ptr(), y.data_ptr(), x.numel(), grid, torch.get_num_threads())
+    native().quantize(x.data_ptr(), y.data_ptr(), x.numel(), grid, torch.get_num_threads())
     return y
 
 
@@ -184,7 +184,7 @@ def quantize_keeping(x: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
         return quantize(x, grid), x
     y, places = torch.empty_like(x), torch.empty_like(x, dtype=torch.int16)
     pointers = x.data_ptr(), y.data_ptr(), places.data_ptr()
-    library().quantize_places(*pointers, x.numel(), grid, torch.get_num_threads())
+    native().quantize_places(*pointers, x.numel(), grid, torch.get_num_threads())
     return y, places
 
 
@@ -203,9 +203,9 @@ def quantize_gradient(kept: Tensor, g: Tensor, grid: Grid) -> tuple[Tensor, Tens
     g = like(g, dx)
     pointers, threads = (kept.data_ptr(), g.data_ptr(), dx.data_ptr()), torch.get_num_threads()
     if kept.dtype == torch.int16:
-        library().places_gradient(*pointers, kept.numel(), grid.step, sums.data_ptr(), threads)
+        native().places_gradient(*pointers, kept.numel(), grid.step, sums.data_ptr(), threads)
     else:
-        library().quantize_gradient(*pointers, kept.numel(), grid, sums.data_ptr(), threads)
+        native().quantize_gradient(*pointers, kept.numel(), grid, sums.data_ptr(), threads)
     return dx, sums
 
 
@@ -261,7 +261,7 @@ def quantize_rows(rows: Tensor, steps: Tensor, lows: Tensor, highs: Tensor) -> T
         return torch.minimum(torch.maximum(codes, lows), highs) * steps
     y = torch.empty_like(rows)
     grids = steps.data_ptr(), lows.data_ptr(), highs.data_ptr()
-    library().quantize_rows(rows.data_ptr(), y.data_ptr(), *rows.shape, *grids)
+    native().quantize_rows(rows.data_ptr(), y.data_ptr(), *rows.shape, *grids)
     return y
 
 
@@ -281,5 +281,5 @@ def quantize_rows_gradient(
     dx, sums = torch.empty_like(rows), rows.new_empty((3, len(rows)))
     pointers = rows.data_ptr(), g.data_ptr(), dx.data_ptr(), sums.data_ptr()
     grids = steps.data_ptr(), lows.data_ptr(), highs.data_ptr()
-    library().quantize_rows_gradient(*pointers, *rows.shape, *grids)
+    native().quantize_rows_gradient(*pointers, *rows.shape, *grids)
     return dx, sums

@@ -7,7 +7,7 @@ import ctypes
 import torch
 from torch import Tensor
 
-from mcuq.quant.kernels import Branch, Grid, Shape, layout_of, library, like
+from mcuq.quant.kernels import Branch, Grid, Shape, layout_of, like, native
 
 
 def norm_quantize(
@@ -27,7 +27,7 @@ def norm_quantize(
     mean, variance = running
     pointers = x.data_ptr(), y.data_ptr(), gamma.data_ptr(), beta.data_ptr(), saved.data_ptr()
     pointers = *pointers, mean.data_ptr(), variance.data_ptr()
-    _check(library().norm[layout](*pointers, _shape(x, epsilon, momentum), grid))
+    _check(native().norm[layout](*pointers, _shape(x, epsilon, momentum), grid))
     return y, saved
 
 
@@ -39,7 +39,7 @@ def norm_statistics(
     assert layout is not None
     saved = torch.empty(4, x.shape[1])
     pointers = (t.data_ptr() for t in (gamma, beta, saved, *running))
-    _check(library().norm[layout](x.data_ptr(), None, *pointers, _shape(x, epsilon, momentum), Grid()))
+    _check(native().norm[layout](x.data_ptr(), None, *pointers, _shape(x, epsilon, momentum), Grid()))
     return saved
 
 
@@ -58,7 +58,7 @@ def add_quantize(
     y, places = torch.empty_like(a), torch.empty_like(a, dtype=torch.int16)
     branches = [_branch(*parts) for parts in zip((a, b), affine, grids, strict=True)]
     pointers, rows = (y.data_ptr(), places.data_ptr()), layout_of(a) == "rows"
-    _check(library().add_quantize(*branches, *pointers, _shape(a, 0.0, 0.0), grid, rows))
+    _check(native().add_quantize(*branches, *pointers, _shape(a, 0.0, 0.0), grid, rows))
     return y, places
 
 
@@ -74,7 +74,7 @@ def norm_quantize_gradient(x: Tensor, g: Tensor, saved: Tensor, grid: Grid) -> t
     g = like(g, x)
     dx, dnorm, sums = torch.empty_like(x), torch.empty(2, x.shape[1]), torch.empty(3, dtype=torch.float64)
     pointers = x.data_ptr(), g.data_ptr(), dx.data_ptr(), saved.data_ptr(), dnorm.data_ptr(), sums.data_ptr()
-    _check(library().norm_gradient[layout](*pointers, _shape(x, 0.0, 0.0), grid))
+    _check(native().norm_gradient[layout](*pointers, _shape(x, 0.0, 0.0), grid))
     return dx, dnorm, sums
 
 

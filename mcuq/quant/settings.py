@@ -86,7 +86,7 @@ def float_preset(epochs: int) -> TrainConfig:
 
 
 def knows_by_heart(train: float, held_out: float) -> bool:
-    """Whether a float network with these accuracies has learnt its training images, see :func:`taught_preset`."""
+    """Whether a float network with these accuracies (0 .. 1) has learnt its images, see :func:`taught_preset`."""
     return train - held_out > 0.03
 
 

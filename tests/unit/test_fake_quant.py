@@ -124,7 +124,7 @@ def test_kernels_are_chosen_by_name() -> None:
 
 def test_without_a_compiler_torch_does_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    for function in (kernels.library, kernels.why_not_native):
+    for function in (kernels.native, kernels.why_not_native):
         function.cache_clear()
     try:
         x = torch.tensor([0.4, 0.6])
@@ -134,7 +134,7 @@ def test_without_a_compiler_torch_does_the_work(tmp_path: Path, monkeypatch: pyt
         with pytest.raises(ToolchainError, match="not found"), kernels.use("native"):
             pass
     finally:
-        for function in (kernels.library, kernels.why_not_native):
+        for function in (kernels.native, kernels.why_not_native):
             function.cache_clear()
 
 

@@ -68,6 +68,10 @@ def test_images_are_augmented_as_the_data_and_the_user_say() -> None:
     assert TrainConfig(1, augment=0, flip=True).augmentation(own) == Augmentation()
     ten = TrainConfig(10, augment=0.75)
     assert [ten.augmentation(own, epoch) == own for epoch in range(10)] == [True] * 8 + [False] * 2
+    with pytest.raises(UsageError, match="number of pixels"):
+        TrainConfig(1, shift=-1)
+    with pytest.raises(UsageError, match="augment is a share"):
+        TrainConfig(1, augment=1.5)
 
 
 def test_a_network_that_knows_its_images_by_heart_is_retrained_gently() -> None:
@@ -89,6 +93,7 @@ def test_training_tells_how_it_retrains(
     right: float, recipe: tuple[tuple[str, str], ...], expected: tuple[bool, float, str]
 ) -> None:
     x, y = np.zeros((8, 4, 4, 1), np.uint8), (np.arange(8) >= 8 * right).astype(np.int64)
+    x, y = np.repeat(x, 1024, 0), np.repeat(y, 1024)  # sorted, and more than are looked at
     data = Dataset("two", x, y, x, y, ("a", "b"), Normalization(1.0, 0))
     settings = TrainSettings(ModelSpec("resnet_tiny"), "two", BitChoice(), recipe=recipe)
     first = lambda images: torch.tensor([[1.0, 0.0]]).expand(len(images), 2)  # noqa: E731
