@@ -117,33 +117,6 @@ def test_r23_r14_fake_quantization_is_the_integer_network(quant_type: str, fold_
     assert (expected[last].argmax(-1) == actual[last].argmax(-1)).all()
 
 
-@pytest.mark.parametrize("bits", [8, 4, 2])
-@pytest.mark.parametrize(
-    "fold_type",
-    ["ICN", pytest.param("folding_weights", marks=pytest.mark.slow)],
-)
-def test_r15_activations_rounded_down_are_so_on_the_device(fold_type: str, bits: int) -> None:
-    op = make(network(), "PerLayerAsymMinMax", bits, fold_type=fold_type, act_type="PACT-floor")
-    op.calibrate([pixels(32)])
-    train_steps(op, 2)
-    x = pixels(64, seed=9)
-    expected = codes(op, x)
-    quantized = op.generate_deployment_model()
-    actual = integer.run(lower(quantized), x.permute(0, 2, 3, 1).numpy())
-    for name, code in expected.items():
-        difference = np.abs(code - actual[name])
-        assert difference.max() <= 3 and (difference != 0).mean() < 1e-2, name
-    stem = op.graph.convs[0]
-    quantizer = op.activation_quantizer(stem.name)
-    with torch.no_grad(), op.quantized():
-        real = op.layers[stem.name].forward(
-            op.tensors(x)[stem.inputs[0]], op.activation_quantizer(stem.inputs[0]).scale(), training=False
-        )
-    down = torch.floor(real.double() / float(quantizer.scale())).clamp(0, quantizer.qmax - quantizer.qmin)
-    stored = torch.from_numpy(actual[stem.name]).permute(0, 3, 1, 2) - quantizer.zero_point()
-    assert (down == stored).double().mean() > 0.99
-
-
 def test_r22_real_weights_come_back_bit_for_bit() -> None:
     net = network()
     before = copy.deepcopy(net.state_dict())

@@ -94,6 +94,21 @@ def test_n10_weights_only_leaves_activations_real() -> None:
     assert np.abs(real - np.minimum(inside, real.max())).max() <= 0.51 * params.scale  # the device stores 8 bits
 
 
+@pytest.mark.parametrize("fold_type", ["ICN", "folding_weights"])
+@pytest.mark.parametrize("bits", [8, 4, 2])
+def test_r15_activations_rounded_down_are_so_on_the_device(bits: int, fold_type: str) -> None:
+    op = make("PerLayerAsymMinMax", bits, act_type="PACT-floor", fold_type=fold_type)
+    assert_integer_network_agrees(op)
+    stem, x = op.graph.convs[0], pixels(32, seed=9)
+    quantizer, source = op.activation_quantizer(stem.name), op.activation_quantizer(stem.inputs[0])
+    with torch.no_grad(), op.quantized():
+        real = op.layers[stem.name].forward(op.tensors(x)[stem.inputs[0]], source.scale(), training=False)
+    down = torch.floor(real.double() / quantizer.scale()).clamp(0, quantizer.qmax - quantizer.qmin)
+    codes = integer.run(lower(op.generate_deployment_model()), x.permute(0, 2, 3, 1).numpy())[stem.name]
+    stored = torch.from_numpy(codes).permute(0, 3, 1, 2) - quantizer.zero_point()
+    assert (down == stored).double().mean() > 0.99
+
+
 def test_n11_n13_ranges_by_layer_and_ends_by_name() -> None:
     """Weights and activations of different ranges per layer; the first and last layer set to 8 bits by name."""
     op = make(
