@@ -6,6 +6,7 @@ import copy
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -170,12 +171,16 @@ def _train_float(prepared: Prepared, run: RunFolder, bar: TrainingBar, resume: b
     module.eval()
     save_weights(module, run.float_weights)
 
-    def scores(images: Any) -> Any:
-        return module(loops.real_inputs(images, dataset.normalization))
-
-    found, kept = ranks(scores, dataset.x_test, dataset.y_test, device=settings.device), _kept(dataset)
+    found, kept = ranks(_scores(prepared), dataset.x_test, dataset.y_test, device=settings.device), _kept(dataset)
     run.write_test(dataset.x_test[:kept], dataset.y_test[:kept], found[:kept] == 0)
     return found
+
+
+def _scores(prepared: Prepared) -> Callable[[Any], Any]:
+    """The float module as a function of uint8 pixels [N, C, H, W]."""
+    from mcuq.quant.evaluate import real_inputs
+
+    return lambda pixels: prepared.module(real_inputs(pixels, prepared.dataset.normalization))
 
 
 def _kept(dataset: Dataset) -> int:
@@ -213,18 +218,15 @@ def qat_config(settings: TrainSettings, dataset: Dataset, plan: BitPlan, *, know
 
 def by_heart(prepared: Prepared, held_out: float, bar: TrainingBar) -> bool:
     """Whether the float network (accuracy on others: ``held_out``, 0 .. 1) knows its training images; tells so."""
-    from mcuq.quant.evaluate import evaluate, real_inputs
+    from mcuq.quant.evaluate import evaluate
     from mcuq.quant.settings import knows_by_heart
 
-    module, dataset, settings = prepared.module, prepared.dataset, prepared.settings
+    dataset, settings = prepared.dataset, prepared.settings
     if not _starts_trained(settings, dataset):
         return False
 
-    def scores(images: Any) -> Any:
-        return module(real_inputs(images, dataset.normalization))
-
     every = -(-len(dataset.x_train) // JUDGED)
-    train = evaluate(scores, dataset.x_train[::every], dataset.y_train[::every], device=settings.device)
+    train = evaluate(_scores(prepared), dataset.x_train[::every], dataset.y_train[::every], device=settings.device)
     known = knows_by_heart(train, held_out)
     right = f"({100 * train:.1f} % right, {100 * held_out:.1f} % of others)"
     if known:
